@@ -1,0 +1,1 @@
+"""The doors: one file a subcommand; each parses, calls and prints."""

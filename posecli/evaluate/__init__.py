@@ -1,0 +1,1 @@
+"""COCO keypoint scoring and what explains it."""

@@ -1,0 +1,90 @@
+"""Boxes, crops and OKS: every change of coordinate frame is here.
+
+Pixel centres are at integers. Boxes have continuous corners, as COCO writes them. A crop is one 3×3
+affine matrix from source pixels to crop pixels:
+
+    u = (x - centre_x + width/2) · W / width        (likewise in y)
+
+where (width, height) is the padded box brought to the crop's aspect ratio. It is the plain map of the
+SimCC and SimpleBaselines papers' code; its inverse places decoded keypoints back exactly.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float64Array = NDArray[np.float64]
+
+
+def xywh_to_xyxy(boxes: ArrayLike) -> Float64Array:
+    """(..., 4) x y width height → x1 y1 x2 y2."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+
+
+def xyxy_to_xywh(boxes: ArrayLike) -> Float64Array:
+    """(..., 4) x1 y1 x2 y2 → x y width height."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+
+
+def padded_size(boxes: ArrayLike, aspect: float, padding: float = 1.25) -> Float64Array:
+    """Width and height (..., 2) of the boxes (xyxy) after padding, the short side enlarged to aspect = W/H.
+
+    Sides shorter than one pixel count as one, so that a degenerate box still gives a crop.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    size = np.maximum(boxes[..., 2:] - boxes[..., :2], 1.0) * padding
+    height = np.maximum(size[..., 1], size[..., 0] / aspect)
+    return np.stack([height * aspect, height], axis=-1)
+
+
+def crop_matrices(boxes: ArrayLike, size: tuple[int, int], padding: float = 1.25) -> Float64Array:
+    """Matrices (N, 3, 3) from source pixels to crops of size (height, width), for boxes (N, 4) xyxy."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    height, width = size
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    padded = padded_size(boxes, width / height, padding)
+    scale = np.array([width, height]) / padded
+    matrices = np.zeros((len(boxes), 3, 3))
+    matrices[:, 0, 0] = scale[:, 0]
+    matrices[:, 1, 1] = scale[:, 1]
+    matrices[:, :2, 2] = (padded / 2 - centre) * scale
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
+def transform(matrices: ArrayLike, points: ArrayLike) -> Float64Array:
+    """Apply affine matrices (..., 3, 3) to points (..., K, 2)."""
+    m = np.asarray(matrices, np.float64)
+    return np.asarray(points, np.float64) @ np.swapaxes(m[..., :2, :2], -1, -2) + m[..., None, :2, 2]
+
+
+def iou(a: ArrayLike, b: ArrayLike) -> Float64Array:
+    """Intersection over union (N, M) of boxes (N, 4) and (M, 4), xyxy. Empty boxes overlap nothing."""
+    a = np.asarray(a, np.float64).reshape(-1, 4)
+    b = np.asarray(b, np.float64).reshape(-1, 4)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.prod(np.clip(high - low, 0, None), axis=-1)
+    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=-1)
+    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=-1)
+    union = area_a[:, None] + area_b[None] - overlap
+    result: Float64Array = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return result
+
+
+def oks(
+    predicted: ArrayLike, truth: ArrayLike, visible: ArrayLike, area: ArrayLike, sigmas: ArrayLike
+) -> Float64Array:
+    """Object keypoint similarity (...) of keypoints (..., K, 2), over those with visible (..., K) > 0.
+
+    area (...) in square pixels; sigmas (K,). Lin et al., COCO keypoint evaluation: the mean of
+    exp(-d² / (2 · area · (2σ)²)). Without a visible keypoint it is 0.
+    """
+    distance2 = np.sum((np.asarray(predicted, np.float64) - np.asarray(truth, np.float64)) ** 2, axis=-1)
+    variance = (2 * np.asarray(sigmas, np.float64)) ** 2
+    area = np.maximum(np.asarray(area, np.float64), np.spacing(1.0))
+    similarity = np.exp(-distance2 / (2 * variance * area[..., None]))
+    labelled = np.asarray(visible) > 0
+    count = labelled.sum(axis=-1)
+    return np.where(count > 0, (similarity * labelled).sum(axis=-1) / np.maximum(count, 1), 0.0)

@@ -1,0 +1,1 @@
+"""What is an input, and its pixels."""

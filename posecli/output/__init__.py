@@ -1,0 +1,1 @@
+"""What leaves the house: drawings, JSON, records, the gallery, media files."""

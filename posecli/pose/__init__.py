@@ -1,0 +1,1 @@
+"""SimCC: configuration, network, codec, crops, estimator."""

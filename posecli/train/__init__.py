@@ -1,0 +1,1 @@
+"""Training SimCC models on COCO-format keypoints."""

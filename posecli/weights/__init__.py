@@ -1,0 +1,1 @@
+"""Weights files in and out: safetensors with a header that says everything."""
