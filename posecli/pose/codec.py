@@ -1,0 +1,182 @@
+"""Coordinates to label distributions and back, in numpy.
+
+A keypoint at crop pixel u has its mean at bin μ = k·u. Distances are in bins unless said otherwise.
+`codec_torch.py` is the same in torch, for training and for decoding where the logits already are.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posecli.errors import UsageError
+
+Float = NDArray[np.float32]
+
+
+class Decoded(NamedTuple):
+    """One axis read back. All are (...,) for logits (..., B).
+
+    bins: sub-bin position of the peak. std: standard deviation in bins. scores: in [0, 1].
+    """
+
+    bins: Float
+    std: Float
+    scores: Float
+
+
+def encode(means: ArrayLike, bins: int, sigma: float) -> NDArray[np.float64]:
+    """Label distributions (..., bins) with the given means (...) in bins: Gaussians that sum to 1.
+
+    The means are exact, not rounded to a bin, and the sum over the bins there are is 1 also at a border.
+    SimCC (Li et al., ECCV 2022), section 3.2, with sa-simdr's Gaussian labels.
+    """
+    offsets = np.arange(bins) - np.asarray(means, np.float64)[..., None]
+    exponent = -(offsets**2) / (2 * sigma**2)
+    weights = np.exp(exponent - exponent.max(axis=-1, keepdims=True))
+    result: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return result
+
+
+def log_softmax(logits: ArrayLike) -> Float:
+    """log softmax over the last axis, in a new float32 array."""
+    values = np.asarray(logits, np.float32)
+    shifted = values - values.max(axis=-1, keepdims=True)
+    result: Float = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def decode_argmax(log_p: Float, sigma: float) -> Float:
+    """The highest bin."""
+    return np.asarray(log_p.argmax(axis=-1), np.float32)
+
+
+def decode_parabola(log_p: Float, sigma: float) -> Float:
+    """Vertex of a parabola fitted to log p around the highest bin; exact for a sampled Gaussian.
+
+    Weighted least squares over ±1.5σ bins with weights √p, the window cut off at the borders. Where the
+    fit does not open downwards, or its vertex leaves the window, the highest bin stays.
+    """
+    peak, offset = _fit_parabola(log_p, max(1, round(1.5 * sigma)))
+    return np.asarray(peak + offset, np.float32)
+
+
+def decode_dark(log_p: Float, sigma: float) -> Float:
+    """DARK's Taylor step on the blurred distribution's logarithm, in one dimension.
+
+    Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020,
+    section 3.2: μ = m - D'(m) / D''(m) with D the log of the distribution blurred by a Gaussian of the
+    label's σ. The blur only sees bins that exist, so peaks nearer than its reach to a border, and steps
+    without a maximum or beyond max(2, σ) bins, are left to decode_parabola.
+    """
+    bins = log_p.shape[-1]
+    if bins < 5:
+        return decode_parabola(log_p, sigma)
+    reach = max(2, int(np.ceil(2 * sigma)))
+    kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2)).astype(np.float32)
+    kernel /= kernel.sum()
+    peak = log_p.argmax(axis=-1)
+    # Only five bins of the blurred curve are needed: gather what reaches them.
+    window = np.clip(peak, 2, bins - 3)[..., None] + np.arange(-reach - 2, reach + 3)
+    inside = (window >= 0) & (window < bins)
+    p = np.exp(np.take_along_axis(log_p, np.clip(window, 0, bins - 1), axis=-1)) * inside
+    blurred = np.stack([(p[..., i : i + 2 * reach + 1] * kernel).sum(axis=-1) for i in range(5)], axis=-1)
+    curve = np.log(np.maximum(blurred, 1e-30))
+    first = 0.5 * (curve[..., 3] - curve[..., 1])
+    second = 0.25 * (curve[..., 4] - 2 * curve[..., 2] + curve[..., 0])
+    downwards = second < -1e-9
+    step = np.where(downwards, -first / np.where(downwards, second, -1.0), np.inf)
+    usable = downwards & (np.abs(step) <= max(2.0, sigma)) & (peak >= reach + 2) & (peak < bins - reach - 2)
+    result: Float = np.where(usable, peak + np.where(usable, step, 0.0), decode_parabola(log_p, sigma))
+    return result.astype(np.float32)
+
+
+# One line adds a decoder: log-probabilities (..., B) and the label's σ to positions (...) in bins.
+DECODERS: dict[str, Callable[[Float, float], Float]] = {
+    "argmax": decode_argmax,
+    "dark": decode_dark,
+    "parabola": decode_parabola,
+}
+
+
+def decode(logits: ArrayLike, sigma: float, decoder: str = "parabola", temperature: float = 1.0) -> Decoded:
+    """Read one axis: logits (..., B) to positions, standard deviations and scores. The input stays as it is.
+
+    The score is the distribution's highest value over that of an ideal label of this σ, at most 1. The
+    standard deviation is the distribution's own, the label's σ taken out: √(variance - σ²), at least half
+    a bin; the variance is measured around the position within ±4σ, so that a far second peak, which is
+    the score's business, does not count.
+    """
+    if decoder not in DECODERS:
+        raise UsageError(f"decoder {decoder!r}: choose from {', '.join(DECODERS)}")
+    log_p = log_softmax(np.asarray(logits, np.float32) * np.float32(temperature))
+    position = DECODERS[decoder](log_p, sigma)
+    ideal = 1.0 / (sigma * np.sqrt(2 * np.pi))
+    scores = np.minimum(np.exp(log_p.max(axis=-1)) / ideal, 1.0).astype(np.float32)
+    return Decoded(position, _standard_deviation(log_p, position, sigma), scores)
+
+
+def merge_flipped(
+    logits: tuple[ArrayLike, ArrayLike],
+    flipped: tuple[ArrayLike, ArrayLike],
+    flip_indices: tuple[int, ...],
+    split_ratio: float,
+) -> tuple[Float, Float]:
+    """Mean of the logits of a crop and of its mirror image, keypoints swapped back.
+
+    Mirroring sends pixel u to W-1-u, hence bin b to kW-k-b: reversed, the peak stands k-1 bins too far
+    right, and is moved back by just that (by interpolation where k is no whole number).
+    logits and flipped: x (N, K, W·k) and y (N, K, H·k).
+    """
+    order = list(flip_indices)
+    x, y = (np.asarray(values, np.float32) for values in logits)
+    flipped_x, flipped_y = (np.asarray(values, np.float32)[:, order] for values in flipped)
+    source = np.minimum(np.arange(x.shape[-1]) + (split_ratio - 1), x.shape[-1] - 1)
+    low = np.floor(source).astype(np.int64)
+    part = (source - low).astype(np.float32)
+    backwards = flipped_x[..., ::-1]
+    shifted = backwards[..., low]
+    if part.any():
+        shifted = shifted * (1 - part) + backwards[..., np.minimum(low + 1, x.shape[-1] - 1)] * part
+    return np.asarray((x + shifted) / 2, np.float32), np.asarray((y + flipped_y) / 2, np.float32)
+
+
+def _window(log_p: Float, centre: NDArray[np.int64], radius: int) -> tuple[NDArray[np.int64], Float]:
+    """Offsets t (2r+1,) and log p (..., 2r+1) around centre; -inf outside the bins."""
+    offsets = np.arange(-radius, radius + 1)
+    index = centre[..., None] + offsets
+    inside = (index >= 0) & (index < log_p.shape[-1])
+    values = np.take_along_axis(log_p, np.clip(index, 0, log_p.shape[-1] - 1), axis=-1)
+    return offsets, np.where(inside, values, -np.inf)
+
+
+def _fit_parabola(log_p: Float, radius: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Peak bin and the vertex's offset from it, 0 where the fit is refused."""
+    peak = log_p.argmax(axis=-1)
+    offsets, window = _window(log_p, peak, radius)
+    t = offsets.astype(np.float64)
+    weights = np.exp(0.5 * (window - window.max(axis=-1, keepdims=True)).astype(np.float64))
+    values = np.where(np.isfinite(window), window, 0.0).astype(np.float64)
+    # Weighted normal equations of a quadratic, solved by Cramer's rule for all rows at once.
+    m0, m1, m2, m3, m4 = (weights @ t**i for i in range(5))
+    weighted = weights * values
+    v0, v1, v2 = (weighted @ t**i for i in range(3))
+    determinant = m4 * (m2 * m0 - m1 * m1) - m3 * (m3 * m0 - m1 * m2) + m2 * (m3 * m1 - m2 * m2)
+    a = v2 * (m2 * m0 - m1 * m1) - m3 * (v1 * m0 - m1 * v0) + m2 * (v1 * m1 - m2 * v0)
+    b = m4 * (v1 * m0 - v0 * m1) - v2 * (m3 * m0 - m1 * m2) + m2 * (m3 * v0 - v1 * m2)
+    solvable = determinant > 1e-9
+    opens_down = solvable & (a < 0)
+    offset = np.where(opens_down, -b / (2 * np.where(opens_down, a, -1.0)), 0.0)
+    offset = np.where(np.abs(offset) <= radius, offset, 0.0)
+    return peak, offset
+
+
+def _standard_deviation(log_p: Float, position: Float, sigma: float) -> Float:
+    radius = int(np.ceil(4 * sigma))
+    centre = np.clip(np.rint(position), 0, log_p.shape[-1] - 1).astype(np.int64)
+    offsets, window = _window(log_p, centre, radius)
+    p = np.exp(window)
+    distance = offsets + (centre - position)[..., None]
+    variance = (p * distance**2).sum(axis=-1) / np.maximum(p.sum(axis=-1), 1e-12)
+    return np.asarray(np.sqrt(np.maximum(variance - sigma**2, 0.25)), np.float32)

@@ -1,0 +1,122 @@
+"""Frames and boxes to poses: crops, network, decoding and the way back to source pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from posecli import geometry
+from posecli.errors import DataError
+from posecli.pose import codec
+from posecli.pose.config import PoseConfig
+from posecli.pose.crops import cut_crops
+from posecli.pose.network import SimCC
+from posecli.pose.runtimes import Runner, load_runner
+from posecli.types import Detections, FloatArray, Frame, Poses
+from posecli.weights.files import find_weights, load_weights, sha256
+
+# COCO's custom, after MMPose and SimpleBaselines: keypoints below it do not count for a person's score.
+SCORE_FLOOR = 0.2
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A pose model ready to run. Calling it maps frames and their people to poses."""
+
+    config: PoseConfig
+    runner: Runner
+    decoder: str = "parabola"
+    flip: bool = False
+    weights: Path | None = None
+    weights_sha256: str | None = None
+
+    def __call__(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
+        """One Poses a frame; people of all frames go through the network together."""
+        boxes = [found.boxes for found in detections]
+        config = self.config
+        crops, matrices = cut_crops(
+            [frame.pixels for frame in frames], boxes, config.input_size, config.preprocessing.padding
+        )
+        if not len(crops):
+            return [Poses.empty(len(config.keypoints)) for _ in frames]
+        logits = self.runner(crops)
+        if self.flip:
+            mirrored = self.runner(np.ascontiguousarray(crops[:, :, ::-1]))
+            logits = codec.merge_flipped(logits, mirrored, config.keypoints.flip_indices, config.split_ratio)
+        x, y = (
+            codec.decode(axis, sigma, self.decoder, config.temperature)
+            for axis, sigma in zip(logits, config.sigma, strict=True)
+        )
+        in_crop = np.stack([x.bins, y.bins], axis=-1) / config.split_ratio
+        keypoints = geometry.transform(np.linalg.inv(matrices), in_crop).astype(np.float32)
+        pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]
+        std = np.stack([x.std, y.std], axis=-1) / config.split_ratio * pixel_size * config.std_scale
+        scores = np.minimum(x.scores, y.scores)
+        return _split(keypoints, std.astype(np.float32), scores, detections)
+
+
+def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
+    """Box score × mean of the keypoint scores above 0.2, 0 where there is none. (N,) and (N, K) → (N,)."""
+    counted = scores > SCORE_FLOOR
+    mean = (scores * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
+    return np.asarray(box_scores * mean, np.float32)
+
+
+def load_estimator(
+    weights: str = "pose",
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    decoder: str = "parabola",
+    flip: bool = False,
+) -> Estimator:
+    """The pose model of a weights file or an embedded name, ready to run.
+
+    Raises MachineError (no such weights or device) or DataError (not a pose model's weights).
+    """
+    path = find_weights(weights)
+    network, config = load_network(path)
+    runner = load_runner(network, config, device=device, runtime=runtime)
+    return Estimator(config, runner, decoder, flip, path, sha256(path))
+
+
+def load_network(path: Path) -> tuple[SimCC, PoseConfig]:
+    """Network in float32 and configuration of a weights file. Raises DataError where they do not fit."""
+    tensors, header = load_weights(path)
+    if header.get("kind") != "pose":
+        raise DataError(
+            f"{path}: weights of a {header.get('kind', 'model without a kind')}, not of a pose model"
+        )
+    config = PoseConfig.from_json(header["config"])
+    network = SimCC(config)
+    full = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
+    try:
+        network.load_state_dict(full)
+    except RuntimeError as error:
+        raise DataError(
+            f"{path}: its tensors do not fit its own configuration: {str(error)[:200]}"
+        ) from error
+    return network.eval(), config
+
+
+def _split(
+    keypoints: FloatArray, std: FloatArray, scores: FloatArray, detections: Sequence[Detections]
+) -> list[Poses]:
+    result, first = [], 0
+    for found in detections:
+        rows = slice(first, first + len(found))
+        first += len(found)
+        result.append(
+            Poses(
+                keypoints=keypoints[rows],
+                std=std[rows],
+                scores=scores[rows],
+                boxes=found.boxes,
+                box_scores=found.scores,
+                person_scores=person_scores(found.scores, scores[rows]),
+            )
+        )
+    return result

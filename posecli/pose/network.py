@@ -1,0 +1,162 @@
+"""The SimCC network: a torchvision trunk, transposed convolutions, one map a keypoint, two classifiers.
+
+Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV 2022.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from posecli.errors import DataError
+from posecli.pose.config import PoseConfig
+
+
+class Trunk(NamedTuple):
+    """A backbone cut before its pooling: 1/32 of the input's size."""
+
+    module: nn.Module
+    channels: int
+
+
+def _resnet(name: str) -> Callable[[], Trunk]:
+    def build() -> Trunk:
+        model = torchvision.models.get_model(name, weights=None)
+        channels = model.fc.in_features
+        model.avgpool = model.fc = nn.Identity()
+        return Trunk(_ResNetFeatures(model), channels)
+
+    return build
+
+
+def _features(name: str) -> Callable[[], Trunk]:
+    def build() -> Trunk:
+        features = torchvision.models.get_model(name, weights=None).features
+        return Trunk(features, features[-1].out_channels)
+
+    return build
+
+
+class _ResNetFeatures(nn.Module):
+    """torchvision's ResNet without its classifier, under torchvision's own parameter names."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        for name, child in model.named_children():
+            if name not in ("avgpool", "fc"):
+                self.add_module(name, child)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, C, H/32, W/32)."""
+        for child in self.children():
+            x = child(x)
+        return x
+
+
+# One line adds a backbone: a function that gives a Trunk at 1/32 of the input's size.
+BACKBONES: dict[str, Callable[[], Trunk]] = {
+    "resnet18": _resnet("resnet18"),
+    "resnet34": _resnet("resnet34"),
+    "resnet50": _resnet("resnet50"),
+    "resnet101": _resnet("resnet101"),
+    "mobilenet_v2": _features("mobilenet_v2"),
+    "mobilenet_v3_large": _features("mobilenet_v3_large"),
+    "efficientnet_b0": _features("efficientnet_b0"),
+}
+
+# kernel → (padding, output padding) that double the size exactly.
+_DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
+
+
+class SimCC(nn.Module):
+    """Crops to one distribution per axis and keypoint.
+
+    forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k).
+    """
+
+    def __init__(self, config: PoseConfig) -> None:
+        super().__init__()
+        if config.backbone not in BACKBONES:
+            raise DataError(f"backbone {config.backbone!r}: choose from {', '.join(BACKBONES)}")
+        self.trunk, channels = BACKBONES[config.backbone]()
+        layers: list[nn.Module] = []
+        padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
+        for out in config.deconv_channels:
+            layers += [
+                nn.ConvTranspose2d(
+                    channels, out, config.deconv_kernel, 2, padding, output_padding, bias=False
+                ),
+                nn.BatchNorm2d(out),
+                nn.ReLU(inplace=True),
+            ]
+            channels = out
+        self.deconv = nn.Sequential(*layers)
+        self.final = nn.Conv2d(channels, len(config.keypoints), 1)
+        cells = config.map_size[0] * config.map_size[1]
+        self.fc_x = nn.Linear(cells, config.bins[0])
+        self.fc_y = nn.Linear(cells, config.bins[1])
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised crops (N, 3, H, W) → x logits (N, K, W·k), y logits (N, K, H·k)."""
+        maps = self.final(self.deconv(self.trunk(crops))).flatten(2)  # (N, K, h·w), row-major
+        return self.fc_x(maps), self.fc_y(maps)
+
+
+def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> None:
+    """Start the head.
+
+    With marginal, each classifier starts as the marginal of a heatmap: row b of fc_x is a Gaussian bump
+    over the map's columns around the column whose centre projects to bin b, fc_y alike over rows. The
+    trunk then gets a spatial signal from the first step. Else the weights are N(0, 0.01).
+    """
+    for module in (*model.deconv.modules(), model.final):
+        if isinstance(module, nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=(2 / module.in_channels / 4) ** 0.5 if marginal else 0.001)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=(1 / module.in_channels) ** 0.5 if marginal else 0.001)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+    height, width = config.map_size
+    for layer, cells, axis in ((model.fc_x, width, 1), (model.fc_y, height, 0)):
+        nn.init.zeros_(layer.bias)
+        if marginal:
+            profile = _marginal_profile(layer.out_features, cells)
+            grid = profile[:, None, :] if axis == 1 else profile[:, :, None]
+            rows = height if axis == 1 else width
+            weight = grid.expand(-1, height, width).reshape(layer.out_features, -1) / rows**0.5
+            layer.weight.data.copy_(weight)
+        else:
+            nn.init.normal_(layer.weight, std=0.01)
+
+
+def _marginal_profile(bins: int, cells: int, width: float = 0.6) -> Tensor:
+    """(bins, cells): a bump of the given width in cells around each bin's cell, its mean removed."""
+    centre = (torch.arange(bins) + 0.5) * cells / bins - 0.5
+    profile = torch.exp(-((torch.arange(cells)[None] - centre[:, None]) ** 2) / (2 * width**2))
+    return profile - profile.mean(dim=1, keepdim=True)
+
+
+def resample_classifiers(state: dict[str, Tensor], old: PoseConfig, new: PoseConfig) -> dict[str, Tensor]:
+    """The state of a model at another input size or split ratio.
+
+    Only the two classifiers depend on them: their rows (bins) and columns (map cells) are interpolated
+    linearly, each bin keeping its relative place in the crop. Weights are scaled so that a map of the
+    same values gives logits of the same level.
+    """
+    result = dict(state)
+    (old_h, old_w), (new_h, new_w) = old.map_size, new.map_size
+    ratio = old_h * old_w / (new_h * new_w)
+    for axis, name in enumerate(("fc_x", "fc_y")):
+        weight = state[f"{name}.weight"].reshape(1, old.bins[axis], old_h, old_w)
+        weight = nn.functional.interpolate(
+            weight.float()[None], size=(new.bins[axis], new_h, new_w), mode="trilinear", align_corners=False
+        )
+        result[f"{name}.weight"] = (weight.reshape(new.bins[axis], -1) * ratio).to(
+            state[f"{name}.weight"].dtype
+        )
+        bias = state[f"{name}.bias"].float().reshape(1, 1, -1)
+        bias = nn.functional.interpolate(bias, size=new.bins[axis], mode="linear", align_corners=False)
+        result[f"{name}.bias"] = bias.reshape(-1).to(state[f"{name}.bias"].dtype)
+    return result

@@ -1,0 +1,163 @@
+"""What computes the network: crops in, logits out.
+
+Whatever the runtime, a person's logits do not depend on who else is in the batch, so that a run that was
+interrupted and resumed gives the same bytes as an undisturbed one.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from posecli.errors import MachineError, UsageError
+from posecli.pose.config import PoseConfig
+from posecli.pose.network import SimCC
+
+Float = NDArray[np.float32]
+Logits = tuple[Float, Float]
+
+
+class PixelNetwork(nn.Module):
+    """The network with normalisation inside: uint8 crops (N, H, W, 3) RGB → x and y logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: SimCC, config: PoseConfig) -> None:
+        super().__init__()
+        self.network = network
+        preprocessing = config.preprocessing
+        self.reverse_channels = preprocessing.channels == "BGR"
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k)."""
+        pixels = crops.permute(0, 3, 1, 2).to(self.mean.dtype)
+        if self.reverse_channels:
+            pixels = pixels.flip(1)
+        logits: tuple[Tensor, Tensor] = self.network((pixels - self.mean) / self.std)
+        return logits
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A network ready to run; calling it maps uint8 crops (N, H, W, 3) to logits."""
+
+    run: Callable[[NDArray[np.uint8]], Logits]
+    runtime: str
+    device: str
+    precision: str
+
+    def __call__(self, crops: NDArray[np.uint8]) -> Logits:
+        """Crops (N, H, W, 3) uint8 RGB, N ≥ 1 → logits (N, K, W·k) and (N, K, H·k), float32."""
+        return self.run(crops)
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto', 'cpu', 'cuda' or 'cuda:N' as a device that is there.
+
+    Raises MachineError where the GPU asked for is missing, UsageError for other names.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or (number and not number.isdigit()):
+        raise UsageError(f"--device {name}: auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise MachineError(
+            f"--device {name}: no usable NVIDIA GPU (posecli doctor says more); use --device cpu"
+        )
+    if int(number or 0) >= torch.cuda.device_count():
+        raise MachineError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
+        )
+    return torch.device(name)
+
+
+def _torch_runner(network: PixelNetwork, config: PoseConfig, device: torch.device) -> Runner:
+    network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_gpu = device.type == "cuda"
+    # One size of batch: another size may pick another kernel, and with it other last bits.
+    size = 32 if on_gpu else 4
+
+    @torch.inference_mode()
+    def run(crops: NDArray[np.uint8]) -> Logits:
+        parts: list[tuple[Tensor, Tensor]] = []
+        for chunk in _chunks(crops, size):
+            pixels = torch.from_numpy(chunk)
+            if on_gpu:
+                pixels = pixels.pin_memory().to(device, non_blocking=True)
+            with torch.autocast(device.type, torch.float16, enabled=on_gpu):
+                parts.append(network(pixels))
+        x, y = (
+            torch.cat([part[axis] for part in parts]).float().cpu().numpy()[: len(crops)] for axis in range(2)
+        )
+        return x, y
+
+    return Runner(run, "torch", str(device), "float16" if on_gpu else "float32")
+
+
+def _chunks(crops: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Crops in chunks of one size, the last filled up with black."""
+    for first in range(0, len(crops), size):
+        chunk = crops[first : first + size]
+        if len(chunk) < size:
+            chunk = np.concatenate([chunk, np.zeros((size - len(chunk), *crops.shape[1:]), np.uint8)])
+        yield np.ascontiguousarray(chunk)
+
+
+def _openvino_runner(network: PixelNetwork, config: PoseConfig, device: torch.device) -> Runner:
+    if device.type != "cpu":
+        raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
+    import openvino
+
+    height, width = config.input_size
+    example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    model = openvino.convert_model(network.eval(), example_input=example, input=[1, height, width, 3])
+    core = openvino.Core()
+    compiled = core.compile_model(
+        model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    )
+    # One person a request, several requests at once: fast, and independent of the batch.
+    queue = openvino.AsyncInferQueue(compiled)
+
+    def run(crops: NDArray[np.uint8]) -> Logits:
+        keypoints = len(config.keypoints)
+        x = np.empty((len(crops), keypoints, config.bins[0]), np.float32)
+        y = np.empty((len(crops), keypoints, config.bins[1]), np.float32)
+
+        def keep(request: Any, row: int) -> None:
+            x[row] = request.get_output_tensor(0).data[0]
+            y[row] = request.get_output_tensor(1).data[0]
+
+        queue.set_callback(keep)
+        for row in range(len(crops)):
+            queue.start_async({0: np.ascontiguousarray(crops[row : row + 1])}, row)
+        queue.wait_all()
+        return x, y
+
+    return Runner(run, "openvino", "cpu", "float32")
+
+
+# One line adds a runtime.
+RUNTIMES: dict[str, Callable[[PixelNetwork, PoseConfig, torch.device], Runner]] = {
+    "torch": _torch_runner,
+    "openvino": _openvino_runner,
+}
+
+
+def load_runner(network: SimCC, config: PoseConfig, *, device: str = "auto", runtime: str = "auto") -> Runner:
+    """Prepare a network for a device; 'auto' takes OpenVINO on a CPU and torch on a GPU."""
+    where = resolve_device(device)
+    if runtime == "auto":
+        runtime = "openvino" if where.type == "cpu" else "torch"
+    if runtime not in RUNTIMES:
+        raise UsageError(f"--runtime {runtime}: auto, {', '.join(RUNTIMES)}")
+    return RUNTIMES[runtime](PixelNetwork(network, config), config, where)

@@ -1,0 +1,136 @@
+"""Augmentation: one 3×3 matrix and one pass over the pixels a sample."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posecli import geometry
+from posecli.keypoints import KeypointSet
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is drawn for each sample; all zeros is the crop that inference makes.
+
+    scale: the box is enlarged by a factor from [1 - scale, 1 + scale]. rotation: degrees to either side,
+    drawn with probability rotation_p. shift: of the box's centre, as a share of its padded side.
+    half_body_p: chance that only the upper or lower body is cropped, for people with 9 or more keypoints.
+    colour: strength of brightness, contrast and saturation. blur_p, dropout_p: chances of a Gaussian blur
+    and of one rectangle of noise-free grey.
+    """
+
+    flip_p: float = 0.5
+    scale: float = 0.4
+    rotation: float = 60.0
+    rotation_p: float = 0.6
+    shift: float = 0.1
+    half_body_p: float = 0.2
+    colour: float = 0.3
+    blur_p: float = 0.1
+    dropout_p: float = 0.3
+
+
+NONE = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0)
+WEAK = Augmentation(
+    scale=0.2, rotation=30, rotation_p=0.4, shift=0.05, half_body_p=0.1, colour=0.15, blur_p=0, dropout_p=0
+)
+
+
+def draw_sample(
+    pixels: NDArray[np.uint8],
+    box: Float,
+    keypoints: Float,
+    weights: Float,
+    keypoint_set: KeypointSet,
+    size: tuple[int, int],
+    augmentation: Augmentation,
+    random: np.random.Generator,
+    padding: float = 1.25,
+) -> tuple[NDArray[np.uint8], Float, Float]:
+    """One training sample: crop (height, width, 3) uint8 RGB, keypoints (K, 2) in its pixels, weights (K,).
+
+    Keypoints that fall outside the crop have weight 0.
+    """
+    height, width = size
+    if random.random() < augmentation.half_body_p:
+        box = half_body_box(box, keypoints, weights, keypoint_set, random)
+    matrix = crop_matrix(box, size, augmentation, random, padding)
+    if random.random() < augmentation.flip_p:
+        mirror = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
+        matrix = mirror @ matrix
+        order = list(keypoint_set.flip_indices)
+        keypoints, weights = keypoints[order], weights[order]
+    crop = np.asarray(cv2.warpAffine(pixels, matrix[:2], (width, height), flags=cv2.INTER_LINEAR), np.uint8)
+    points = geometry.transform(matrix, keypoints)
+    inside = ((points >= -0.5) & (points <= np.array([width, height]) - 0.5)).all(axis=-1)
+    return change_pixels(crop, augmentation, random), points, weights * inside
+
+
+def crop_matrix(
+    box: Float, size: tuple[int, int], augmentation: Augmentation, random: np.random.Generator, padding: float
+) -> Float:
+    """The crop's matrix with scale, shift and rotation about its centre composed into it."""
+    height, width = size
+    matrix = geometry.crop_matrices(box, size, padding)[0]
+    factor = 1 / random.uniform(1 - augmentation.scale, 1 + augmentation.scale)
+    shift = random.uniform(-augmentation.shift, augmentation.shift, 2) * (width, height)
+    turned = random.random() < augmentation.rotation_p
+    # A normal draw, cut off, as SimpleBaselines and MMPose do: large angles are the rare ones.
+    angle = np.clip(
+        random.normal(0, augmentation.rotation / 2), -augmentation.rotation, augmentation.rotation
+    )
+    radians = np.deg2rad(angle) if turned else 0.0
+    cos, sin = factor * np.cos(radians), factor * np.sin(radians)
+    centre = np.array([width / 2, height / 2])
+    about_centre = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    about_centre[:2, 2] = centre + shift - about_centre[:2, :2] @ centre
+    return np.asarray(about_centre @ matrix, np.float64)
+
+
+def half_body_box(
+    box: Float, keypoints: Float, weights: Float, keypoint_set: KeypointSet, random: np.random.Generator
+) -> Float:
+    """The box of the upper or lower body's keypoints, where enough are labelled; else the box as it is."""
+    labelled = weights > 0
+    if labelled.sum() < 9:
+        return box
+    lower = np.array([any(w in name for w in ("hip", "knee", "ankle")) for name in keypoint_set.names])
+    chosen = labelled & (lower if random.random() < 0.3 else ~lower)
+    if chosen.sum() < 4:
+        return box
+    low, high = keypoints[chosen].min(axis=0), keypoints[chosen].max(axis=0)
+    centre, half = (low + high) / 2, np.maximum(high - low, 1) / 2 * 1.2
+    return np.concatenate([centre - half, centre + half])
+
+
+def change_pixels(
+    crop: NDArray[np.uint8], augmentation: Augmentation, random: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Colour, blur and dropout."""
+    if augmentation.colour:
+        crop = _change_colour(crop, augmentation.colour, random)
+    if random.random() < augmentation.blur_p:
+        crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), random.uniform(0.5, 1.5)), np.uint8)
+    if random.random() < augmentation.dropout_p:
+        height, width = crop.shape[:2]
+        h, w = (random.uniform(0.1, 0.35, 2) * (height, width)).astype(int)
+        top, left = random.integers(0, height - h), random.integers(0, width - w)
+        crop[top : top + h, left : left + w] = random.integers(0, 256, 3)
+    return crop
+
+
+def _change_colour(
+    crop: NDArray[np.uint8], strength: float, random: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Brightness, contrast, saturation and channel gains as one affine map of RGB."""
+    brightness, contrast, saturation = 1 + random.uniform(-strength, strength, 3)
+    gains = 1 + random.uniform(-strength, strength, 3) * 0.3
+    luma = np.array([0.299, 0.587, 0.114])
+    mix = saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * luma
+    mix = contrast * brightness * gains[:, None] * mix
+    offset = np.full(3, (1 - contrast) * 116.0)
+    return np.asarray(cv2.transform(crop, np.hstack([mix, offset[:, None]])), np.uint8)

@@ -1,0 +1,263 @@
+"""Training people: COCO-format keypoints from several sources, packed once into crops."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posecli import geometry
+from posecli.errors import DataError
+from posecli.keypoints import KeypointSet, from_category
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One COCO file and the folder its images lie in; weight scales the loss of its people."""
+
+    annotations: Path
+    images: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """N labelled people of K keypoints, with where their pixels are.
+
+    images: N paths. ids: N texts, source and annotation id. boxes: (N, 4) xyxy. keypoints: (N, K, 2).
+    Boxes and keypoints are in pixels of the stored image (EXIF orientation not applied, as in COCO).
+    weights: (N, K), 0 where a keypoint is not labelled, else its confidence times its source's weight.
+    """
+
+    keypoint_set: KeypointSet
+    images: tuple[Path, ...]
+    ids: tuple[str, ...]
+    boxes: Float
+    keypoints: Float
+    weights: Float
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "People":
+        """The people at these positions."""
+        rows = [int(i) for i in indices]
+        return replace(
+            self,
+            images=tuple(self.images[i] for i in rows),
+            ids=tuple(self.ids[i] for i in rows),
+            boxes=self.boxes[rows],
+            keypoints=self.keypoints[rows],
+            weights=self.weights[rows],
+        )
+
+
+def read_people(sources: Sequence[Source]) -> People:
+    """All people with at least one labelled keypoint, in the order of the sources and their files.
+
+    Crowds are left out. A missing box is the box around the labelled keypoints, enlarged by a tenth.
+    "keypoint_weights" (0 to 1) scale the loss of single keypoints.
+
+    Raises DataError for files that are not COCO keypoints, keypoint lists of a wrong length, values that
+    are not finite, sources with different keypoint sets, or nobody at all.
+    """
+    keypoint_set: KeypointSet | None = None
+    images: list[Path] = []
+    ids: list[str] = []
+    boxes: list[Float] = []
+    keypoints: list[Float] = []
+    weights: list[Float] = []
+    for source in sources:
+        document = _read_json(source.annotations)
+        found = from_category(document["categories"][0])
+        if keypoint_set is not None and found.names != keypoint_set.names:
+            raise DataError(f"{source.annotations}: its keypoints differ from those of the sources before it")
+        keypoint_set = found
+        files = {image["id"]: image["file_name"] for image in document["images"]}
+        for annotation in document["annotations"]:
+            if annotation.get("iscrowd") or "keypoints" not in annotation:
+                continue
+            where = f"{source.annotations.name}: annotation {annotation.get('id')}"
+            points, weight = _labels(annotation, len(found), where)
+            if not (weight > 0).any():
+                continue
+            if annotation.get("image_id") not in files:
+                raise DataError(f"{where}: no image {annotation.get('image_id')} in the file")
+            images.append(source.images / files[annotation["image_id"]])
+            ids.append(f"{source.annotations.stem}:{annotation.get('id')}")
+            boxes.append(_box(annotation, points[weight > 0], where))
+            keypoints.append(points)
+            weights.append(weight * source.weight)
+    if keypoint_set is None or not images:
+        raise DataError(
+            "no person with a labelled keypoint in " + ", ".join(str(s.annotations) for s in sources)
+        )
+    return People(
+        keypoint_set, tuple(images), tuple(ids), np.stack(boxes), np.stack(keypoints), np.stack(weights)
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such annotation file") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    missing = [key for key in ("images", "annotations", "categories") if not document.get(key)]
+    if missing:
+        raise DataError(f"{path}: not COCO keypoints, no {' and '.join(missing)}")
+    return dict(document)
+
+
+def _labels(annotation: dict[str, Any], count: int, where: str) -> tuple[Float, Float]:
+    values = np.asarray(annotation["keypoints"], np.float64)
+    if values.shape != (3 * count,):
+        raise DataError(f"{where}: {values.size} keypoint values, not {3 * count}")
+    points = values.reshape(count, 3)
+    weight = np.where(points[:, 2] > 0, 1.0, 0.0)
+    if "keypoint_weights" in annotation:
+        given = np.asarray(annotation["keypoint_weights"], np.float64)
+        if given.shape != (count,) or not ((given >= 0) & (given <= 1)).all():
+            raise DataError(f"{where}: keypoint_weights must be {count} values from 0 to 1")
+        weight = weight * given
+    if not np.isfinite(points[weight > 0]).all():
+        raise DataError(f"{where}: a keypoint is not finite")
+    return points[:, :2], weight
+
+
+def _box(annotation: dict[str, Any], points: Float, where: str) -> Float:
+    box = annotation.get("bbox")
+    if box is None:
+        low, high = points.min(axis=0), points.max(axis=0)
+        margin = 0.1 * np.maximum(high - low, 1)
+        return np.concatenate([low - margin, high + margin])
+    values = np.asarray(box, np.float64)
+    if values.shape != (4,) or not np.isfinite(values).all() or (values[2:] < 0).any():
+        raise DataError(f"{where}: bbox {box} is not x, y, width, height")
+    return geometry.xywh_to_xyxy(values)
+
+
+# ---- packed crops -------------------------------------------------------------------------------------
+
+# Room around a person in a packed crop: the padding of 1.25 times the largest enlargement of 1.5.
+PACK_PADDING = 1.25 * 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """People as JPEG crops in one file; boxes and keypoints in pixels of the crop.
+
+    data: the file's bytes, mapped. offsets: (N + 1,).
+    """
+
+    people: People
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """One crop, (h, w, 3) uint8 RGB."""
+        encoded = self.data[self.offsets[index] : self.offsets[index + 1]]
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise DataError(f"packed crop {index} is damaged: delete the cache and start again")
+        return np.asarray(image, np.uint8)
+
+
+def pack_crops(people: People, folder: Path, height: int = 384, quality: int = 92, threads: int = 2) -> Crops:
+    """Cut every person out of its image once and keep the crops in folder; a second call reads them back.
+
+    height is that of the crop's frame (width 3/4 of it) at most: nobody is enlarged. The cache's name
+    follows from everything it depends on, so a change of data makes a new one.
+
+    Raises DataError where images are missing or unreadable (all are counted, the first named).
+    """
+    key = hashlib.blake2b(digest_size=8)
+    for path, identity in zip(people.images, people.ids, strict=True):
+        key.update(f"{path}\0{identity}\0".encode())
+    for array in (people.boxes, people.keypoints, people.weights):
+        key.update(np.ascontiguousarray(array).tobytes())
+    key.update(f"{height} {quality} {PACK_PADDING}".encode())
+    base = folder / f"crops-{height}-{key.hexdigest()}"
+    data_file, index_file = base.with_suffix(".jpegs"), base.with_suffix(".npz")
+    if not index_file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_crops(people, data_file, index_file, height, quality, threads)
+    with np.load(index_file) as index:
+        packed = replace(people, boxes=index["boxes"], keypoints=index["keypoints"])
+        offsets = index["offsets"]
+    return Crops(packed, np.memmap(data_file, np.uint8, mode="r"), offsets)
+
+
+def _write_crops(
+    people: People, data_file: Path, index_file: Path, height: int, quality: int, threads: int
+) -> None:
+    by_image: dict[Path, list[int]] = {}
+    for i, path in enumerate(people.images):
+        by_image.setdefault(path, []).append(i)
+    missing = [path for path in by_image if not path.is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(by_image)} training images are missing, first {missing[0]}")
+
+    padded = geometry.padded_size(people.boxes, 3 / 4, PACK_PADDING)
+    frame_heights = np.clip(np.round(padded[:, 1]), 32, height).astype(int)
+    boxes, keypoints = np.empty_like(people.boxes), np.empty_like(people.keypoints)
+
+    def cut(item: tuple[Path, list[int]]) -> list[tuple[int, bytes]]:
+        path, rows = item
+        image = cv2.imdecode(
+            np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+        if image is None:
+            raise DataError(f"{path}: not a readable image")
+        result = []
+        for i in rows:
+            h = int(frame_heights[i])
+            w = round(h * 3 / 4)
+            matrix = geometry.crop_matrices(people.boxes[i], (h, w), PACK_PADDING)[0]
+            # Shrinking by area first keeps what warpAffine alone would alias.
+            shrink = max(1, int(1 / matrix[0, 0]))
+            source, to_crop = image, matrix
+            if shrink > 1:
+                source = cv2.resize(
+                    image,
+                    (image.shape[1] // shrink or 1, image.shape[0] // shrink or 1),
+                    interpolation=cv2.INTER_AREA,
+                )
+                factor = np.array([image.shape[1] / source.shape[1], image.shape[0] / source.shape[0]])
+                enlarge = np.eye(3)
+                enlarge[0, 0], enlarge[1, 1] = factor
+                enlarge[:2, 2] = (factor - 1) / 2
+                to_crop = matrix @ enlarge
+            crop = cv2.warpAffine(source, to_crop[:2], (w, h), flags=cv2.INTER_LINEAR)
+            boxes[i] = geometry.transform(matrix, people.boxes[i].reshape(2, 2)).reshape(4)
+            keypoints[i] = geometry.transform(matrix, people.keypoints[i])
+            ok, encoded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])
+            if not ok:
+                raise DataError(f"{path}: a crop could not be encoded")
+            result.append((i, encoded.tobytes()))
+        return result
+
+    parts: list[bytes] = [b""] * len(people)
+    with ThreadPoolExecutor(threads) as pool:
+        for crops in pool.map(cut, by_image.items()):
+            for i, encoded in crops:
+                parts[i] = encoded
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    temporary = data_file.with_suffix(".part")
+    temporary.write_bytes(b"".join(parts))
+    temporary.replace(data_file)
+    temporary = index_file.with_suffix(".part.npz")
+    np.savez(temporary, boxes=boxes, keypoints=keypoints, offsets=offsets)
+    temporary.replace(index_file)  # last: its presence says that the pack is whole
