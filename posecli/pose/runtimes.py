@@ -4,6 +4,7 @@ Whatever the runtime, a person's logits do not depend on who else is in the batc
 interrupted and resumed gives the same bytes as an undisturbed one.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -113,20 +114,27 @@ def _chunks(crops: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
         yield np.ascontiguousarray(chunk)
 
 
+def compile_openvino(network: nn.Module, shape: tuple[int, ...]) -> Any:
+    """An AsyncInferQueue of a module for one uint8 input of this shape, in float32 on the CPU."""
+    import openvino
+
+    core = openvino.Core()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own deprecations inside OpenVINO's tracing
+        model = openvino.convert_model(
+            network.eval(), example_input=torch.zeros(shape, dtype=torch.uint8), input=list(shape)
+        )
+    # Without the hint OpenVINO computes in bfloat16 where the CPU can, and results differ by machine.
+    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
+
+
 def _openvino_runner(network: PixelNetwork, config: PoseConfig, device: torch.device) -> Runner:
     if device.type != "cpu":
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
-    import openvino
-
     height, width = config.input_size
-    example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    model = openvino.convert_model(network.eval(), example_input=example, input=[1, height, width, 3])
-    core = openvino.Core()
-    compiled = core.compile_model(
-        model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-    )
     # One person a request, several requests at once: fast, and independent of the batch.
-    queue = openvino.AsyncInferQueue(compiled)
+    queue = compile_openvino(network, (1, height, width, 3))
 
     def run(crops: NDArray[np.uint8]) -> Logits:
         keypoints = len(config.keypoints)

@@ -1,0 +1,153 @@
+"""`posecli doctor`: what this machine has, one line each."""
+
+import importlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import click
+
+from posecli.errors import ExitCode, MachineError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. state is "ok", "note" (works, but slower or less) or "missing"."""
+
+    subject: str
+    state: str
+    text: str
+
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "cv2",
+    "av",
+    "numpy",
+    "scipy",
+    "pycocotools",
+    "safetensors",
+    "orjson",
+    "openvino",
+)
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    for name in PACKAGES:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # a broken binary package can raise anything on import
+            first = (str(error).splitlines() or [""])[0]
+            hint = ""
+            if name == "torchvision":
+                hint = "; it must match torch: `pip install --upgrade torch torchvision`"
+            yield Finding(name, "missing", f"does not import ({type(error).__name__}: {first[:90]}){hint}")
+            continue
+        version = getattr(module, "__version__", None) or importlib.metadata.version(name)
+        yield Finding(name, "ok", str(version))
+
+
+def _gpu() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = "this torch is built for CUDA" if torch.version.cuda else "this torch is built without CUDA"
+        yield Finding("gpu", "note", f"no usable NVIDIA GPU ({built}): everything runs on the CPU")
+        return
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        memory = properties.total_memory / 2**30
+        yield Finding("gpu", "ok", f"cuda:{number} {properties.name}, {memory:.0f} GiB")
+
+
+def _cpu() -> Iterator[Finding]:
+    import openvino
+    import torch
+
+    core = openvino.Core()
+    name = core.get_property("CPU", "FULL_DEVICE_NAME")
+    yield Finding("cpu", "ok", f"{name}, {torch.get_num_threads()} threads for torch")
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" in capabilities:
+        yield Finding("bfloat16", "ok", "native on this CPU: mixed-precision training is fast")
+    else:
+        yield Finding("bfloat16", "note", "not native on this CPU: training in float32 is faster")
+    capability = str(torch.backends.cpu.get_cpu_capability())
+    tile = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    yield Finding(
+        "amx", "ok" if tile else "note", f"{'there' if tile else 'not there'}; torch uses {capability}"
+    )
+
+
+def _codecs() -> Iterator[Finding]:
+    import av
+
+    for name, mode, use in (
+        ("h264", "r", "reading most videos"),
+        ("hevc", "r", "reading phone videos"),
+        ("libdav1d", "r", "reading AV1"),
+        ("libx264", "w", "writing annotated videos"),
+        ("aac", "w", "writing sound"),
+    ):
+        try:
+            av.codec.Codec(name, "r" if mode == "r" else "w")
+        except ValueError:
+            yield Finding(
+                f"codec {name}", "missing", f"this PyAV lacks it; needed for {use}: `pip install av`"
+            )
+        else:
+            yield Finding(f"codec {name}", "ok", use)
+
+
+def _weights() -> Iterator[Finding]:
+    from posecli.weights.files import EMBEDDED, find_weights
+
+    for name in EMBEDDED:
+        try:
+            path = find_weights(name)
+        except MachineError as error:
+            yield Finding(f"weights {name}", "missing", str(error))
+        else:
+            yield Finding(f"weights {name}", "ok", f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+SECTIONS: tuple[Callable[[], Iterator[Finding]], ...] = (_packages, _gpu, _cpu, _codecs, _weights)
+
+
+def examine() -> list[Finding]:
+    """All findings. A section whose package is broken says so instead of raising."""
+    findings: list[Finding] = []
+    for section in SECTIONS:
+        try:
+            findings.extend(section())
+        except Exception as error:  # the report must reach its end on a broken machine
+            first = (str(error).splitlines() or [""])[0]
+            findings.append(
+                Finding(section.__name__.strip("_"), "missing", f"{type(error).__name__}: {first[:120]}")
+            )
+    return findings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+def doctor_command(as_json: bool) -> int:
+    """Say what this machine has and what is missing, one line each.
+
+    Exit code 4 where something that posecli needs is missing.
+    """
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        from rich.console import Console
+        from rich.markup import escape
+
+        console = Console(highlight=False, soft_wrap=True)
+        marks = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "missing": "[red]missing[/]"}
+        for finding in findings:
+            console.print(f"{marks[finding.state]} {finding.subject:<16} {escape(finding.text)}")
+    return ExitCode.MACHINE if any(finding.state == "missing" for finding in findings) else ExitCode.OK

@@ -1,0 +1,105 @@
+"""The front door: finds the subcommand, and turns every error into one line and an exit code."""
+
+import importlib
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from posecli import __version__
+from posecli.errors import ExitCode, PosecliError
+
+# name → (module, command, one line for --help). Modules load only when their command is used.
+COMMANDS = {
+    "run": ("posecli.cli.run", "run_command", "Poses of photos and videos: annotated media and COCO JSON."),
+    "train": ("posecli.cli.train", "train_command", "Train a SimCC pose model on COCO-format keypoints."),
+    "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP of weights, boxes or a results file."),
+    "weights": ("posecli.cli.weights", "weights_command", "List, show and fetch weights."),
+    "doctor": ("posecli.cli.doctor", "doctor_command", "Say what this machine has and what is missing."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called: --help stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of use, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import one command."""
+        if name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="posecli")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """2-D human poses from folders of photos and videos.
+
+    \b
+    posecli run photos/ --out results/     annotate everything, write COCO JSON
+    posecli eval --ann val2017             score a model
+    posecli doctor                         what this machine has
+    """
+
+
+def explain(error: Exception) -> tuple[str, ExitCode] | None:
+    """One line and the exit code for an error whose cause is known, else None."""
+    if isinstance(error, PosecliError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
+        return error.format_message(), ExitCode(error.exit_code)
+    text = str(error)
+    if isinstance(error, (RuntimeError, ImportError)) and ("torchvision" in text or "libtorch" in text):
+        return (
+            "torch and torchvision do not match: `pip install -U torch torchvision` takes a matching pair",
+            ExitCode.MACHINE,
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return f"package {error.name} is missing: `pip install posecli` brings it", ExitCode.MACHINE
+    if isinstance(error, OSError) and error.errno == 28:
+        return "the disk is full: free some space and start again, finished inputs are kept", ExitCode.MACHINE
+    return None
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    debug = "--debug" in sys.argv or bool(os.environ.get("POSECLI_DEBUG"))
+    # --debug is welcome anywhere on the line.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = cli.main(arguments, prog_name="posecli", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, click.Abort):
+        print("posecli: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.SOME_FAILED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, click.UsageError):
+            error.show(file=sys.stderr)
+            sys.exit(error.exit_code)
+        known = explain(error)
+        if known is None:
+            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            known = f"unexpected {line} (--debug shows where; please report it)", ExitCode.SOME_FAILED
+        print(f"posecli: {known[0]}", file=sys.stderr)
+        sys.exit(known[1])

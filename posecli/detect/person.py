@@ -1,0 +1,126 @@
+"""The embedded person detector: torchvision's FCOS on MobileNetV2 with a thin pyramid and head.
+
+Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+# The last block at each of the strides 8, 16 and 32, and its channels.
+_LEVELS = {"6": 32, "13": 96, "17": 320}
+STRIDES = (8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class PersonConfig:
+    """What the embedded detector is: it stands in its weights' header.
+
+    input_size: (height, width) that pictures are letterboxed to. threshold: default lowest score.
+    """
+
+    input_size: tuple[int, int] = (416, 416)
+    channels: int = 64
+    convolutions: int = 2
+    threshold: float = 0.3
+    nms_iou: float = 0.6
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "PersonConfig":
+        """From a weights header's "config"."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
+
+
+def build_fcos(config: PersonConfig) -> FCOS:
+    """torchvision's FCOS with one class, person, under label 0."""
+    trunk = mobilenet_v2(weights=None).features[:18]
+    backbone = BackboneWithFPN(
+        trunk,
+        return_layers={layer: str(i) for i, layer in enumerate(_LEVELS)},
+        in_channels_list=list(_LEVELS.values()),
+        out_channels=config.channels,
+        extra_blocks=LastLevelMaxPool(),
+    )
+    anchors = AnchorGenerator(tuple((s,) for s in STRIDES), ((1.0,),) * len(STRIDES))
+    head = FCOSHead(config.channels, 1, num_classes=1, num_convs=config.convolutions)
+    for module in head.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.eps = 1e-5
+    return FCOS(
+        backbone,
+        num_classes=1,
+        anchor_generator=anchors,
+        head=head,
+        min_size=config.input_size[0],
+        max_size=max(config.input_size),
+        image_mean=[value / 255 for value in config.mean],
+        image_std=[value / 255 for value in config.std],
+        score_thresh=config.threshold,
+        nms_thresh=config.nms_iou,
+        topk_candidates=400,
+        detections_per_img=100,
+    )
+
+
+class PersonNetwork(nn.Module):
+    """FCOS as one function from pixels to boxes before suppression.
+
+    forward: letterboxed pictures (N, H, W, 3) uint8 RGB → boxes (N, A, 4) x1 y1 x2 y2 in letterbox pixels
+    and scores (N, A), the square root of class score × centreness, as torchvision's own post-processing.
+    """
+
+    mean: Tensor
+    std: Tensor
+    centres: Tensor
+    sizes: Tensor
+
+    def __init__(self, model: FCOS, config: PersonConfig) -> None:
+        super().__init__()
+        self.backbone, self.head = model.backbone, model.head
+        buffer = partial(self.register_buffer, persistent=False)
+        buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
+        buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
+        centres, sizes = locations(config.input_size)
+        buffer("centres", centres)
+        buffer("sizes", sizes)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, H, W, 3) uint8 → boxes (N, A, 4), scores (N, A)."""
+        pixels = (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        outputs = self.head(list(self.backbone(pixels).values()))
+        distances = outputs["bbox_regression"].float() * self.sizes[:, None]
+        boxes = torch.cat([self.centres - distances[..., :2], self.centres + distances[..., 2:]], dim=-1)
+        product = outputs["cls_logits"].float().sigmoid() * outputs["bbox_ctrness"].float().sigmoid()
+        return boxes, product[..., 0].sqrt()
+
+
+def level_sizes(input_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """(height, width) of each pyramid level's map."""
+    sizes = [(-(-input_size[0] // s), -(-input_size[1] // s)) for s in STRIDES[:-1]]
+    # LastLevelMaxPool: kernel 1, stride 2.
+    last = sizes[-1]
+    return [*sizes, ((last[0] + 1) // 2, (last[1] + 1) // 2)]
+
+
+def locations(input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Anchor centres (A, 2) and sizes (A,) in letterbox pixels, in torchvision's order."""
+    centres, sizes = [], []
+    for stride, (height, width) in zip(STRIDES, level_sizes(input_size), strict=True):
+        # torchvision's AnchorGenerator centres its anchors on the grid's own points.
+        y_stride, x_stride = input_size[0] // height, input_size[1] // width
+        y, x = torch.meshgrid(torch.arange(height) * y_stride, torch.arange(width) * x_stride, indexing="ij")
+        centres.append(torch.stack([x, y], dim=-1).reshape(-1, 2).float())
+        sizes.append(torch.full((height * width,), float(stride)))
+    return torch.cat(centres), torch.cat(sizes)

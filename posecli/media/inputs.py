@@ -1,0 +1,173 @@
+"""What is an input: folders, globs, lists and files become a list of photos and videos."""
+
+import glob
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from posecli.errors import NoInputError
+
+_PHOTO = "jpg jpeg jpe png webp bmp dib tif tiff avif jp2 pgm ppm pbm pnm"
+_VIDEO = "mp4 m4v mov mkv webm avi gif mpg mpeg ts mts m2ts wmv flv 3gp ogv mxf"
+PHOTO_SUFFIXES = frozenset(f".{suffix}" for suffix in _PHOTO.split())
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO.split())
+
+
+@dataclass(frozen=True)
+class Input:
+    """One photo or video.
+
+    name: its place under the output folder, unique in a run, posix, with the source's suffix.
+    kind: "photo", "video", or "unknown" for a file whose content is neither.
+    error: why it cannot be read, known before it is opened; else None.
+    """
+
+    path: Path
+    name: str
+    kind: str
+    error: str | None = None
+
+
+def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> list[Input]:
+    """All inputs that the arguments mean, in a fixed order, each file once.
+
+    An argument is a file, a folder (searched with its subfolders), a glob pattern, @LIST (a file with one
+    path a line, or NUL-separated) or @- (such a list on standard input). In folders, files that are neither
+    photo nor video by content and do not claim to be by name are passed over. exclude is a folder left out,
+    the output's own.
+
+    Raises NoInputError where nothing at all is found.
+    """
+    found: list[Input] = []
+    for argument in _expand(arguments):
+        path = Path(argument)
+        if path.is_dir():
+            found += _of_folder(path, exclude)
+        elif path.exists() or not glob.has_magic(argument):
+            found.append(_of_file(path))
+        else:
+            matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - absolute patterns too
+            if not matches:
+                found.append(Input(path, path.name, "unknown", "no file matches this pattern"))
+            for match in matches:
+                inside = Path(match)
+                found += _of_folder(inside, exclude) if inside.is_dir() else [_of_file(inside)]
+    unique: dict[str, Input] = {}
+    for item in found:
+        unique.setdefault(str(item.path.absolute()), item)
+    if not unique:
+        raise NoInputError(f"no photo or video in {', '.join(arguments) or 'nothing'}")
+    return _distinct_names(unique.values())
+
+
+def _expand(arguments: Sequence[str]) -> Iterator[str]:
+    for argument in arguments:
+        if not argument.startswith("@") or Path(argument).exists():
+            yield argument
+            continue
+        name = argument[1:]
+        try:
+            content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        except OSError as error:
+            raise NoInputError(f"list {name}: {error.strerror}") from error
+        separator = b"\0" if b"\0" in content else b"\n"
+        lines = (
+            os.fsdecode(line.rstrip(b"\r") if separator == b"\n" else line)
+            for line in content.split(separator)
+        )
+        yield from (line for line in lines if line.strip())
+
+
+def _of_file(path: Path) -> Input:
+    name = path.name or "input"
+    try:
+        kind = sniff(path)
+    except OSError as error:
+        return Input(path, name, "unknown", error.strerror or str(error))
+    return Input(path, name, kind, None if kind != "unknown" else _why_unknown(path))
+
+
+def _of_folder(folder: Path, exclude: Path | None) -> Iterator[Input]:
+    excluded = exclude.resolve() if exclude is not None else None
+    visited: set[Path] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = Path(root).resolve()
+        if here in visited or here == excluded:
+            folders.clear()  # a symlink that leads back, or our own output
+            continue
+        visited.add(here)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            path = Path(root) / file
+            if file.startswith(".") or file.endswith(".part"):
+                continue
+            item = replace(_of_file(path), name=path.relative_to(folder).as_posix())
+            if item.kind != "unknown" or path.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES:
+                yield item
+
+
+def sniff(path: Path) -> str:
+    """ "photo", "video" or "unknown", from the file's first bytes. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith(
+        (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    ):
+        return "photo"
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "photo"
+    if start[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6") and start[2:3].isspace():
+        return "photo"
+    if start[4:12] == b"jP  \r\n\x87\n" or start[:8] == b"\0\0\0\x0cjP  ":
+        return "photo"
+    if start[4:8] == b"ftyp":
+        brands = {start[8:12], *(start[i : i + 4] for i in range(16, min(len(start), 64), 4))}
+        return "photo" if brands & {b"avif", b"heic", b"heix", b"mif1"} and b"avis" not in brands else "video"
+    if start[:4] in (b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"GIF8") or start[4:8] in (
+        b"moov",
+        b"mdat",
+        b"wide",
+    ):
+        return "video"
+    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        return "video"
+    if start[:4] in (b"\0\0\x01\xba", b"\0\0\x01\xb3", b"0&\xb2u", b"\x06\x0e+4"):
+        return "video"
+    if len(start) > 376 and start[0] == start[188] == start[376] == 0x47:
+        return "video"
+    if len(start) > 388 and start[4] == start[196] == start[388] == 0x47:
+        return "video"
+    return "unknown"
+
+
+def _why_unknown(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    return "neither a photo nor a video by its content"
+
+
+def _distinct_names(inputs: Iterable[Input]) -> list[Input]:
+    """Give every input its own name: a second a.jpg becomes a~2.jpg.
+
+    Names that differ only in their suffix's annotated form stay apart since the suffix is part of the name.
+    """
+    taken: set[str] = set()
+    result = []
+    for item in inputs:
+        pure = PurePosixPath(item.name)
+        name, number = item.name, 1
+        while name.casefold() in taken:
+            number += 1
+            name = str(pure.with_name(f"{pure.stem}~{number}{pure.suffix}"))
+        taken.add(name.casefold())
+        result.append(replace(item, name=name))
+    return result
+
+
+def content_key(path: Path) -> str:
+    """A fingerprint of the file's whole content, in hex. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

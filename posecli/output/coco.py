@@ -1,0 +1,135 @@
+"""coco.json and coco_results.json, made from the records of a run."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import orjson
+
+from posecli.keypoints import KeypointSet
+from posecli.output.records import read_frames
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished input with its record. kind is "photo" or "video"."""
+
+    name: str
+    kind: str
+    record: Path
+
+
+def coco_category(keypoint_set: KeypointSet) -> dict[str, Any]:
+    """The person category: names, 1-based skeleton, sigmas where there are any."""
+    category: dict[str, Any] = {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(keypoint_set.names),
+        "skeleton": [[a + 1, b + 1] for a, b in keypoint_set.skeleton],
+    }
+    if keypoint_set.sigmas is not None:
+        category["sigmas"] = list(keypoint_set.sigmas)
+    return category
+
+
+def result_of(person: dict[str, Any], image_id: int) -> dict[str, Any]:
+    """A person of a record as an item of a COCO results file."""
+    keypoints = person["keypoints"]
+    scored = [*keypoints]
+    scored[2::3] = [1] * (len(keypoints) // 3)
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "bbox": person["bbox"],
+        "keypoints": scored,
+        "score": person["score"],
+    }
+
+
+def write_coco(out: Path, inputs: Sequence[Recorded], keypoint_set: KeypointSet) -> None:
+    """Write out/coco.json and out/coco_results.json from the records, in the order of the inputs.
+
+    Ids count from 1 in that order; where all inputs are photos named by distinct numbers, as COCO's are,
+    those numbers are the image ids, so that the results score against COCO's own annotations. Memory does
+    not grow with the records; the same records give the same bytes.
+    """
+    ids = _numbers_of(inputs)
+    with _Whole(out / "coco.json") as file:
+        file.write(b'{"info":' + orjson.dumps({"description": "posecli", "schema": 1}))
+        file.write(b',\n"categories":' + orjson.dumps([coco_category(keypoint_set)]))
+        videos = [item for item in inputs if item.kind == "video"]
+        file.write(b',\n"videos":')
+        _write_list(file, ({"id": i, "name": item.name} for i, item in enumerate(videos, 1)))
+        file.write(b',\n"images":')
+        _write_list(file, (image for image, _ in _images(inputs, ids)))
+        file.write(b',\n"annotations":')
+        _write_list(file, _annotations(inputs, ids))
+        file.write(b"}\n")
+    with _Whole(out / "coco_results.json") as file:
+        results = (
+            result_of(person, image["id"]) for image, people in _images(inputs, ids) for person in people
+        )
+        _write_list(file, results)
+        file.write(b"\n")
+
+
+def _images(
+    inputs: Sequence[Recorded], ids: Sequence[int] | None
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every frame as a COCO image, with its people."""
+    image_id = video_id = 0
+    for number, item in enumerate(inputs):
+        video_id += item.kind == "video"
+        for frame in read_frames(item.record):
+            image_id = ids[number] if ids else image_id + 1
+            image: dict[str, Any] = {"id": image_id, "file_name": item.name}
+            if item.kind == "video":
+                image["file_name"] = f"{item.name}#{frame['index']:06d}"
+                image |= {"video_id": video_id, "frame_index": frame["index"], "time_s": frame["time_s"]}
+            yield image | {"width": frame["width"], "height": frame["height"]}, frame["people"]
+
+
+def _annotations(inputs: Sequence[Recorded], ids: Sequence[int] | None) -> Iterator[dict[str, Any]]:
+    number = 0
+    for image, people in _images(inputs, ids):
+        for person in people:
+            number += 1
+            yield {"id": number, "image_id": image["id"], "category_id": 1, "iscrowd": 0, **person}
+
+
+def _numbers_of(inputs: Sequence[Recorded]) -> list[int] | None:
+    stems = [PurePosixPath(item.name).stem for item in inputs]
+    if not stems or any(item.kind != "photo" for item in inputs):
+        return None
+    if not all(stem.isascii() and stem.isdigit() and len(stem) >= 6 for stem in stems):
+        return None
+    numbers = [int(stem) for stem in stems]
+    return numbers if len(set(numbers)) == len(numbers) and min(numbers) > 0 else None
+
+
+def _write_list(file: BinaryIO, items: Iterable[dict[str, Any]]) -> None:
+    separator = b"[\n"
+    for item in items:
+        file.write(separator + orjson.dumps(item))
+        separator = b",\n"
+    file.write(b"[]" if separator == b"[\n" else b"\n]")
+
+
+class _Whole:
+    """A file written under a temporary name and renamed at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, path.with_name(path.name + ".part")
+
+    def __enter__(self) -> BinaryIO:
+        self._file = self._part.open("wb", buffering=1 << 20)
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is None:
+            self._part.replace(self._path)
+        else:
+            self._part.unlink(missing_ok=True)

@@ -1,0 +1,43 @@
+"""Annotated photos, in the format of their source."""
+
+from pathlib import Path
+
+import cv2
+
+from posecli.errors import MediaError
+from posecli.types import PixelArray
+
+# What OpenCV writes without loss of size or colour; other formats become PNG.
+_WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff"})
+
+
+def photo_name(name: str) -> str:
+    """The annotated photo's name for an input's: the same, or with .png where the format cannot be written."""
+    return name if Path(name).suffix.lower() in _WRITABLE else f"{name}.png"
+
+
+def write_image(path: Path, pixels: PixelArray, *, quality: int = 95) -> None:
+    """Write (height, width, 3) uint8 RGB, whole or not at all. The suffix decides the format.
+
+    Raises MediaError where the format cannot hold the picture, OSError where the disk refuses.
+    """
+    suffix = path.suffix.lower()
+    options = {
+        ".jpg": [cv2.IMWRITE_JPEG_QUALITY, quality],
+        ".webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
+    }.get({".jpeg": ".jpg", ".jpe": ".jpg"}.get(suffix, suffix), [])
+    try:
+        ok, encoded = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    except cv2.error as error:
+        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise MediaError(f"{path}: {size} does not fit the format ({error.err})") from error
+    if not ok:
+        raise MediaError(f"{path}: cannot be encoded as {suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(encoded.tobytes())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

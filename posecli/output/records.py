@@ -1,0 +1,170 @@
+"""One finished input, one record: what resuming trusts, and what coco.json is made from.
+
+A record is a file of JSON lines under OUT/.posecli/records:
+
+    {"schema": 1, "name", "kind", "content": key of the input's bytes, "options": key of the settings}
+    {"index", "time_s", "width", "height", "people": [...]}          one line a frame, also with nobody
+    {"status", "frames", "people", "lost_frames", "lost", "seconds", "error", "outputs", "warnings"}
+
+It is written under a temporary name and renamed when its last line stands: a record is whole or not there.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from posecli.types import Frame, Poses
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How an input ended. status: "done", "partial" (frames were lost), "failed"."""
+
+    status: str
+    frames: int = 0
+    people: int = 0
+    lost_frames: int = 0
+    lost: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+    outputs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    width: int = 0
+    height: int = 0
+
+
+def record_path(out: Path, name: str) -> Path:
+    """Where the record of the input of this name lies."""
+    return (
+        out / ".posecli" / "records" / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.jsonl"
+    )
+
+
+class RecordWriter:
+    """Writes one record; a context manager that leaves nothing behind unless finish was called."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any], keypoint_threshold: float) -> None:
+        self._path, self._threshold = path, keypoint_threshold
+        self._part = path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = self._part.open("wb")
+        self._write({"schema": SCHEMA, **header})
+        self.frames = self.people = 0
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+
+    def write(self, frame: Frame, poses: Poses) -> None:
+        """Append a frame and its people."""
+        self._write(
+            {
+                "index": frame.index,
+                "time_s": None if frame.time is None else round(float(frame.time), 6),
+                "width": frame.width,
+                "height": frame.height,
+                "people": people_of(poses, self._threshold),
+            }
+        )
+        self.frames += 1
+        self.people += len(poses)
+
+    def finish(self, summary: Summary) -> None:
+        """Write the last line and give the record its name: from here on the input is done."""
+        self._write({**vars(summary), "outputs": list(summary.outputs), "warnings": list(summary.warnings)})
+        self._file.close()
+        self._part.replace(self._path)
+
+    def __enter__(self) -> "RecordWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+def people_of(poses: Poses, keypoint_threshold: float) -> list[dict[str, Any]]:
+    """The people of a frame as COCO annotations without their ids.
+
+    v is 2 where the keypoint's score reaches the threshold, else 1 with its coordinates kept. area is that
+    of the box. keypoint_std is (σx, σy) per keypoint in source pixels.
+    """
+    boxes = _rounded(np.concatenate([poses.boxes[:, :2], poses.boxes[:, 2:] - poses.boxes[:, :2]], axis=1), 2)
+    visibility = np.where(poses.scores >= keypoint_threshold, 2.0, 1.0)[..., None]
+    keypoints = _rounded(np.concatenate([poses.keypoints, visibility], axis=-1), 2)
+    std, scores = _rounded(poses.std, 2), _rounded(poses.scores, 4)
+    person_scores, box_scores = _rounded(poses.person_scores, 5), _rounded(poses.box_scores, 5)
+    people = []
+    for i in range(len(poses)):
+        person: dict[str, Any] = {
+            "bbox": boxes[i].tolist(),
+            "area": round(float(boxes[i, 2] * boxes[i, 3]), 2),
+            "keypoints": [v for x, y, seen in keypoints[i].tolist() for v in (x, y, int(seen))],
+            "num_keypoints": int(keypoints.shape[1]),
+            "score": float(person_scores[i]),
+            "box_score": float(box_scores[i]),
+            "keypoint_scores": scores[i].tolist(),
+            "keypoint_std": std[i].tolist(),
+        }
+        if poses.track_ids is not None:
+            person["track_id"] = int(poses.track_ids[i])
+        people.append(person)
+    return people
+
+
+def _rounded(values: Any, digits: int) -> Any:
+    """float64 rounded, so that JSON shows just these digits."""
+    return np.round(np.asarray(values, np.float64), digits)
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """The first line of a record, None where there is no readable one."""
+    try:
+        with path.open("rb") as file:
+            header: dict[str, Any] = orjson.loads(file.readline())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return header if header.get("schema") == SCHEMA else None
+
+
+def read_summary(path: Path) -> Summary | None:
+    """The last line of a record, None where the record is not whole."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            size = file.tell()
+            reach = min(size, 65536)
+            file.seek(size - reach)
+            tail = file.read()
+    except OSError:
+        return None
+    lines = tail.splitlines()
+    if not tail.endswith(b"\n") or not lines:
+        return None
+    try:
+        values = orjson.loads(lines[-1])
+        return Summary(
+            **{**values, "outputs": tuple(values["outputs"]), "warnings": tuple(values["warnings"])},
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def read_frames(path: Path) -> Iterator[dict[str, Any]]:
+    """The frames of a whole record, one at a time."""
+    with path.open("rb") as file:
+        next(file)
+        previous: bytes | None = None
+        for line in file:
+            if previous is not None:
+                yield orjson.loads(previous)
+            previous = line  # the last line is the summary
