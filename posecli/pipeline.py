@@ -197,7 +197,7 @@ def models(detector: Detector, estimator: Estimator) -> dict[str, Any]:
 
 
 def finished_before(job: Job, out: Path, content: str, key: str) -> Summary | None:
-    """How the input ended in an earlier run with the same content and options, if it did and its files stand."""
+    """How the input ended in an earlier run of the same content and options, if its files still stand."""
     header = read_header(job.record)
     if header is None or header["content"] != content or header["options"] != key:
         return None
@@ -217,7 +217,7 @@ def run(
     *,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Do all inputs and write annotated media, coco.json, coco_results.json, run.json and index.html into out.
+    """Do all inputs; annotated media, coco.json, coco_results.json, run.json and index.html go into out.
 
     Returns the document of run.json. An input that fails is recorded there and the others go on. Raises
     MachineError where out cannot be written, OSError where the disk is full, and passes KeyboardInterrupt on;

@@ -27,9 +27,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
             click.option("--runtime", default="auto", help="auto, torch or openvino."),
             click.option("--decode", "decoder", default="parabola", help="argmax, dark or parabola."),
-            click.option(
-                "--flip/--no-flip", default=False, help="Average with the mirror image: slower, better."
-            ),
+            click.option("--flip/--no-flip", default=False, help="Average with the mirror image."),
         ]
     ):
         command = option(command)
@@ -39,9 +37,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--out", "-o", type=click.Path(path_type=Path, file_okay=False), default=Path("results"))
-@click.option(
-    "--detector", default="person", metavar="NAME|boxes:FILE", help="Who finds people; also: whole."
-)
+@click.option("--detector", default="person", metavar="NAME|boxes:FILE", help="Who finds people, or whole.")
 @click.option("--detector-weights", type=click.Path(path_type=Path, dir_okay=False), help="Its weights file.")
 @click.option("--detector-thr", type=click.FloatRange(0, 1), help="Lowest score of a person.")
 @click.option("--max-people", type=click.IntRange(1), default=100, help="At most so many in a frame.")
@@ -173,9 +169,8 @@ class PlainProgress:
         if now - self._last >= PLAIN_EVERY and not self._quiet:
             self._last = now
             rate = self._frames / (now - self._start)
-            _say(
-                f"{self._ended} of {self._inputs} inputs, {self._frames} frames, {rate:.1f} frames/s, now {name!r}"
-            )
+            counts = f"{self._ended} of {self._inputs} inputs, {self._frames} frames"
+            _say(f"{counts}, {rate:.1f} frames/s, now {name!r}")
 
     def finish(self, item: "Finished") -> None:
         """Say what failed."""

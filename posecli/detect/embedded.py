@@ -44,7 +44,8 @@ def build(options: DetectorOptions) -> Detector:
         runtime = "openvino" if device.type == "cpu" else "torch"
     if runtime not in RUNTIMES:
         raise UsageError(f"--runtime {runtime}: auto, {', '.join(RUNTIMES)}")
-    run = RUNTIMES[runtime](network, config, device)
+    key = sha256(path)
+    run = RUNTIMES[runtime](network, config, device, key)
     threshold = config.threshold if options.threshold is None else options.threshold
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
@@ -57,7 +58,7 @@ def build(options: DetectorOptions) -> Detector:
             for i, frame in enumerate(frames)
         ]
 
-    return Detector(find, "person", threshold, runtime, str(device), sha256(path))
+    return Detector(find, "person", threshold, runtime, str(device), key)
 
 
 def letterbox(
@@ -107,7 +108,7 @@ def select(
     return Detections(found[kept].astype(np.float32), np.clip(found_scores[kept], 0, 1).astype(np.float32))
 
 
-def _torch_run(network: PersonNetwork, config: PersonConfig, device: torch.device) -> Run:
+def _torch_run(network: PersonNetwork, config: PersonConfig, device: torch.device, key: str | None) -> Run:
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     on_gpu = device.type == "cuda"
     size = 8 if on_gpu else 1  # one size of batch: results do not depend on who shares it
@@ -130,13 +131,13 @@ def _torch_run(network: PersonNetwork, config: PersonConfig, device: torch.devic
     return run
 
 
-def _openvino_run(network: PersonNetwork, config: PersonConfig, device: torch.device) -> Run:
+def _openvino_run(network: PersonNetwork, config: PersonConfig, device: torch.device, key: str | None) -> Run:
     if device.type != "cpu":
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
     from posecli.pose.runtimes import compile_openvino
 
     height, width = config.input_size
-    queue = compile_openvino(network, (1, height, width, 3))
+    queue = compile_openvino(network, (1, height, width, 3), key)
     places = len(network.sizes)
 
     def run(pictures: PixelArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -156,7 +157,7 @@ def _openvino_run(network: PersonNetwork, config: PersonConfig, device: torch.de
     return run
 
 
-RUNTIMES: dict[str, Callable[[PersonNetwork, PersonConfig, torch.device], Run]] = {
+RUNTIMES: dict[str, Callable[[PersonNetwork, PersonConfig, torch.device, str | None], Run]] = {
     "torch": _torch_run,
     "openvino": _openvino_run,
 }

@@ -12,7 +12,7 @@ _WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib",
 
 
 def photo_name(name: str) -> str:
-    """The annotated photo's name for an input's: the same, or with .png where the format cannot be written."""
+    """The annotated photo's name for an input's: the same, or with .png where that format is not written."""
     return name if Path(name).suffix.lower() in _WRITABLE else f"{name}.png"
 
 

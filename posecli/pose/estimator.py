@@ -77,8 +77,9 @@ def load_estimator(
     """
     path = find_weights(weights)
     network, config = load_network(path)
-    runner = load_runner(network, config, device=device, runtime=runtime)
-    return Estimator(config, runner, decoder, flip, path, sha256(path))
+    key = sha256(path)
+    runner = load_runner(network, config, device=device, runtime=runtime, key=key)
+    return Estimator(config, runner, decoder, flip, path, key)
 
 
 def load_network(path: Path) -> tuple[SimCC, PoseConfig]:

@@ -4,9 +4,13 @@ Whatever the runtime, a person's logits do not depend on who else is in the batc
 interrupted and resumed gives the same bytes as an undisturbed one.
 """
 
+import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from posecli import __version__
 from posecli.errors import MachineError, UsageError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
+
+LOG = logging.getLogger(__name__)
 
 Float = NDArray[np.float32]
 Logits = tuple[Float, Float]
@@ -82,7 +89,7 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _torch_runner(network: PixelNetwork, config: PoseConfig, device: torch.device) -> Runner:
+def _torch_runner(network: PixelNetwork, config: PoseConfig, device: torch.device, key: str | None) -> Runner:
     network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     on_gpu = device.type == "cuda"
     # One size of batch: another size may pick another kernel, and with it other last bits.
@@ -114,27 +121,62 @@ def _chunks(crops: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
         yield np.ascontiguousarray(chunk)
 
 
-def compile_openvino(network: nn.Module, shape: tuple[int, ...]) -> Any:
-    """An AsyncInferQueue of a module for one uint8 input of this shape, in float32 on the CPU."""
+def compile_openvino(network: nn.Module, shape: tuple[int, ...], key: str | None) -> Any:
+    """An AsyncInferQueue of a module for one uint8 input of this shape, in float32 on the CPU.
+
+    Conversion takes seconds; its result is kept in the cache folder under key, the weights' SHA-256.
+    """
     import openvino
 
     core = openvino.Core()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations inside OpenVINO's tracing
-        model = openvino.convert_model(
-            network.eval(), example_input=torch.zeros(shape, dtype=torch.uint8), input=list(shape)
-        )
+    cached = None
+    if key is not None:
+        name = f"openvino-{openvino.__version__.split('-')[0]}-{__version__}-{key[:24]}-{shape[1]}x{shape[2]}"
+        cached = cache_folder() / name
+    if cached is not None and (cached / "model.xml").is_file():
+        model = core.read_model(cached / "model.xml")
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own deprecations inside OpenVINO's tracing
+            model = openvino.convert_model(
+                network.eval(), example_input=torch.zeros(shape, dtype=torch.uint8), input=list(shape)
+            )
+        if cached is not None:
+            _keep(model, cached)
     # Without the hint OpenVINO computes in bfloat16 where the CPU can, and results differ by machine.
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     return openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
 
 
-def _openvino_runner(network: PixelNetwork, config: PoseConfig, device: torch.device) -> Runner:
+def cache_folder() -> Path:
+    """Where converted models are kept: $POSECLI_CACHE, else the user's cache folder."""
+    if folder := os.environ.get("POSECLI_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posecli"
+
+
+def _keep(model: Any, folder: Path) -> None:
+    """Store a converted model, whole or not at all. A cache that cannot be written only costs time."""
+    import openvino
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            openvino.save_model(model, Path(temporary) / "model.xml", compress_to_fp16=False)
+            Path(temporary).rename(folder)
+            Path(temporary).mkdir()  # what TemporaryDirectory will remove
+    except OSError as error:
+        LOG.info("converted model not cached: %s", error)
+
+
+def _openvino_runner(
+    network: PixelNetwork, config: PoseConfig, device: torch.device, key: str | None
+) -> Runner:
     if device.type != "cpu":
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
     height, width = config.input_size
     # One person a request, several requests at once: fast, and independent of the batch.
-    queue = compile_openvino(network, (1, height, width, 3))
+    queue = compile_openvino(network, (1, height, width, 3), key)
 
     def run(crops: NDArray[np.uint8]) -> Logits:
         keypoints = len(config.keypoints)
@@ -155,17 +197,27 @@ def _openvino_runner(network: PixelNetwork, config: PoseConfig, device: torch.de
 
 
 # One line adds a runtime.
-RUNTIMES: dict[str, Callable[[PixelNetwork, PoseConfig, torch.device], Runner]] = {
+RUNTIMES: dict[str, Callable[[PixelNetwork, PoseConfig, torch.device, str | None], Runner]] = {
     "torch": _torch_runner,
     "openvino": _openvino_runner,
 }
 
 
-def load_runner(network: SimCC, config: PoseConfig, *, device: str = "auto", runtime: str = "auto") -> Runner:
-    """Prepare a network for a device; 'auto' takes OpenVINO on a CPU and torch on a GPU."""
+def load_runner(
+    network: SimCC,
+    config: PoseConfig,
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    key: str | None = None,
+) -> Runner:
+    """Prepare a network for a device; 'auto' takes OpenVINO on a CPU and torch on a GPU.
+
+    key: the weights' SHA-256, under which a converted network may be cached.
+    """
     where = resolve_device(device)
     if runtime == "auto":
         runtime = "openvino" if where.type == "cpu" else "torch"
     if runtime not in RUNTIMES:
         raise UsageError(f"--runtime {runtime}: auto, {', '.join(RUNTIMES)}")
-    return RUNTIMES[runtime](PixelNetwork(network, config), config, where)
+    return RUNTIMES[runtime](PixelNetwork(network, config), config, where, key)
