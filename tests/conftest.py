@@ -1,0 +1,47 @@
+"""What the tests share: tiny media, and a tiny pose model with random weights."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from posecli.pose.config import PoseConfig
+from posecli.pose.network import SimCC, initialise_head
+from posecli.weights.files import save_weights
+
+torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data; tests that need it are skipped where it is not."""
+    places = [os.environ.get("POSECLI_SHARED"), Path(__file__).parents[2] / "shared" / "data"]
+    for place in places:
+        if place and Path(place).is_dir():
+            return Path(place)
+    pytest.skip("no shared data: set POSECLI_SHARED")
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    return Path(__file__).parents[1] / "samples"
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pose model with random weights, small and quick."""
+    config = PoseConfig(deconv_channels=(8,), input_size=(64, 32), sigma=(1.5, 1.5))
+    torch.manual_seed(3)
+    network = SimCC(config)
+    initialise_head(network, config)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, network.state_dict(), {"kind": "pose", "config": config.to_json()})
+    return path

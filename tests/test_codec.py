@@ -1,0 +1,114 @@
+"""Decoding against known truth, and the flip test's shift."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from posecli.errors import UsageError
+from posecli.pose.codec import DECODERS, decode, encode, log_softmax, merge_flipped
+from posecli.train.loss import gaussian_labels
+
+
+def gaussian_logits(mean: float, bins: int = 384, sigma: float = 6.0) -> np.ndarray:
+    return -((np.arange(bins) - mean) ** 2) / (2 * sigma**2)
+
+
+def test_vectors_of_the_reference_sheet() -> None:
+    logits = gaussian_logits(140.6)
+    assert decode(logits, 6, "argmax").bins / 2 == 70.5
+    assert decode(logits, 6, "parabola").bins / 2 == pytest.approx(70.3, abs=1e-4)
+    assert decode(logits, 6, "dark").bins / 2 == pytest.approx(70.3, abs=1e-3)
+
+
+@pytest.mark.parametrize("decoder", ["dark", "parabola"])
+@given(mean=st.floats(0, 383), sigma=st.sampled_from([2.0, 3.0, 4.9, 6.0, 20.0]))
+def test_gaussians_are_read_back_exactly_also_at_borders(decoder: str, mean: float, sigma: float) -> None:
+    probabilities = encode(mean, 384, sigma)
+    logits = np.log(np.maximum(probabilities, 1e-38))
+    assert float(decode(logits, sigma, decoder).bins) == pytest.approx(mean, abs=0.02)
+
+
+@given(
+    logits=st.lists(st.floats(-50, 50), min_size=5, max_size=64),
+    sigma=st.floats(0.5, 20),
+    decoder=st.sampled_from(sorted(DECODERS)),
+)
+def test_any_logits_give_finite_bounded_results(logits: list[float], sigma: float, decoder: str) -> None:
+    values = np.array(logits, np.float32)
+    before = values.copy()
+    result = decode(values, sigma, decoder)
+    assert np.array_equal(values, before)  # the caller's array stays as it is
+    assert np.isfinite(result.bins) and np.isfinite(result.std) and result.std > 0
+    assert 0 <= result.scores <= 1
+    assert abs(float(result.bins) - int(values.argmax())) <= max(2.0, 1.5 * sigma) + 1
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_flat_logits_do_not_jump(decoder: str) -> None:
+    result = decode(np.zeros((3, 17, 64), np.float32), 4.0, decoder)
+    assert np.isfinite(result.bins).all()
+    assert (np.abs(result.bins) <= 6).all()
+
+
+def test_a_constant_added_to_the_logits_changes_nothing() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(2, 17, 128)).astype(np.float32)
+    a, b = decode(logits, 3.0), decode(logits + 7.5, 3.0)
+    np.testing.assert_allclose(a.bins, b.bins, atol=1e-3)
+    np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+
+
+def test_score_is_one_for_an_ideal_label_and_falls_with_spread() -> None:
+    ideal = decode(gaussian_logits(100.0), 6).scores
+    wide = decode(gaussian_logits(100.0, sigma=12), 6).scores
+    assert ideal == pytest.approx(1.0, abs=1e-3)
+    assert wide == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("own", [1.0, 3.0, 8.0])
+def test_standard_deviation_is_the_spread_beyond_the_label(own: float) -> None:
+    total = float(np.hypot(6.0, own))
+    assert decode(gaussian_logits(190.3, sigma=total), 6).std == pytest.approx(own, rel=0.15)
+
+
+def test_encode_is_exact_normalised_and_agrees_with_torch() -> None:
+    import torch
+
+    means = np.array([-3.0, 0.0, 0.3, 101.47, 383.0, 390.0])
+    labels = encode(means, 384, 6.0)
+    np.testing.assert_allclose(labels.sum(-1), 1, atol=1e-12)
+    slow = np.array([[np.exp(-((b - m) ** 2) / 72) for b in range(384)] for m in means])
+    np.testing.assert_allclose(labels, slow / slow.sum(-1, keepdims=True), atol=1e-12)
+    torch_labels = gaussian_labels(torch.tensor(means, dtype=torch.float32), 384, 6.0).numpy()
+    np.testing.assert_allclose(torch_labels, labels, atol=1e-6)
+
+
+def test_log_softmax_against_the_direct_sum() -> None:
+    logits = np.random.default_rng(1).normal(size=(4, 50)).astype(np.float32)
+    direct = np.log(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
+    np.testing.assert_allclose(log_softmax(logits), direct, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1.0, 1.5, 2.0, 3.0, 4.0])
+def test_flip_shift_puts_the_mirrored_peak_back(k: float) -> None:
+    width, u = 192, 70.3
+    bins = int(width * k)
+    x = gaussian_logits(k * u, bins)[None, None]
+    mirrored = gaussian_logits(k * (width - 1 - u), bins)[None, None]
+    y = gaussian_logits(50, 64)[None, None]
+    merged, merged_y = merge_flipped((x, y), (mirrored, y), (0,), k)
+    assert float(decode(merged, 6).bins[0, 0]) / k == pytest.approx(u, abs=0.02)
+    np.testing.assert_allclose(merged_y, y, rtol=1e-6)
+
+
+def test_flip_swaps_left_and_right() -> None:
+    x = np.stack([gaussian_logits(20, 64), gaussian_logits(40, 64)])[None]
+    mirrored = np.stack([gaussian_logits(2 * (31 - 20), 64), gaussian_logits(2 * (31 - 10), 64)])[None]
+    merged, _ = merge_flipped((x, x), (mirrored, x), (1, 0), 2.0)
+    np.testing.assert_allclose(decode(merged, 6).bins[0], [20, 40], atol=0.05)
+
+
+def test_unknown_decoder_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="choose from argmax"):
+        decode(np.zeros(10), 2, "softargmax")
