@@ -73,9 +73,7 @@ def iou(a: ArrayLike, b: ArrayLike) -> Float64Array:
     return result
 
 
-def oks(
-    predicted: ArrayLike, truth: ArrayLike, visible: ArrayLike, area: ArrayLike, sigmas: ArrayLike
-) -> Float64Array:
+def oks(predicted: ArrayLike, truth: ArrayLike, visible: ArrayLike, area: ArrayLike, sigmas: ArrayLike) -> Float64Array:
     """Object keypoint similarity (...) of keypoints (..., K, 2), over those with visible (..., K) > 0.
 
     area (...) in square pixels; sigmas (K,). Lin et al., COCO keypoint evaluation: the mean of

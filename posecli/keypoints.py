@@ -143,9 +143,7 @@ def from_category(category: Mapping[str, Any]) -> KeypointSet:
             return known
     skeleton = tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton", ()))
     if any(not 0 <= i < len(names) for limb in skeleton for i in limb):
-        raise DataError(
-            f"category {category.get('name', '?')!r}: skeleton points outside its {len(names)} keypoints"
-        )
+        raise DataError(f"category {category.get('name', '?')!r}: skeleton points outside its {len(names)} keypoints")
     sigmas = category.get("sigmas")
     if sigmas is not None:
         sigmas = tuple(float(s) for s in sigmas)

@@ -292,9 +292,7 @@ def read_all(
     channel.put(None)
 
 
-def _read_one(
-    job: Job, out: Path, key: str, options: RunOptions, overwrite: bool
-) -> Iterator[Opened | Read | Closed]:
+def _read_one(job: Job, out: Path, key: str, options: RunOptions, overwrite: bool) -> Iterator[Opened | Read | Closed]:
     path, content = job.input.path, ""
     try:
         if job.input.error is not None:

@@ -144,10 +144,12 @@ def test_sound_that_mp4_does_not_take_is_encoded_and_said(tmp_path: Path) -> Non
 
 
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
-    source = write_video(tmp_path / "a.mp4", 30, 320, 240)
-    copy(source, tmp_path / "one.mp4")
-    copy(source, tmp_path / "two.mp4")
-    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+    source = write_video(tmp_path / "a.mp4", 40, 160, 120)
+    contents = set()
+    for _ in range(20):  # x264 with its macroblock tree gave several versions
+        copy(source, tmp_path / "copy.mp4")
+        contents.add((tmp_path / "copy.mp4").read_bytes())
+    assert len(contents) == 1
 
 
 def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:

@@ -78,9 +78,7 @@ def _cpu() -> Iterator[Finding]:
         yield Finding("bfloat16", "note", "not native on this CPU: training in float32 is faster")
     capability = str(torch.backends.cpu.get_cpu_capability())
     tile = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-    yield Finding(
-        "amx", "ok" if tile else "note", f"{'there' if tile else 'not there'}; torch uses {capability}"
-    )
+    yield Finding("amx", "ok" if tile else "note", f"{'there' if tile else 'not there'}; torch uses {capability}")
 
 
 def _codecs() -> Iterator[Finding]:
@@ -96,9 +94,7 @@ def _codecs() -> Iterator[Finding]:
         try:
             av.codec.Codec(name, "r" if mode == "r" else "w")
         except ValueError:
-            yield Finding(
-                f"codec {name}", "missing", f"this PyAV lacks it; needed for {use}: `pip install av`"
-            )
+            yield Finding(f"codec {name}", "missing", f"this PyAV lacks it; needed for {use}: `pip install av`")
         else:
             yield Finding(f"codec {name}", "ok", use)
 
@@ -126,9 +122,7 @@ def examine() -> list[Finding]:
             findings.extend(section())
         except Exception as error:  # the report must reach its end on a broken machine
             first = (str(error).splitlines() or [""])[0]
-            findings.append(
-                Finding(section.__name__.strip("_"), "missing", f"{type(error).__name__}: {first[:120]}")
-            )
+            findings.append(Finding(section.__name__.strip("_"), "missing", f"{type(error).__name__}: {first[:120]}"))
     return findings
 
 

@@ -216,9 +216,7 @@ class LiveProgress:
         """An input ended."""
         self._bar.advance(self._task)
         if line := _remark(item):
-            self._bar.console.print(
-                line, style="red" if item.summary.status == "failed" else "yellow", markup=False
-            )
+            self._bar.console.print(line, style="red" if item.summary.status == "failed" else "yellow", markup=False)
 
 
 def _remark(item: "Finished") -> str | None:

@@ -23,10 +23,7 @@ def build_whole(options: DetectorOptions) -> Detector:
     """One person that fills the picture, score 1."""
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
-        return [
-            Detections(np.array([[0, 0, f.width, f.height]], np.float32), np.ones(1, np.float32))
-            for f in frames
-        ]
+        return [Detections(np.array([[0, 0, f.width, f.height]], np.float32), np.ones(1, np.float32)) for f in frames]
 
     return Detector(find, "whole", 0.0, "none", "cpu")
 
@@ -101,9 +98,7 @@ def read_boxes(path: Path, threshold: float = 0.0, limit: int = 100) -> BoxTable
         box, score = _read_entry(entry, f"{path}: entry {number + 1}", truth=known is not None)
         image_id = int(entry["image_id"])
         if known is not None and image_id not in known:
-            raise DataError(
-                f"{path}: entry {number + 1} is of image {image_id}, which the file does not list"
-            )
+            raise DataError(f"{path}: entry {number + 1} is of image {image_id}, which the file does not list")
         if entry.get("category_id", PERSON) != PERSON:
             skipped["of another category"] += 1
         elif entry.get("iscrowd"):

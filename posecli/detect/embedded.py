@@ -26,17 +26,13 @@ def build(options: DetectorOptions) -> Detector:
     path = options.weights or find_weights("person")
     tensors, header = load_weights(path)
     if header.get("kind") != "detector":
-        raise DataError(
-            f"{path}: weights of a {header.get('kind', 'model without a kind')}, not of a detector"
-        )
+        raise DataError(f"{path}: weights of a {header.get('kind', 'model without a kind')}, not of a detector")
     config = PersonConfig.from_json(header["config"])
     model = build_fcos(config)
     try:
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except RuntimeError as error:
-        raise DataError(
-            f"{path}: its tensors do not fit its own configuration: {str(error)[:200]}"
-        ) from error
+        raise DataError(f"{path}: its tensors do not fit its own configuration: {str(error)[:200]}") from error
     network = PersonNetwork(model, config).eval()
     device = resolve_device(options.device)
     runtime = options.runtime
@@ -61,9 +57,7 @@ def build(options: DetectorOptions) -> Detector:
     return Detector(find, "person", threshold, runtime, str(device), key)
 
 
-def letterbox(
-    pixels: Sequence[PixelArray], size: tuple[int, int]
-) -> tuple[PixelArray, list[tuple[float, float]]]:
+def letterbox(pixels: Sequence[PixelArray], size: tuple[int, int]) -> tuple[PixelArray, list[tuple[float, float]]]:
     """Pictures scaled to fit (height, width), top left, the rest grey: (N, height, width, 3); (sx, sy) each.
 
     A source pixel x lies at (x + 1/2)·s - 1/2 of the letterbox; corners of boxes simply scale.
@@ -80,9 +74,7 @@ def letterbox(
             picture = picture[::2, ::2]
             h, w = picture.shape[:2]
         method = cv2.INTER_AREA if h > to_h else cv2.INTER_LINEAR
-        canvas[i, :to_h, :to_w] = cv2.resize(
-            np.ascontiguousarray(picture), (to_w, to_h), interpolation=method
-        )
+        canvas[i, :to_h, :to_w] = cv2.resize(np.ascontiguousarray(picture), (to_w, to_h), interpolation=method)
         scales.append((to_w / pixels[i].shape[1], to_h / pixels[i].shape[0]))
     return canvas, scales
 
@@ -123,9 +115,7 @@ def _torch_run(network: PersonNetwork, config: PersonConfig, device: torch.devic
                 chunk = np.concatenate([chunk, fill])
             with torch.autocast(device.type, torch.float16, enabled=on_gpu):
                 parts.append(network(torch.from_numpy(chunk).to(device)))
-        boxes, scores = (
-            torch.cat([p[i] for p in parts]).float().cpu().numpy()[: len(pictures)] for i in (0, 1)
-        )
+        boxes, scores = (torch.cat([p[i] for p in parts]).float().cpu().numpy()[: len(pictures)] for i in (0, 1))
         return boxes, scores
 
     return run

@@ -37,9 +37,7 @@ def decode_image(
         raise MediaError(f"{name}: the file is empty")
     size = stored_size(content)
     if size is not None and size[0] * size[1] > max_pixels:
-        raise MediaError(
-            f"{name}: {size[0]}x{size[1]} pixels are over the limit of {max_pixels} (--max-pixels)"
-        )
+        raise MediaError(f"{name}: {size[0]}x{size[1]} pixels are over the limit of {max_pixels} (--max-pixels)")
     flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
@@ -48,9 +46,7 @@ def decode_image(
     if pixels is None:
         raise MediaError(f"{name}: damaged, cut off, or a format that OpenCV does not read")
     if pixels.shape[0] * pixels.shape[1] > max_pixels:
-        raise MediaError(
-            f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels are over the limit (--max-pixels)"
-        )
+        raise MediaError(f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels are over the limit (--max-pixels)")
     return np.ascontiguousarray(pixels)
 
 
@@ -113,9 +109,7 @@ def _tiff_size(content: bytes) -> tuple[int, int] | None:
             entry = content[place + 2 + 12 * i : place + 14 + 12 * i]
             tag, kind = struct.unpack(order + "HH", entry[:4])
             if tag in (256, 257):
-                sides[tag] = struct.unpack(
-                    order + ("H" if kind == 3 else "I"), entry[8 : 10 if kind == 3 else 12]
-                )[0]
+                sides[tag] = struct.unpack(order + ("H" if kind == 3 else "I"), entry[8 : 10 if kind == 3 else 12])[0]
         return int(sides[256]), int(sides[257])
     except (struct.error, KeyError):
         return None

@@ -74,10 +74,7 @@ def _expand(arguments: Sequence[str]) -> Iterator[str]:
         except OSError as error:
             raise NoInputError(f"list {name}: {error.strerror}") from error
         separator = b"\0" if b"\0" in content else b"\n"
-        lines = (
-            os.fsdecode(line.rstrip(b"\r") if separator == b"\n" else line)
-            for line in content.split(separator)
-        )
+        lines = (os.fsdecode(line.rstrip(b"\r") if separator == b"\n" else line) for line in content.split(separator))
         yield from (line for line in lines if line.strip())
 
 
@@ -113,9 +110,7 @@ def sniff(path: Path) -> str:
     """ "photo", "video" or "unknown", from the file's first bytes. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         start = file.read(4096)
-    if start.startswith(
-        (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    ):
+    if start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return "photo"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "photo"

@@ -68,9 +68,7 @@ def write_coco(out: Path, inputs: Sequence[Recorded], keypoint_set: KeypointSet)
         _write_list(file, _annotations(inputs, ids))
         file.write(b"}\n")
     with _Whole(out / "coco_results.json") as file:
-        results = (
-            result_of(person, image["id"]) for image, people in _images(inputs, ids) for person in people
-        )
+        results = (result_of(person, image["id"]) for image, people in _images(inputs, ids) for person in people)
         _write_list(file, results)
         file.write(b"\n")
 

@@ -43,9 +43,7 @@ class Summary:
 
 def record_path(out: Path, name: str) -> Path:
     """Where the record of the input of this name lies."""
-    return (
-        out / ".posecli" / "records" / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.jsonl"
-    )
+    return out / ".posecli" / "records" / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.jsonl"
 
 
 class RecordWriter:

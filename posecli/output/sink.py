@@ -52,9 +52,7 @@ class Sink:
         self._record = self._stack.enter_context(RecordWriter(record, header, look.keypoint_threshold))
         self._video: VideoWriter | None = None
         if look.media and source is not None:
-            self._video = VideoWriter(
-                out / output, source, crf=look.crf, preset=look.preset, audio=look.audio
-            )
+            self._video = VideoWriter(out / output, source, crf=look.crf, preset=look.preset, audio=look.audio)
             self._stack.callback(self._video.abort)
 
     def write(self, frame: Frame, poses: Poses) -> None:

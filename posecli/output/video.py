@@ -45,22 +45,16 @@ class VideoWriter:
         self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
         try:
             self._add_video(crf, preset)
-            self._sound = (
-                _Sound(self._container, source.path, self.warnings) if audio and source.has_audio else None
-            )
+            self._sound = _Sound(self._container, source.path, self.warnings) if audio and source.has_audio else None
         except BaseException:
             self.abort()
             raise
 
     def _add_video(self, crf: int, preset: str) -> None:
         source = self._source
-        # A fixed number of threads: x264's output depends on it.
-        options = {
-            "crf": str(crf),
-            "preset": preset,
-            "threads": "2",
-            "x264-params": "threads=2:sliced-threads=0",
-        }
+        # The same frames must give the same bytes: x264's output depends on the number of threads, and with
+        # real timestamps its macroblock tree races the lookahead thread for the durations of frames.
+        options = {"crf": str(crf), "preset": preset, "threads": "2", "x264-params": "threads=2:mbtree=0"}
         stream = self._container.add_stream("libx264", rate=source.frame_rate or 30, options=options)
         stream.width, stream.height = source.width + source.width % 2, source.height + source.height % 2
         stream.pix_fmt = "yuv420p"
@@ -149,13 +143,9 @@ class _Sound:
         except (ValueError, FFmpegError):
             # MP4 does not take this codec as it is.
             self._stream = output.add_stream("aac", rate=self._source.rate or 48000)
-            self._resampler = AudioResampler(
-                format="fltp", layout=self._stream.layout, rate=self._stream.rate
-            )
+            self._resampler = AudioResampler(format="fltp", layout=self._stream.layout, rate=self._stream.rate)
             self._packets = self._encoded()
-            self._warnings.append(
-                f"sound encoded as AAC: MP4 does not take {self._source.codec_context.name}"
-            )
+            self._warnings.append(f"sound encoded as AAC: MP4 does not take {self._source.codec_context.name}")
         self._pending: deque[AnyPacket] = deque()
 
     def write_until(self, time: Fraction | None) -> None:

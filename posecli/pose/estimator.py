@@ -86,26 +86,18 @@ def load_network(path: Path) -> tuple[SimCC, PoseConfig]:
     """Network in float32 and configuration of a weights file. Raises DataError where they do not fit."""
     tensors, header = load_weights(path)
     if header.get("kind") != "pose":
-        raise DataError(
-            f"{path}: weights of a {header.get('kind', 'model without a kind')}, not of a pose model"
-        )
+        raise DataError(f"{path}: weights of a {header.get('kind', 'model without a kind')}, not of a pose model")
     config = PoseConfig.from_json(header["config"])
     network = SimCC(config)
-    full = {
-        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
-    }
+    full = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     try:
         network.load_state_dict(full)
     except RuntimeError as error:
-        raise DataError(
-            f"{path}: its tensors do not fit its own configuration: {str(error)[:200]}"
-        ) from error
+        raise DataError(f"{path}: its tensors do not fit its own configuration: {str(error)[:200]}") from error
     return network.eval(), config
 
 
-def _split(
-    keypoints: FloatArray, std: FloatArray, scores: FloatArray, detections: Sequence[Detections]
-) -> list[Poses]:
+def _split(keypoints: FloatArray, std: FloatArray, scores: FloatArray, detections: Sequence[Detections]) -> list[Poses]:
     result, first = [], 0
     for found in detections:
         rows = slice(first, first + len(found))

@@ -85,9 +85,7 @@ class SimCC(nn.Module):
         padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
         for out in config.deconv_channels:
             layers += [
-                nn.ConvTranspose2d(
-                    channels, out, config.deconv_kernel, 2, padding, output_padding, bias=False
-                ),
+                nn.ConvTranspose2d(channels, out, config.deconv_kernel, 2, padding, output_padding, bias=False),
                 nn.BatchNorm2d(out),
                 nn.ReLU(inplace=True),
             ]
@@ -153,9 +151,7 @@ def resample_classifiers(state: dict[str, Tensor], old: PoseConfig, new: PoseCon
         weight = nn.functional.interpolate(
             weight.float()[None], size=(new.bins[axis], new_h, new_w), mode="trilinear", align_corners=False
         )
-        result[f"{name}.weight"] = (weight.reshape(new.bins[axis], -1) * ratio).to(
-            state[f"{name}.weight"].dtype
-        )
+        result[f"{name}.weight"] = (weight.reshape(new.bins[axis], -1) * ratio).to(state[f"{name}.weight"].dtype)
         bias = state[f"{name}.bias"].float().reshape(1, 1, -1)
         bias = nn.functional.interpolate(bias, size=new.bins[axis], mode="linear", align_corners=False)
         result[f"{name}.bias"] = bias.reshape(-1).to(state[f"{name}.bias"].dtype)

@@ -79,13 +79,9 @@ def resolve_device(name: str) -> torch.device:
     if kind != "cuda" or (number and not number.isdigit()):
         raise UsageError(f"--device {name}: auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
-        raise MachineError(
-            f"--device {name}: no usable NVIDIA GPU (posecli doctor says more); use --device cpu"
-        )
+        raise MachineError(f"--device {name}: no usable NVIDIA GPU (posecli doctor says more); use --device cpu")
     if int(number or 0) >= torch.cuda.device_count():
-        raise MachineError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
-        )
+        raise MachineError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0")
     return torch.device(name)
 
 
@@ -104,9 +100,7 @@ def _torch_runner(network: PixelNetwork, config: PoseConfig, device: torch.devic
                 pixels = pixels.pin_memory().to(device, non_blocking=True)
             with torch.autocast(device.type, torch.float16, enabled=on_gpu):
                 parts.append(network(pixels))
-        x, y = (
-            torch.cat([part[axis] for part in parts]).float().cpu().numpy()[: len(crops)] for axis in range(2)
-        )
+        x, y = (torch.cat([part[axis] for part in parts]).float().cpu().numpy()[: len(crops)] for axis in range(2))
         return x, y
 
     return Runner(run, "torch", str(device), "float16" if on_gpu else "float32")
@@ -169,9 +163,7 @@ def _keep(model: Any, folder: Path) -> None:
         LOG.info("converted model not cached: %s", error)
 
 
-def _openvino_runner(
-    network: PixelNetwork, config: PoseConfig, device: torch.device, key: str | None
-) -> Runner:
+def _openvino_runner(network: PixelNetwork, config: PoseConfig, device: torch.device, key: str | None) -> Runner:
     if device.type != "cpu":
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
     height, width = config.input_size

@@ -80,9 +80,7 @@ def crop_matrix(
     shift = random.uniform(-augmentation.shift, augmentation.shift, 2) * (width, height)
     turned = random.random() < augmentation.rotation_p
     # A normal draw, cut off, as SimpleBaselines and MMPose do: large angles are the rare ones.
-    angle = np.clip(
-        random.normal(0, augmentation.rotation / 2), -augmentation.rotation, augmentation.rotation
-    )
+    angle = np.clip(random.normal(0, augmentation.rotation / 2), -augmentation.rotation, augmentation.rotation)
     radians = np.deg2rad(angle) if turned else 0.0
     cos, sin = factor * np.cos(radians), factor * np.sin(radians)
     centre = np.array([width / 2, height / 2])
@@ -123,9 +121,7 @@ def change_pixels(
     return crop
 
 
-def _change_colour(
-    crop: NDArray[np.uint8], strength: float, random: np.random.Generator
-) -> NDArray[np.uint8]:
+def _change_colour(crop: NDArray[np.uint8], strength: float, random: np.random.Generator) -> NDArray[np.uint8]:
     """Brightness, contrast, saturation and channel gains as one affine map of RGB."""
     brightness, contrast, saturation = 1 + random.uniform(-strength, strength, 3)
     gains = 1 + random.uniform(-strength, strength, 3) * 0.3

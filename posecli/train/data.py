@@ -97,12 +97,8 @@ def read_people(sources: Sequence[Source]) -> People:
             keypoints.append(points)
             weights.append(weight * source.weight)
     if keypoint_set is None or not images:
-        raise DataError(
-            "no person with a labelled keypoint in " + ", ".join(str(s.annotations) for s in sources)
-        )
-    return People(
-        keypoint_set, tuple(images), tuple(ids), np.stack(boxes), np.stack(keypoints), np.stack(weights)
-    )
+        raise DataError("no person with a labelled keypoint in " + ", ".join(str(s.annotations) for s in sources))
+    return People(keypoint_set, tuple(images), tuple(ids), np.stack(boxes), np.stack(keypoints), np.stack(weights))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -200,9 +196,7 @@ def pack_crops(people: People, folder: Path, height: int = 384, quality: int = 9
     return Crops(packed, np.memmap(data_file, np.uint8, mode="r"), offsets)
 
 
-def _write_crops(
-    people: People, data_file: Path, index_file: Path, height: int, quality: int, threads: int
-) -> None:
+def _write_crops(people: People, data_file: Path, index_file: Path, height: int, quality: int, threads: int) -> None:
     by_image: dict[Path, list[int]] = {}
     for i, path in enumerate(people.images):
         by_image.setdefault(path, []).append(i)

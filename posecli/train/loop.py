@@ -98,9 +98,7 @@ def stage_config(recipe: Recipe, stage: Stage) -> PoseConfig:
     return replace(recipe.model, input_size=stage.input_size, sigma=sigma)
 
 
-def build_model(
-    config: PoseConfig, trunk_state: dict[str, Tensor] | None, marginal: bool, seed: int
-) -> SimCC:
+def build_model(config: PoseConfig, trunk_state: dict[str, Tensor] | None, marginal: bool, seed: int) -> SimCC:
     """A new model, its trunk from an ImageNet state where given. Raises PosecliError if that does not fit."""
     torch.manual_seed(seed)
     model = SimCC(config)
@@ -322,9 +320,7 @@ def _append_row(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
-def _export(
-    path: Path, state: dict[str, Tensor], config: PoseConfig, seen: int, header: dict[str, Any] | None
-) -> None:
+def _export(path: Path, state: dict[str, Tensor], config: PoseConfig, seen: int, header: dict[str, Any] | None) -> None:
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     document = {"kind": "pose", "config": config.to_json(), **(header or {})}
     document["training"] = {**document.get("training", {}), "samples": seen}

@@ -50,9 +50,7 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise DataError(f"{path}: a safetensors file without posecli's header")
     header = json.loads(metadata[HEADER_KEY])
     if header.get("format") != FORMAT:
-        raise DataError(
-            f"{path}: layout {header.get('format')} is not layout {FORMAT}, which this posecli reads"
-        )
+        raise DataError(f"{path}: layout {header.get('format')} is not layout {FORMAT}, which this posecli reads")
     return tensors, header
 
 

@@ -1,0 +1,48 @@
+"""Running the command line in tests, in this process or in its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from posecli.cli import main as front
+
+QUICK = ("--detector", "whole", "--device", "cpu", "--runtime", "torch")
+
+
+class Result(NamedTuple):
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+def posecli(capfd: pytest.CaptureFixture[str], *arguments: object) -> Result:
+    """Run in this process."""
+    capfd.readouterr()
+    before = sys.argv
+    sys.argv = ["posecli", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as caught:
+            front.main()
+    finally:
+        sys.argv = before
+    out, err = capfd.readouterr()
+    return Result(int(caught.value.code or 0), out, err)
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """Start in a process of its own, its streams captured."""
+    root = str(Path(__file__).parents[1])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-m", "posecli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+    )

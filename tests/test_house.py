@@ -1,0 +1,61 @@
+"""The house itself: floors of imports, a light front door, doctor."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posecli.cli import main as front
+from tests.doors import posecli, start
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_imports_go_down_the_floors() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["doctor", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from posecli.cli.main import cli\n"
+        f"cli({arguments!r}, standalone_mode=False)\n"
+        "print([m for m in ('torch', 'cv2', 'av', 'numpy', 'rich') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_of_the_front_door_exists() -> None:
+    for name in front.COMMANDS:
+        assert front.cli.get_command(None, name) is not None  # type: ignore[arg-type]
+
+
+def test_doctor_says_a_line_for_everything(capfd: pytest.CaptureFixture[str]) -> None:
+    findings = json.loads(posecli(capfd, "doctor", "--json").out)
+    subjects = {finding["subject"]: finding for finding in findings}
+    assert {"python", "torch", "torchvision", "av", "gpu", "codec libx264", "weights pose"} <= set(subjects)
+    assert subjects["torch"]["state"] == "ok"
+    assert all("\n" not in finding["text"] for finding in findings)
+
+
+def test_a_mismatched_torchvision_is_one_line(tmp_path: Path) -> None:
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    for arguments, code in ((["run", tmp_path / "a.jpg", "-o", tmp_path / "out"], 4), (["doctor"], 4)):
+        process = start(*arguments, PYTHONPATH=f"{tmp_path}:{ROOT}")
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code and "Traceback" not in err + out
+        assert "install -U torch torchvision" in err + out or "install --upgrade torch torchvision" in err + out
