@@ -68,9 +68,7 @@ def read_photos(shared: Path, cache: Path, longest: int = 512) -> list[Photo]:
         for image in document["images"]:
             small = cache / f"{annotations.stem}-{image['id']}-{longest}.jpg"
             if not small.is_file():
-                pixels = cv2.imread(
-                    str(folder / image["file_name"]), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-                )
+                pixels = cv2.imread(str(folder / image["file_name"]), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
                 scale = min(1.0, longest / max(pixels.shape[:2]))
                 pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
                 cv2.imwrite(str(small), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
@@ -115,9 +113,7 @@ def place(photo: Photo, size: tuple[int, int], low: float, high: float, random: 
         halved = 0.5
     else:
         halved = 1.0
-    picture = cv2.warpAffine(
-        pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(GREY, GREY, GREY)
-    )
+    picture = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(GREY, GREY, GREY))
     picture = change_pixels(picture, COLOUR, random)
 
     def move(boxes: np.ndarray) -> np.ndarray:
@@ -135,9 +131,7 @@ def place(photo: Photo, size: tuple[int, int], low: float, high: float, random: 
     return picture, Labels(cut[keep], photo.labels.weights[keep], np.concatenate([cut_ignored, rest]))
 
 
-def draw(
-    photos: list[Photo], number: int, order: np.ndarray, size: tuple[int, int], mosaic_p: float, seed: int
-):
+def draw(photos: list[Photo], number: int, order: np.ndarray, size: tuple[int, int], mosaic_p: float, seed: int):
     """Training picture number n and its labels: one photo, or four around a random cross."""
     random = np.random.default_rng([seed, number])
     first = photos[order[number % len(order)]]
@@ -322,24 +316,18 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
 
     clock, last, logged = time.monotonic(), time.monotonic(), []
     weak_from = int(0.85 * images)
-    for pictures, labels in batches(
-        photos, seen, images, batch_size, train_config.input_size, seed, weak_from
-    ):
+    for pictures, labels in batches(photos, seen, images, batch_size, train_config.input_size, seed, weak_from):
         for number, block in enumerate(body.children()):
             block.train(number >= freeze)
         fall = max(0.0, (seen / images - 0.4) / 0.6)
-        now_rate = (
-            rate * min(1.0, (seen + 1) / 3200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, fall))))
-        )
+        now_rate = rate * min(1.0, (seen + 1) / 3200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, fall))))
         for group in optimiser.param_groups:
             group["lr"] = now_rate * group["factor"]
         mean = torch.tensor(config.mean, device=device).view(1, 3, 1, 1)
         std = torch.tensor(config.std, device=device).view(1, 3, 1, 1)
         pixels = (pictures.to(device).permute(0, 3, 1, 2).float() - mean) / std
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            outputs = model.head(
-                list(model.backbone(pixels.contiguous(memory_format=torch.channels_last)).values())
-            )
+            outputs = model.head(list(model.backbone(pixels.contiguous(memory_format=torch.channels_last)).values()))
         parts = losses(outputs, labels, centres, sizes)
         loss = sum(parts)
         if not torch.isfinite(loss):

@@ -2,7 +2,7 @@
 
 import csv
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from posecli.errors import PosecliError
+from posecli.errors import DataError, PosecliError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, initialise_head, resample_classifiers
 from posecli.train.augment import draw_sample
@@ -87,33 +87,95 @@ def batches(crops: Crops, recipe: Recipe, stage: Stage, start: int, end: int) ->
             yield batch
 
 
+@dataclass
+class State:
+    """Where a run is: all that resuming needs."""
+
+    stage: int
+    seen: int
+    best: float
+    config: PoseConfig
+    model: SimCC
+    optimiser: torch.optim.AdamW
+    average: "Average"
+
+
+class Average:
+    """Exponential moving average of a model's state."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the model; young averages move faster."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.state[name].lerp_(tensor, 1 - decay)
+            else:
+                self.state[name].copy_(tensor)
+
+
+def train(
+    recipe: Recipe,
+    crops: Crops,
+    folder: Path,
+    *,
+    trunk_state: Mapping[str, Tensor] | None = None,
+    device: str = "cpu",
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 50_000,
+    checkpoint_seconds: float = 120,
+    report: Callable[[dict[str, float]], None] = lambda row: None,
+    header: Mapping[str, Any] | None = None,
+) -> Path:
+    """Train through all stages, resuming where folder holds a state; the path of the last weights.
+
+    Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by
+    AP) into folder. Ctrl-C saves before it leaves. Raises PosecliError on a loss that is not finite, with the
+    batch's people named in bad_batch.csv.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    where = torch.device(device)
+    state = _restore(recipe, folder / "state.pt", where)
+    if state is None:
+        model = build_model(stage_config(recipe, recipe.stages[0]), trunk_state, recipe.marginal_start, recipe.seed)
+        state = _begin(recipe, 0, 0, -1.0, model, where)
+    try:
+        while True:
+            _run_stage(
+                state, recipe, crops, folder, where, evaluate, evaluate_every, checkpoint_seconds, report, header
+            )
+            if state.stage + 1 == len(recipe.stages):
+                break
+            state = _next_stage(state, recipe, where)
+    finally:
+        _save(state, folder, header)
+    return folder / "last.safetensors"
+
+
 def stage_config(recipe: Recipe, stage: Stage) -> PoseConfig:
     """The model's configuration in a stage: the label keeps its width relative to the crop."""
     ratio = stage.input_size[0] / recipe.model.input_size[0]
-    sigma = (
-        (stage.sigma, stage.sigma)
-        if stage.sigma is not None
-        else (recipe.model.sigma[0] * ratio, recipe.model.sigma[1] * ratio)
-    )
-    return replace(recipe.model, input_size=stage.input_size, sigma=sigma)
+    sigma_x, sigma_y = (stage.sigma, stage.sigma) if stage.sigma else (s * ratio for s in recipe.model.sigma)
+    return replace(recipe.model, input_size=stage.input_size, sigma=(sigma_x, sigma_y))
 
 
-def build_model(config: PoseConfig, trunk_state: dict[str, Tensor] | None, marginal: bool, seed: int) -> SimCC:
-    """A new model, its trunk from an ImageNet state where given. Raises PosecliError if that does not fit."""
+def build_model(config: PoseConfig, trunk_state: Mapping[str, Tensor] | None, marginal: bool, seed: int) -> SimCC:
+    """A new model, its trunk from a torchvision state where given. Raises DataError if that does not fit."""
     torch.manual_seed(seed)
     model = SimCC(config)
     if trunk_state is not None:
-        names = set(model.trunk.state_dict())
-        found = {}
-        for name, tensor in trunk_state.items():
-            short = name.removeprefix("features.")
-            if short in names:
-                found[short] = tensor
-        if missing := names - set(found):
-            raise PosecliError(
-                f"the trunk's weights lack {len(missing)} tensors of {config.backbone}, first {min(missing)}"
-            )
-        model.trunk.load_state_dict(found)
+        own = model.trunk.state_dict()
+        found = {name.removeprefix("features."): tensor for name, tensor in trunk_state.items()}
+        missing = [name for name in own if name not in found or found[name].shape != own[name].shape]
+        if missing:
+            raise DataError(f"the trunk's weights lack {len(missing)} tensors of {config.backbone}, first {missing[0]}")
+        model.trunk.load_state_dict({name: found[name] for name in own})
     initialise_head(model, config, marginal)
     return model
 
@@ -141,26 +203,6 @@ def parameter_groups(model: SimCC, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-class Average:
-    """Exponential moving average of a model's state."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move towards the model; young averages move faster."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self.state[name].lerp_(tensor, 1 - decay)
-            else:
-                self.state[name].copy_(tensor)
-
-
 def normalise(crops: Tensor, config: PoseConfig, device: torch.device) -> Tensor:
     """uint8 RGB (N, H, W, 3) → normalised float (N, 3, H, W), channels last in memory."""
     preprocessing = config.preprocessing
@@ -172,146 +214,142 @@ def normalise(crops: Tensor, config: PoseConfig, device: torch.device) -> Tensor
     return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def train(
+def _begin(recipe: Recipe, number: int, seen: int, best: float, model: SimCC, where: torch.device) -> State:
+    stage = recipe.stages[number]
+    model.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    freeze(model, stage.freeze)
+    optimiser = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.learning_rate)
+    return State(number, seen, best, stage_config(recipe, stage), model, optimiser, Average(model, recipe.ema))
+
+
+def _next_stage(state: State, recipe: Recipe, where: torch.device) -> State:
+    """The next stage starts from the average, its classifiers resampled to the new input size."""
+    config = stage_config(recipe, recipe.stages[state.stage + 1])
+    model = SimCC(config)
+    model.load_state_dict(resample_classifiers(state.average.state, state.config, config))
+    return _begin(recipe, state.stage + 1, state.seen, state.best, model, where)
+
+
+def _run_stage(
+    state: State,
     recipe: Recipe,
     crops: Crops,
     folder: Path,
-    *,
-    trunk_state: dict[str, Tensor] | None = None,
-    device: str = "cpu",
-    evaluate: Evaluate | None = None,
-    evaluate_every: int = 50_000,
-    checkpoint_seconds: float = 120,
-    report: Callable[[dict[str, float]], None] = lambda row: None,
-    header: dict[str, Any] | None = None,
-) -> Path:
-    """Train through all stages, resuming where folder holds a state; the path of the last weights.
-
-    Writes metrics.csv, state.pt (resume), last.safetensors and best.safetensors (by AP) into folder.
-    Raises PosecliError on a loss that is not finite, with the batch's rows saved in bad_batch.csv.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    where = torch.device(device)
-    state_file = folder / "state.pt"
-    saved = torch.load(state_file, map_location="cpu", weights_only=True) if state_file.is_file() else None
-    model_state: dict[str, Tensor] | None = None
-    seen, best = 0, -1.0
-    if saved is not None:
-        seen, best = saved["seen"], saved["best"]
-    stage_start = 0
-    previous: PoseConfig | None = None
-    for number, stage in enumerate(recipe.stages):
-        stage_end = stage_start + stage.samples
-        config = stage_config(recipe, stage)
-        if seen >= stage_end and number + 1 < len(recipe.stages):
-            stage_start, previous = stage_end, config
-            continue
-        model = build_model(config, trunk_state, recipe.marginal_start, recipe.seed)
-        if saved is not None and saved["stage"] == number:
-            model.load_state_dict(saved["model"])
-        elif saved is not None and previous is not None:
-            model.load_state_dict(resample_classifiers(saved["average"], previous, config))
-        elif model_state is not None and previous is not None:
-            model.load_state_dict(resample_classifiers(model_state, previous, config))
-        model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model.train()
-        freeze(model, stage.freeze)
-        optimiser = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.learning_rate)
-        average = Average(model, recipe.ema)
-        if saved is not None and saved["stage"] == number:
-            optimiser.load_state_dict(saved["optimiser"])
-            average.state = {k: v.to(where) for k, v in saved["average"].items()}
-            average.updates = saved["updates"]
-        saved = None
-
-        def save(
-            number: int = number,
-            model: SimCC = model,
-            optimiser: Any = optimiser,
-            average: Average = average,
-            config: PoseConfig = config,
-        ) -> None:
-            part = state_file.with_suffix(".part")
-            torch.save(
-                {
-                    "stage": number,
-                    "seen": seen,
-                    "best": best,
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "average": average.state,
-                    "updates": average.updates,
-                },
-                part,
-            )
-            part.replace(state_file)
-            _export(folder / "last.safetensors", average.state, config, seen, header)
-
-        last_save = time.monotonic()
-        clock, clock_seen, losses = time.monotonic(), seen, []
-        next_evaluation = (seen // evaluate_every + 1) * evaluate_every
-        for batch in batches(crops, recipe, stage, seen, stage_end):
-            rate = recipe.rate_at(seen) * stage.rate
-            warm = min(1.0, (seen - stage_start + 1) / max(1, recipe.warmup_samples / 2))
-            for group in optimiser.param_groups:
-                group["lr"] = rate * warm * group["factor"]
-            with torch.autocast(where.type, torch.bfloat16):
-                logits = model(normalise(batch.crops, config, where))
-            loss_sum, weight_sum = kl_sums(
-                logits,
-                batch.points.to(where),
-                batch.weights.to(where),
-                split_ratio=config.split_ratio,
-                sigma=config.sigma,
-                temperature=config.temperature,
-                smoothing=recipe.smoothing,
-            )
-            loss = loss_sum / weight_sum.clamp_min(1e-6)
-            value = float(loss.detach())
-            if not np.isfinite(value):
-                (folder / "bad_batch.csv").write_text("\n".join(crops.people.ids[row] for row in batch.rows))
-                raise PosecliError(
-                    f"loss is {value} after {seen} samples; its people are in {folder / 'bad_batch.csv'}"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            average.update(model)
-            seen += len(batch.rows)
-            losses.append(value)
-            if len(losses) == 50 or seen >= stage_end:
-                now = time.monotonic()
-                row = {
-                    "samples": seen,
-                    "stage": number,
-                    "loss": float(np.mean(losses)),
-                    "rate": rate,
-                    "samples_per_s": (seen - clock_seen) / (now - clock),
-                }
-                clock, clock_seen, losses = now, seen, []
-                _append_row(folder / "metrics.csv", row)
-                report(row)
-            if evaluate is not None and (seen >= next_evaluation or seen >= recipe.samples):
-                next_evaluation += evaluate_every
-                judged = SimCC(config).to(where)
-                judged.load_state_dict(average.state)
-                scores = evaluate(judged.eval(), config)
-                _append_row(folder / "evaluations.csv", {"samples": seen, "stage": number, **scores})
-                report({"samples": seen, **scores})
-                if scores["AP"] > best:
-                    best = scores["AP"]
-                    _export(folder / "best.safetensors", average.state, config, seen, header)
-                clock, clock_seen = time.monotonic(), seen
-            if time.monotonic() - last_save > checkpoint_seconds:
-                save()
-                last_save = time.monotonic()
-        save()
-        model_state, stage_start, previous = average.state, stage_end, config
-    return folder / "last.safetensors"
+    where: torch.device,
+    evaluate: Evaluate | None,
+    evaluate_every: int,
+    checkpoint_seconds: float,
+    report: Callable[[dict[str, float]], None],
+    header: Mapping[str, Any] | None,
+) -> None:
+    stage = recipe.stages[state.stage]
+    start = sum(earlier.samples for earlier in recipe.stages[: state.stage])
+    end = start + stage.samples
+    last_save = clock = time.monotonic()
+    clock_seen, losses = state.seen, []
+    for batch in batches(crops, recipe, stage, state.seen, end):
+        # A new optimiser warms up again.
+        warm = min(1.0, (state.seen - start + 1) / max(1, recipe.warmup_samples / 2))
+        rate = recipe.rate_at(state.seen) * stage.rate * warm
+        losses.append(_step(state, batch, recipe, rate, where))
+        if not np.isfinite(losses[-1]):
+            bad = folder / "bad_batch.csv"
+            bad.write_text("\n".join(crops.people.ids[row] for row in batch.rows) + "\n")
+            raise PosecliError(f"loss is {losses[-1]} after {state.seen} samples; the batch's people are in {bad}")
+        state.seen += len(batch.rows)
+        now = time.monotonic()
+        if len(losses) == 50 or state.seen >= end:
+            speed = (state.seen - clock_seen) / (now - clock)
+            row = {"samples": state.seen, "stage": state.stage, "loss": float(np.mean(losses)), "rate": rate}
+            _append_row(folder / "metrics.csv", row | {"samples_per_s": round(speed, 1)})
+            report(row | {"samples_per_s": speed})
+            clock, clock_seen, losses = now, state.seen, []
+        passed = state.seen // evaluate_every > (state.seen - len(batch.rows)) // evaluate_every
+        if evaluate is not None and (passed or state.seen >= recipe.samples):
+            _evaluate(state, evaluate, folder, where, report, header)
+            clock, clock_seen = time.monotonic(), state.seen
+        if now - last_save > checkpoint_seconds:
+            _save(state, folder, header)
+            last_save = now
 
 
-def _append_row(path: Path, row: dict[str, float]) -> None:
+def _step(state: State, batch: Batch, recipe: Recipe, rate: float, where: torch.device) -> float:
+    """One update; the loss, which is applied only where it is finite."""
+    config = state.config
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate * group["factor"]
+    with torch.autocast(where.type, torch.bfloat16):
+        logits = state.model(normalise(batch.crops, config, where))
+    loss_sum, weight_sum = kl_sums(
+        logits,
+        batch.points.to(where),
+        batch.weights.to(where),
+        split_ratio=config.split_ratio,
+        sigma=config.sigma,
+        temperature=config.temperature,
+        smoothing=recipe.smoothing,
+    )
+    loss = loss_sum / weight_sum.clamp_min(1e-6)
+    value = float(loss.detach())
+    if np.isfinite(value):
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
+        state.optimiser.step()
+        state.optimiser.zero_grad(set_to_none=True)
+        state.average.update(state.model)
+    return value
+
+
+def _evaluate(
+    state: State,
+    evaluate: Evaluate,
+    folder: Path,
+    where: torch.device,
+    report: Callable[[dict[str, float]], None],
+    header: Mapping[str, Any] | None,
+) -> None:
+    judged = SimCC(state.config).to(where)
+    judged.load_state_dict(state.average.state)
+    scores = evaluate(judged.eval(), state.config)
+    row = {"samples": state.seen, "stage": state.stage, **scores}
+    _append_row(folder / "evaluations.csv", row)
+    report(row)
+    if scores["AP"] > state.best:
+        state.best = scores["AP"]
+        _export(folder / "best.safetensors", state, header)
+
+
+def _save(state: State, folder: Path, header: Mapping[str, Any] | None) -> None:
+    target = folder / "state.pt"
+    part = target.with_suffix(".part")
+    document = {
+        "stage": state.stage,
+        "seen": state.seen,
+        "best": state.best,
+        "model": state.model.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "average": state.average.state,
+        "updates": state.average.updates,
+    }
+    torch.save(document, part)
+    part.replace(target)
+    _export(folder / "last.safetensors", state, header)
+
+
+def _restore(recipe: Recipe, path: Path, where: torch.device) -> State | None:
+    if not path.is_file():
+        return None
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    model = SimCC(stage_config(recipe, recipe.stages[saved["stage"]]))
+    model.load_state_dict(saved["model"])
+    state = _begin(recipe, saved["stage"], saved["seen"], saved["best"], model, where)
+    state.optimiser.load_state_dict(saved["optimiser"])
+    state.average.state = {name: tensor.to(where) for name, tensor in saved["average"].items()}
+    state.average.updates = saved["updates"]
+    return state
+
+
+def _append_row(path: Path, row: Mapping[str, float]) -> None:
     new = not path.is_file()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(row))
@@ -320,8 +358,9 @@ def _append_row(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
-def _export(path: Path, state: dict[str, Tensor], config: PoseConfig, seen: int, header: dict[str, Any] | None) -> None:
-    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    document = {"kind": "pose", "config": config.to_json(), **(header or {})}
-    document["training"] = {**document.get("training", {}), "samples": seen}
+def _export(path: Path, state: State, header: Mapping[str, Any] | None) -> None:
+    """The averaged weights in half precision."""
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.average.state.items()}
+    document = {"kind": "pose", "config": state.config.to_json(), **(header or {})}
+    document["training"] = {**document.get("training", {}), "samples": state.seen}
     save_weights(path, half, document)

@@ -48,7 +48,6 @@ class Recipe:
     clip: float = 5.0
     ema: float = 0.998
     smoothing: float = 0.0
-    accumulate: int = 1
     marginal_start: bool = True
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
