@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def batches(crops: Crops, recipe: Recipe, stage: Stage, start: int, end: int) ->
 
     with ThreadPoolExecutor(1) as pool:
         starts = iter(range(start, end, stage.batch_size))
-        pending = [pool.submit(prepare, first) for first, _ in zip(starts, range(2), strict=False)]
+        pending = [pool.submit(prepare, first) for first in islice(starts, 2)]
         while pending:
             batch = pending.pop(0).result()
             following = next(starts, None)
