@@ -118,16 +118,7 @@ def test_augmented_keypoints_stay_on_their_dots(crops: Crops, seed: int) -> None
     augmentation = Augmentation(flip_p=0.5, rotation=80, colour=0, blur_p=0, dropout_p=0, scale=0.4)
     random = np.random.default_rng(seed)
     row = seed % len(crops)
-    pixels, points, weights = draw_sample(
-        crops.pixels(row),
-        people.boxes[row],
-        people.keypoints[row],
-        people.weights[row],
-        COCO17,
-        (256, 192),
-        augmentation,
-        random,
-    )
+    pixels, points, weights = draw_sample(*sample_of(crops, row), COCO17, (256, 192), augmentation, random)
     orders = (list(range(17)), list(COCO17.flip_indices))
     if (weights > 0).sum() >= 4:
         assert min(dot_colour_error(pixels, points, weights, order) for order in orders) < 30
@@ -149,16 +140,8 @@ def test_without_augmentation_a_sample_is_the_crop_of_inference(crops: Crops) ->
     from posecli.pose.crops import cut_crops
 
     people = crops.people
-    pixels, _, _ = draw_sample(
-        crops.pixels(0),
-        people.boxes[0],
-        people.keypoints[0],
-        people.weights[0],
-        COCO17,
-        (64, 64),
-        NONE,
-        np.random.default_rng(0),
-    )
+    random = np.random.default_rng(0)
+    pixels, _, _ = draw_sample(*sample_of(crops, 0), COCO17, (64, 64), NONE, random)
     expected, _ = cut_crops([crops.pixels(0)], [people.boxes[0][None].astype(np.float32)], (64, 64), 1.25)
     assert np.abs(pixels.astype(int) - expected[0]).mean() < 1
 
