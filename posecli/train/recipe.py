@@ -43,7 +43,7 @@ class Recipe:
     trunk_rate: float = 0.5
     weight_decay: float = 0.05
     warmup_samples: int = 4000
-    flat_share: float = 0.5
+    flat_share: float = 0.6
     weak_share: float = 0.2
     clip: float = 5.0
     ema: float = 0.998
