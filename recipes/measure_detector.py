@@ -1,6 +1,6 @@
 """Measure a person detector: choose its threshold on held-out training photos, then report on validation.
 
-    python recipes/measure_detector.py --data SHARED --weights weights/person.safetensors
+python recipes/measure_detector.py --data SHARED --weights weights/person.safetensors
 """
 
 import contextlib
@@ -108,9 +108,7 @@ def main(data: Path, weights: Path, pose: str, threshold: float | None, flip: bo
         poses = estimator([frame], [kept[image_id]])[0]
         for points, score in zip(poses.keypoints, poses.person_scores, strict=True):
             flat = np.concatenate([points, np.ones((len(points), 1))], axis=1).reshape(-1)
-            results.append(
-                {"image_id": image_id, "category_id": 1, "keypoints": flat.tolist(), "score": float(score)}
-            )
+            results.append({"image_id": image_id, "category_id": 1, "keypoints": flat.tolist(), "score": float(score)})
     own = score_keypoints(dataset, results, truth.keypoint_set).values
     true = score_keypoints(dataset, results_on_true_boxes(estimator, truth), truth.keypoint_set).values
     report["keypoint_AP"] = {"own boxes": round(own["AP"], 4), "true boxes": round(true["AP"], 4)}
