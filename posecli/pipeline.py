@@ -64,6 +64,9 @@ class Job:
 class Progress(Protocol):
     """Who wants to know how far a run is."""
 
+    def begin(self, name: str, frames: int) -> None:
+        """An input begins, with about so many frames; 0 where nobody knows."""
+
     def advance(self, name: str, frames: int) -> None:
         """Frames of an input were done."""
 
@@ -394,6 +397,7 @@ def write_all(
             name, item = event.job.input.name, event.job.input
             if isinstance(event, Opened):
                 started, problem = time.monotonic(), None
+                progress.begin(name, 1 if event.source is None else event.source.frame_count)
                 header = {"name": name, "kind": item.kind, "content": event.content, "options": key}
                 try:
                     sink = Sink(out, event.job.output, event.job.record, header, look, event.source)

@@ -259,3 +259,18 @@ def test_a_full_disk_stops_the_run_with_one_line(
     monkeypatch.setattr(sink, "write_image", full)
     result = posecli(capfd, "run", folder, "-o", tmp_path / "out", "--weights", tiny_weights, *QUICK)
     assert result.code == 4 and "disk is full" in result.err and "Traceback" not in result.err
+
+
+def test_pace_counts_parts_of_the_input_at_work() -> None:
+    from posecli.cli.run import Pace
+
+    pace = Pace(4)
+    assert pace.completed == 0 and pace.left == "unknown"
+    pace.begin(10)
+    pace.advance(5)
+    assert pace.completed == 0.5
+    pace.finish()
+    pace.begin(0)  # a video that does not say how long it is
+    pace.advance(100)
+    assert pace.completed == 1 and pace.frames == 105
+    assert pace.left.count(":") == 1
