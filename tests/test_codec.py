@@ -112,3 +112,52 @@ def test_flip_swaps_left_and_right() -> None:
 def test_unknown_decoder_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="choose from argmax"):
         decode(np.zeros(10), 2, "softargmax")
+
+
+@given(u=st.floats(8, 183), k=st.sampled_from([1.0, 2.0, 3.0, 4.0]))
+def test_flip_shift_for_any_place(u: float, k: float) -> None:
+    bins = int(192 * k)
+    x, y = gaussian_logits(k * u, bins)[None, None], gaussian_logits(9, 32)[None, None]
+    mirrored = gaussian_logits(k * (191 - u), bins)[None, None]
+    merged, _ = merge_flipped((x, y), (mirrored, y), (0,), k)
+    assert float(decode(merged, 6).bins[0, 0]) / k == pytest.approx(u, abs=0.02)
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+@pytest.mark.parametrize("sigma", [1.5, 3.0, 6.0])
+def test_torch_decodes_the_same(decoder: str, sigma: float) -> None:
+    import torch
+
+    from posecli.pose import codec_torch
+
+    random = np.random.default_rng(0)
+    peaks = np.stack([gaussian_logits(m, 96, sigma) for m in random.uniform(-2, 98, 40)])
+    for logits in (peaks, peaks + random.normal(0, 0.5, peaks.shape), random.normal(size=(40, 96)), np.zeros((2, 96))):
+        expected = decode(logits, sigma, decoder, temperature=1.3)
+        bins, std, scores = codec_torch.decode(torch.tensor(logits), sigma, decoder, temperature=1.3)
+        np.testing.assert_allclose(bins.numpy(), expected.bins, atol=2e-3)
+        np.testing.assert_allclose(std.numpy(), expected.std, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(scores.numpy(), expected.scores, atol=1e-4)
+
+
+def test_loss_vectors_of_the_reference_sheet() -> None:
+    """MMPose's form: mean over bins, sum over the batch, divided by the keypoints."""
+    import torch
+
+    from posecli.train.loss import kl_sums
+
+    def mmpose_form(people: int) -> float:
+        total = 0.0
+        for axis, (mean, bins) in enumerate(((150.0, 384), (200.0, 512))):
+            # The other axis predicts its label exactly and adds nothing.
+            points = torch.zeros(people, 17, 2)
+            points[..., axis] = mean / 2
+            other = torch.log(gaussian_labels(points[..., 1 - axis] * 2, 64, 6.0))
+            flat = torch.zeros(people, 17, bins)
+            logits = (flat, other) if axis == 0 else (other, flat)
+            summed, _ = kl_sums(logits, points, torch.ones(people, 17), split_ratio=2, sigma=(6, 6))
+            total += 2 * float(summed) / bins
+        return total / 17
+
+    assert mmpose_form(1) == pytest.approx(0.01305, abs=2e-5)
+    assert mmpose_form(64) == pytest.approx(0.8351, abs=1e-3)

@@ -143,6 +143,19 @@ def test_sound_that_mp4_does_not_take_is_encoded_and_said(tmp_path: Path) -> Non
         assert not container.streams.audio
 
 
+def test_sound_that_nothing_can_read_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import posecli.output.video as video
+
+    def refuse(*_: object) -> None:
+        raise ValueError("no such codec")
+
+    monkeypatch.setattr(video, "_Sound", refuse)
+    warnings = copy(write_video(tmp_path / "a.mkv", 5, sound="aac"), tmp_path / "a.mp4")
+    assert len(warnings) == 1 and "left out" in warnings[0]
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        assert len(list(reader)) == 5 and not reader.has_audio
+
+
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", 40, 160, 120)
     contents = set()

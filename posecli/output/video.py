@@ -1,6 +1,7 @@
 """Annotated videos: H.264 in MP4 with the source's timestamps, colours and sound."""
 
 import contextlib
+import errno
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -45,7 +46,7 @@ class VideoWriter:
         self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
         try:
             self._add_video(crf, preset)
-            self._sound = _Sound(self._container, source.path, self.warnings) if audio and source.has_audio else None
+            self._sound = self._open_sound() if audio and source.has_audio else None
         except BaseException:
             self.abort()
             raise
@@ -68,6 +69,13 @@ class VideoWriter:
         context.color_trc = primaries
         context.flags |= av.codec.context.Flags.bitexact
         self._stream = stream
+
+    def _open_sound(self) -> "_Sound | None":
+        try:
+            return _Sound(self._container, self._source.path, self.warnings)
+        except (FFmpegError, ValueError, AttributeError) as error:  # no decoder: PyAV has no codec to ask
+            self.warnings.append(f"sound left out: its codec can be neither copied nor decoded ({error})")
+            return None
 
     def write(self, pixels: PixelArray, time: Fraction) -> None:
         """Append a frame (height, width, 3) uint8 RGB shown at time, in seconds on the source's timeline."""
@@ -103,8 +111,8 @@ class VideoWriter:
             self._container.close()
         except FFmpegError as error:
             self.abort()
-            if isinstance(error, OSError) and error.errno == 28:
-                raise OSError(28, "disk full", str(self.path)) from error
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise OSError(errno.ENOSPC, "disk full", str(self.path)) from error
             raise MediaError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._part.replace(self.path)
 
@@ -150,16 +158,23 @@ class _Sound:
 
     def write_until(self, time: Fraction | None) -> None:
         """Write the packets that start before time (all where None)."""
-        while True:
-            if not self._pending:
-                packet = next(self._packets, None)
-                if packet is None:
+        try:
+            while True:
+                if not self._pending:
+                    packet = next(self._packets, None)
+                    if packet is None:
+                        return
+                    self._pending.append(packet)
+                packet = self._pending[0]
+                if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:
                     return
-                self._pending.append(packet)
-            packet = self._pending[0]
-            if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:
-                return
-            self._output.mux(self._pending.popleft())
+                self._output.mux(self._pending.popleft())
+        except (FFmpegError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
+            self._warnings.append(f"sound ends early: {error}")
+            self._packets = iter(())
+            self._pending.clear()
 
     def _copied(self) -> Iterator[AnyPacket]:
         for packet in self._read():

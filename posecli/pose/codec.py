@@ -1,7 +1,7 @@
 """Coordinates to label distributions and back, in numpy.
 
 A keypoint at crop pixel u has its mean at bin μ = k·u. Distances are in bins unless said otherwise.
-`codec_torch.py` is the same in torch, for training and for decoding where the logits already are.
+`codec_torch.py` decodes the same in torch, where the logits already are on a device.
 """
 
 from collections.abc import Callable
