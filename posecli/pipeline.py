@@ -21,7 +21,7 @@ from posecli import __version__
 from posecli.detect import Detector
 from posecli.errors import MachineError, MediaError, PosecliError
 from posecli.media.images import DEFAULT_MAX_PIXELS, read_image
-from posecli.media.inputs import Input, content_key
+from posecli.media.inputs import Input, content_key, printable
 from posecli.media.video import VideoReader
 from posecli.output.coco import Recorded, write_coco
 from posecli.output.gallery import thumbnail_path, write_gallery
@@ -426,7 +426,7 @@ def write_all(
                     event.job.record.unlink(missing_ok=True)
                 sink = None
                 kind = item.kind
-                done = Finished(name, str(item.path), kind, summary, event.ended is not None)
+                done = Finished(name, printable(str(item.path)), kind, summary, event.ended is not None)
                 finished.append(done)
                 progress.finish(done)
     finally:
@@ -466,9 +466,9 @@ def _line(error: BaseException, path: Path) -> str:
     """One line that names the file and the cause."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         raise error  # a full disk is not this input's fault, and the next would fail too
-    text = (str(error).splitlines() or [""])[0]
+    text = printable(" ".join(str(error).splitlines()))
     if isinstance(error, PosecliError):
         return text
     if isinstance(error, MemoryError):
-        return f"{path}: too large for this machine's memory"
-    return f"{path}: {error.strerror if isinstance(error, OSError) and error.strerror else text}"
+        return f"{printable(str(path))}: too large for this machine's memory"
+    return f"{printable(str(path))}: {error.strerror if isinstance(error, OSError) and error.strerror else text}"

@@ -274,3 +274,18 @@ def test_pace_counts_parts_of_the_input_at_work() -> None:
     pace.advance(100)
     assert pace.completed == 1 and pace.frames == 105
     assert pace.left.count(":") == 1
+
+
+def test_names_that_are_no_utf8_or_hold_newlines_or_are_huge_numbers(
+    tmp_path: Path, tiny_weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "in"
+    for name in (b"\xff.jpg", b"a\nb.jpg", b"123456789012345678901234.jpg"):
+        write_photo(root / "x.jpg").rename(root / os.fsdecode(name))
+    (root / os.fsdecode(b"bad\xfe.jpg")).touch()
+    out = tmp_path / "out"
+    result = posecli(capfd, "run", root, "-o", out, "--weights", tiny_weights, *QUICK, "--json")
+    assert result.code == 1
+    ended = {item["name"]: item["status"] for item in json.loads(result.out)["inputs"]}
+    assert ended == {"?.jpg": "done", "a\nb.jpg": "done", "123456789012345678901234.jpg": "done", "bad?.jpg": "failed"}
+    assert (out / "?.jpg").is_file() and len(json.loads((out / "coco.json").read_bytes())["images"]) == 3

@@ -144,6 +144,11 @@ def _why_unknown(path: Path) -> str:
     return "neither a photo nor a video by its content"
 
 
+def printable(text: str) -> str:
+    """The text with what is no UTF-8, which file names may hold, replaced by question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _distinct_names(inputs: Iterable[Input]) -> list[Input]:
     """Give every input its own name: a second a.jpg becomes a~2.jpg.
 
@@ -152,8 +157,9 @@ def _distinct_names(inputs: Iterable[Input]) -> list[Input]:
     taken: set[str] = set()
     result = []
     for item in inputs:
-        pure = PurePosixPath(item.name)
-        name, number = item.name, 1
+        wanted = printable(item.name)
+        pure = PurePosixPath(wanted)
+        name, number = wanted, 1
         while name.casefold() in taken:
             number += 1
             name = str(pure.with_name(f"{pure.stem}~{number}{pure.suffix}"))

@@ -104,7 +104,9 @@ def _numbers_of(inputs: Sequence[Recorded]) -> list[int] | None:
     if not all(stem.isascii() and stem.isdigit() and len(stem) >= 6 for stem in stems):
         return None
     numbers = [int(stem) for stem in stems]
-    return numbers if len(set(numbers)) == len(numbers) and min(numbers) > 0 else None
+    # Larger numbers would lose digits in JavaScript, and the largest do not fit into JSON at all.
+    distinct = len(set(numbers)) == len(numbers)
+    return numbers if distinct and min(numbers) > 0 and max(numbers) < 2**53 else None
 
 
 def _write_list(file: BinaryIO, items: Iterable[dict[str, Any]]) -> None:

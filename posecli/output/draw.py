@@ -13,9 +13,9 @@ COLOURS: dict[str, Colour] = {"left": (0, 158, 255), "right": (255, 140, 0), "mi
 OUTLINE: Colour = (16, 16, 16)
 BOX: Colour = (255, 255, 255)
 
-# OpenCV draws at 1/16 pixel with 32-bit integers: points far outside the picture are drawn at its rim.
+# OpenCV draws at 1/16 pixel with 32-bit integers.
 _SHIFT = 4
-_FAR = 2.0
+_FAR = 1e6
 
 
 def draw_poses(
@@ -33,7 +33,7 @@ def draw_poses(
     """
     canvas = np.array(pixels, np.uint8, order="C")
     # The largest people last, on top: they are usually nearest.
-    heights = poses.boxes[:, 3] - poses.boxes[:, 1]
+    heights = np.nan_to_num(poses.boxes[:, 3] - poses.boxes[:, 1], nan=0, posinf=0, neginf=0)
     for person in np.argsort(heights, kind="stable"):
         thickness = line_thickness(float(heights[person]), canvas.shape[0], canvas.shape[1])
         if show_boxes:
@@ -58,9 +58,8 @@ def _draw_person(
     canvas: PixelArray, poses: Poses, person: int, keypoint_set: KeypointSet, threshold: float, thickness: int
 ) -> None:
     shown = poses.scores[person] >= threshold
-    height, width = canvas.shape[:2]
-    low = np.array([-_FAR * width, -_FAR * height])
-    points = np.clip(np.nan_to_num(poses.keypoints[person]), low, [3 * width, 3 * height])
+    # Finite, and within OpenCV's 32-bit integers, so far out that a limb's direction stays what it is.
+    points = np.clip(np.nan_to_num(poses.keypoints[person]), -_FAR, _FAR)
     fixed = np.rint(points * (1 << _SHIFT)).astype(int).tolist()
     limbs = [limb for limb in keypoint_set.skeleton if shown[limb[0]] and shown[limb[1]]]
     rim = 1 if thickness < 4 else 2

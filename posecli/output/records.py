@@ -131,7 +131,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
             header: dict[str, Any] = orjson.loads(file.readline())
     except (OSError, orjson.JSONDecodeError):
         return None
-    return header if header.get("schema") == SCHEMA else None
+    return header if isinstance(header, dict) and header.get("schema") == SCHEMA else None
 
 
 def read_summary(path: Path) -> Summary | None:
