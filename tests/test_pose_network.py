@@ -35,6 +35,8 @@ def test_published_parameter_counts(config: PoseConfig, parameters: int, bins: t
     with torch.device("meta"):
         network = SimCC(config)
     assert sum(p.numel() for p in network.parameters()) == parameters
+    if parameters == 36_753_105:
+        assert len(network.state_dict()) == 342  # MMPose's simcc_res50
     assert config.bins == bins
 
 
