@@ -27,7 +27,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from posecli.detect.person import STRIDES, PersonConfig, build_fcos, locations
 from posecli.train.augment import Augmentation, change_pixels
-from posecli.weights.files import save_weights
+from posecli.weights.files import load_weights, save_weights
 
 COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, dropout_p=0)
 GREY = 114
@@ -247,22 +247,28 @@ def losses(outputs: dict[str, Tensor], labels: list[Labels], centres: Tensor, si
 @click.option("--freeze", default=7, help="Leading blocks of the trunk that stay as they are.")
 @click.option("--threads", default=1)
 @click.option("--device", default="cpu")
+@click.option("--negatives", default=1, help="How often photos of nobody are shown for each time that others are.")
 @click.option("--seed", default=0)
-def main(data, init, out, images, batch_size, size, run_size, rate, freeze, threads, device, seed) -> None:
+def main(data, init, out, images, batch_size, size, run_size, rate, freeze, threads, device, negatives, seed) -> None:
     """Train, with a checkpoint every two minutes; started again it goes on."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     photos = [photo for photo in read_photos(data, out / "photos") if not photo.held_out]
+    photos += [p for p in photos if not len(p.labels.boxes) and not len(p.labels.ignored)] * (negatives - 1)
     train_config, config = (
         PersonConfig(input_size=(size, size)),
         PersonConfig(input_size=(run_size, run_size)),
     )
     model = build_fcos(train_config)
-    trunk = {k.removeprefix("features."): v for k, v in torch.load(init, weights_only=True).items()}
     body = model.backbone.body
-    body.load_state_dict({k: v for k, v in trunk.items() if k in body.state_dict()})
+    if init.suffix == ".safetensors":
+        tensors, _ = load_weights(init)
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    else:
+        trunk = {k.removeprefix("features."): v for k, v in torch.load(init, weights_only=True).items()}
+        body.load_state_dict({k: v for k, v in trunk.items() if k in body.state_dict()})
     model.to(device, memory_format=torch.channels_last).train()
     for number, block in enumerate(body.children()):
         if number < freeze:
@@ -308,6 +314,8 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
                 "size": size,
                 "rate": rate,
                 "freeze": freeze,
+                "negatives": negatives,
+                "init": init.name,
                 "seed": seed,
             },
         }

@@ -12,7 +12,7 @@ from posecli.pose.network import SimCC, initialise_head
 from posecli.weights.files import save_weights
 from tests.media_factory import picture
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,10 @@ import csv
 import dataclasses
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,16 +18,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posecli.errors import DataError, PosecliError
-from posecli.keypoints import COCO17
+from posecli.errors import DataError, PosecliError, UsageError
+from posecli.keypoints import COCO17, KeypointSet
 from posecli.pose.codec import encode
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.train.augment import NONE, Augmentation, draw_sample
+from posecli.train.batches import batches, sample_order
 from posecli.train.data import Crops, Source, pack_crops, read_people
-from posecli.train.loop import batches, build_model, freeze, parameter_groups, sample_order, train
+from posecli.train.loop import Watch, train
 from posecli.train.loss import kl_sums
+from posecli.train.parallel import World
 from posecli.train.recipe import Recipe, Stage
+from posecli.train.start import build_model, read_start
+from posecli.train.state import freeze, parameter_groups
+from posecli.weights.files import load_weights
+from posecli.weights.fingerprints import fingerprint, overlap
 from tests.doors import posecli
 from tests.media_factory import write_photo
 
@@ -182,7 +192,7 @@ def test_schedule_warms_up_stays_and_falls() -> None:
 
 def test_frozen_blocks_and_decay_groups() -> None:
     recipe = tiny_recipe()
-    model = build_model(recipe.model, None, True, 0).train()
+    model = build_model(recipe.model)[0].train()
     freeze(model, 4)
     blocks = list(model.trunk.children())
     assert not any(p.requires_grad for b in blocks[:4] for p in b.parameters()) and not blocks[3].training
@@ -206,7 +216,7 @@ def test_a_resumed_run_ends_in_the_same_weights(crops: Crops, tmp_path: Path) ->
 
     for where in (24, 72):  # once in each stage
         with pytest.raises(Stop):
-            train(recipe, crops, tmp_path / "parts", evaluate=interrupt, evaluate_every=where)
+            train(recipe, crops, tmp_path / "parts", watch=Watch(interrupt, where))
     parts = train(recipe, crops, tmp_path / "parts")
     assert whole.read_bytes() == parts.read_bytes()
     rows = list(csv.DictReader((tmp_path / "whole" / "metrics.csv").open()))
@@ -234,12 +244,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_people(crops: Crops, tmp_
         ({"bbox": [1, 2, -3, 4]}, "not x, y, width, height"),
         ({"keypoint_weights": [2] * 17}, "from 0 to 1"),
         ({"image_id": 99}, "no image 99"),
+        ({"bbox": None}, "bbox None is not"),
+        ({"keypoints": [5000, 5000, 2] * 17}, "17 of 17 keypoints lie outside"),
     ],
 )
 def test_broken_labels_name_the_annotation(tmp_path: Path, change: dict[str, object], words: str) -> None:
     annotation = {"id": 5, "image_id": 1, "bbox": [0, 0, 9, 9], "keypoints": [1, 2, 2] * 17, **change}
     document = {
-        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 90, "height": 90}],
         "annotations": [annotation],
         "categories": [{"id": 1, "name": "person", "keypoints": NAMES}],
     }
@@ -254,7 +266,7 @@ def test_sources_are_weighted_and_missing_images_counted(dataset: Path, tmp_path
     assert len(people) == 24 and people.weights[:12].min() == 1 and people.weights[12:].max() == 0.25
     gone = Source(source(dataset).annotations, tmp_path)
     with pytest.raises(DataError, match="12 of 12 training images are missing"):
-        pack_crops(read_people([gone]), tmp_path / "cache")
+        read_people([gone])
 
 
 def test_the_command_trains_judges_and_resumes(
@@ -272,7 +284,11 @@ def test_the_command_trains_judges_and_resumes(
         "state.pt",
         "last.safetensors",
         "best.safetensors",
+        "curves.png",
+        "predictions.jpg",
     }
+    images = load_weights(folder / "best.safetensors")[1]["training"]["images"]
+    assert images["count"] == 12 and overlap(images, [dataset / "train2017" / "000003.png"])
     assert posecli(capfd, *command).code == 0  # nothing left to do
     other = posecli(capfd, *command, "--rate", 0.1)
     assert other.code == 2 and "learning_rate" in other.err
@@ -300,4 +316,122 @@ def test_the_command_refuses_bad_data(dataset: Path, tmp_path: Path, capfd: pyte
     )
     assert same.code == 1 and "12 validation images are trained on" in same.err
     assert posecli(capfd, "train", "--data", dataset, "--stages", "abc").code == 2
-    assert posecli(capfd, "train", "--ann", train_file, "--runs", tmp_path).code == 2
+    assert posecli(capfd, "train", "--ann", train_file, "--images", images, "--images", images).code == 2
+
+
+def test_a_start_from_own_weights_is_those_weights(crops: Crops, tmp_path: Path) -> None:
+    recipe = tiny_recipe(32)
+    first = train(recipe, crops, tmp_path / "first")
+    start = read_start(str(first), "mobilenet_v2")
+    assert start.config is not None
+    model, notes = build_model(start.config, start)
+    assert notes == []
+    for name, tensor in load_network(first)[0].state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    larger = dataclasses.replace(start.config, input_size=(128, 96))
+    resampled, notes = build_model(larger, start)
+    assert "resampled" in notes[0] and resampled.fc_x.out_features == 192
+
+
+def test_another_number_of_keypoints_starts_only_their_maps_anew(crops: Crops, tmp_path: Path) -> None:
+    start = read_start(str(train(tiny_recipe(16), crops, tmp_path)), "mobilenet_v2")
+    assert start.config is not None
+    mouse = KeypointSet("mouse", ("nose", "left_ear", "right_ear", "tail"))
+    model, notes = build_model(dataclasses.replace(start.config, keypoints=mouse), start)
+    assert len(notes) == 1 and "4 keypoints start anew" in notes[0]
+    old, new = load_network(tmp_path / "last.safetensors")[0].state_dict(), model.state_dict()
+    assert new["final.weight"].shape[0] == 4
+    assert all(torch.equal(new[name], old[name]) for name in new if not name.startswith("final."))
+    other, notes = build_model(dataclasses.replace(start.config, deconv_channels=(8, 8)), start)
+    assert "head starts anew" in notes[0]
+    assert torch.equal(other.state_dict()["trunk.0.0.weight"], old["trunk.0.0.weight"])
+    with pytest.raises(DataError, match="lack"):
+        build_model(dataclasses.replace(start.config, backbone="resnet18"), start)
+    with pytest.raises(UsageError, match="no such file"):
+        read_start(str(tmp_path / "gone"), "mobilenet_v2")
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    with pytest.raises(DataError, match="not a torch state"):
+        read_start(str(tmp_path / "junk.pth"), "mobilenet_v2")
+
+
+def test_accumulated_parts_make_the_same_step(crops: Crops, tmp_path: Path) -> None:
+    """With batch norms at rest, four parts of a batch give the gradients of the whole."""
+    recipe = still_recipe(64)
+    rows = []
+    for name, parts in (("whole", 1), ("parts", 4)):
+        train(dataclasses.replace(recipe, accumulate=parts), crops, tmp_path / name)
+        rows.append(float(list(csv.DictReader((tmp_path / name / "metrics.csv").open()))[-1]["loss"]))
+    assert rows[0] == pytest.approx(rows[1], rel=2e-3)
+
+
+def still_recipe(samples: int) -> Recipe:
+    """Only the head without batch norms learns, so that the loss depends on the whole batch alone."""
+    return Recipe(
+        model=PoseConfig(deconv_channels=(), input_size=(64, 64), sigma=(3, 3)),
+        stages=(Stage((64, 64), samples, 8, freeze=19),),
+        warmup_samples=16,
+        learning_rate=0.01,
+    )
+
+
+def test_two_processes_follow_the_curve_of_one(dataset: Path, tmp_path: Path) -> None:
+    """torchrun's two gloo processes: every sample once an epoch, the loss of one process at each row."""
+    command = ["train", "--data", dataset, "--stages", "64x64:480", "--deconv", "none", "--freeze", 19]
+    command += ["--batch-size", 8, "--device", "cpu", "--threads", 1, "--seed", 3, "--evaluate-every", 240]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "posecli"]
+    for name, start in (("one", ["posecli"]), ("two", launch)):
+        line = [sys.executable, "-m", *start, *map(str, command), "--runs", str(tmp_path), "--name", name]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    curves = []
+    for name in ("one", "two"):
+        rows = list(csv.DictReader((tmp_path / name / "metrics.csv").open()))
+        curves.append([float(row["loss"]) for row in rows])
+        assert [int(row["samples"]) for row in rows] == [400, 480]
+    assert curves[0] == pytest.approx(curves[1], rel=2e-3)
+    evaluations = (tmp_path / "two" / "evaluations.csv").read_text().splitlines()
+    assert len(evaluations) == 3
+
+
+def test_processes_share_each_epoch_without_overlap(crops: Crops) -> None:
+    stage = Stage((32, 32), 30, 8)
+    shares = [list(batches(crops, tiny_recipe(), stage, 0, 30, World(rank, 3))) for rank in range(3)]
+    alone = list(batches(crops, tiny_recipe(), stage, 0, 30))
+    for whole, *parts in zip(alone, *shares, strict=True):
+        counted = [row for part in parts for row in part.rows if bool(part.weights.any())]
+        assert sorted(counted) == sorted(whole.rows) and {part.samples for part in parts} == {whole.samples}
+    tail = next(iter(batches(crops, tiny_recipe(), Stage((32, 32), 1, 8), 0, 1, World(1, 2))))
+    assert tail.samples == 1 and not tail.weights.any()
+
+
+def test_fingerprints_know_images_by_name_and_by_content(dataset: Path, tmp_path: Path) -> None:
+    trained = sorted((dataset / "train2017").iterdir())
+    known = fingerprint(trained)
+    assert known["count"] == 12 and len(json.dumps(known)) < 400
+    renamed, changed, new = tmp_path / "x.png", tmp_path / trained[1].name, tmp_path / "new.png"
+    renamed.write_bytes(trained[0].read_bytes())
+    changed.write_bytes(b"other bytes")
+    new.write_bytes(b"new")
+    assert overlap(known, [renamed, changed, new]) == [renamed, changed]
+    assert overlap(known, (dataset / "val2017").iterdir()) == []
+
+
+def test_missing_images_are_left_out_up_to_a_limit(dataset: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(dataset / "train2017", images)
+    (images / "000000.png").unlink()
+    half = Source(source(dataset).annotations, images)
+    with pytest.raises(DataError, match=r"1 of 12 training images are missing, first .*000000"):
+        read_people([half])
+    people = read_people([half], missing_limit=0.1)
+    assert len(people) == 11 and "000000.png" in people.remarks[0]
+
+
+def test_keypoints_outside_the_image_do_not_count(dataset: Path, tmp_path: Path) -> None:
+    document = json.loads(source(dataset).annotations.read_bytes())
+    document["annotations"][0]["keypoints"][:3] = [-9, 5, 2]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(document))
+    people = read_people([Source(path, dataset / "train2017")])
+    assert people.weights[0, 0] == 0 and people.weights[0, 1:].all() and "1 of 204 keypoints" in people.remarks[0]

@@ -1,21 +1,154 @@
 """`posecli train`: a SimCC model from COCO-format keypoints."""
 
-import dataclasses
 import json
-import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from posecli.errors import DataError, ExitCode, UsageError
+from posecli.errors import ExitCode, MachineError, UsageError
 
 if TYPE_CHECKING:
-    from posecli.train.data import Source
-    from posecli.train.recipe import Recipe
+    from posecli.train.data import People, Source
+    from posecli.train.recipe import Recipe, Stage
+
+Report = Callable[[dict[str, float]], None]
 
 
-def _stages(text: str, batch_size: int, freeze: int) -> tuple[Any, ...]:
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Folder with annotations/ and train2017/."
+)
+@click.option("--ann", multiple=True, help="COCO keypoints, a file or a split's name; repeatable.")
+@click.option("--images", multiple=True, metavar="DIR[:WEIGHT]", help="Images of each --ann, and its weight.")
+@click.option("--val-ann", help="COCO keypoints to judge by.")
+@click.option("--val-images", type=click.Path(path_type=Path), help="Their images.")
+@click.option("--allow-overlap", is_flag=True, help="Judge by images that are trained on.")
+@click.option("--missing-limit", default=0.0, help="Share of missing images that is left out instead of refused.")
+@click.option("--name", default="simcc", show_default=True, help="The run's folder under --runs.")
+@click.option("--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"))
+@click.option("--resume", is_flag=True, help="Go on with an unfinished run, which must be there.")
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder of packed crops.")
+@click.option("--init", metavar="FILE|imagenet", help="posecli's weights, or those of the backbone (file or name).")
+@click.option("--backbone", default="mobilenet_v2", show_default=True, help="A torchvision backbone.")
+@click.option("--deconv", default="128", help="Channels of the transposed convolutions, e.g. 256,256,256, or none.")
+@click.option("--split-ratio", default=2.0, show_default=True, help="Bins per pixel, k.")
+@click.option("--sigma", default=6.0, show_default=True, help="Label's standard deviation in bins at the last size.")
+@click.option("--temperature", default=1.0, show_default=True, help="Factor on the logits (RTMPose's beta).")
+@click.option("--smoothing", default=0.0, show_default=True, help="Label smoothing.")
+@click.option("--random-head", is_flag=True, help="Start the classifiers at random, not as a heatmap's marginals.")
+@click.option("--stages", default="128x96:200000,256x192:100000", show_default=True, help="Sizes and samples of each.")
+@click.option("--batch-size", default=64, show_default=True, help="Of all processes together.")
+@click.option("--accumulate", default=1, show_default=True, help="Parts of a batch where memory is short.")
+@click.option("--rate", default=1.5e-3, show_default=True, help="Learning rate.")
+@click.option("--flat-share", default=0.6, show_default=True, help="Part of the run before the rate falls.")
+@click.option("--ema", default=0.998, show_default=True, help="Decay of the averaged weights.")
+@click.option("--weight-decay", default=0.05, show_default=True)
+@click.option("--freeze", default=0, show_default=True, help="Leading blocks of the trunk that stay as they are.")
+@click.option("--no-augment", is_flag=True, help="The crops of inference, nothing drawn at random.")
+@click.option("--flip-p", default=0.5, show_default=True)
+@click.option("--scale", default=0.35, show_default=True, help="Enlargement by 1 ± this.")
+@click.option("--shift", default=0.1, show_default=True, help="Share of the crop's side.")
+@click.option("--rotation", default=45.0, show_default=True, help="Degrees to either side.")
+@click.option("--rotation-p", default=0.5, show_default=True)
+@click.option("--half-body-p", default=0.15, show_default=True)
+@click.option("--colour", default=0.3, show_default=True, help="Strength of brightness, contrast, saturation.")
+@click.option("--blur-p", default=0.1, show_default=True)
+@click.option("--dropout-p", default=0.2, show_default=True, help="Chance of a grey rectangle.")
+@click.option("--weak-share", default=0.2, show_default=True, help="Last part of the run, with weak augmentation.")
+@click.option("--preview", type=int, help="Write a contact sheet of so many augmented samples, and stop.")
+@click.option("--evaluate-every", type=int, help="Samples between two evaluations; an epoch by default.")
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's event files.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N; one each under torchrun.")
+@click.option("--threads", type=int, help="CPU threads of torch.")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile the network.")
+def train_command(**options: Any) -> int:
+    """Train a SimCC pose model on COCO-format keypoints.
+
+    Without --ann, --data DIR (or $POSECLI_DATA, or this folder, or data/) holds
+    annotations/person_keypoints_train2017.json with train2017/, and the same of val2017 to judge by. The same
+    command resumes an unfinished run of the same name; Ctrl-C saves first. Several processes:
+    torchrun --nproc-per-node N -m posecli train ...
+    """
+    import torch
+
+    from posecli.pose.runtimes import resolve_device
+    from posecli.train.data import pack_crops, read_people
+    from posecli.train.loop import Watch, train
+    from posecli.train.parallel import join
+    from posecli.train.pictures import write_curves, write_preview
+    from posecli.train.start import build_model, read_start
+    from posecli.train.state import stage_config
+
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    folder: Path = options["runs"] / options["name"]
+    if options["resume"] and not (folder / "state.pt").is_file():
+        raise UsageError(f"--resume: no unfinished run in {folder}")
+    people = read_people(_sources(options), missing_limit=options["missing_limit"])
+    recipe = _recipe(options, people)
+    start = read_start(options["init"], recipe.model.backbone) if options["init"] else None
+    with join(str(resolve_device(options["device"]))) as (world, device):
+        say = _say if world.leads else _silent
+        cache = options["cache"] or options["runs"] / "crops"
+        if world.leads:
+            pack_crops(people, cache)
+        world.wait()
+        crops = pack_crops(people, cache)
+        for remark in people.remarks:
+            say(f"left out: {remark}")
+        say(f"{len(people)} people in {len(set(people.images))} images, {recipe.samples:,} samples → {folder}")
+        if options["preview"]:
+            write_preview(folder / "preview.jpg", crops, recipe, options["preview"])
+            click.echo(str(folder / "preview.jpg"))
+            return ExitCode.OK
+        resumed = (folder / "state.pt").is_file()
+        if world.leads:
+            check_resumable(folder, recipe)
+        if not resumed:
+            _, notes = build_model(stage_config(recipe, recipe.stages[0]), start, seed=recipe.seed)
+            for note in notes:
+                say(f"start: {note}")
+        world.wait()
+        evaluate = _evaluator(options, people, folder) if world.leads else _elsewhere(options)
+        with _reports(recipe.samples, folder, options["tensorboard"], world.leads) as report:
+            watch = Watch(
+                evaluate=evaluate,
+                evaluate_every=options["evaluate_every"] or len(people),
+                report=report,
+                header=_header(recipe, people, options["init"]),
+            )
+            try:
+                last = train(
+                    recipe,
+                    crops,
+                    folder,
+                    start=start,
+                    device=device,
+                    world=world,
+                    compiled=options["compiled"],
+                    watch=watch,
+                )
+            finally:
+                if world.leads:
+                    write_curves(folder / "curves.png", folder)
+        say(f"done → {last}")
+    return ExitCode.OK
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _silent(line: str) -> None:
+    """What the processes that do not lead say."""
+
+
+def _stages(text: str, batch_size: int, freeze: int) -> "tuple[Stage, ...]":
     from posecli.train.recipe import Stage
 
     stages = []
@@ -26,84 +159,26 @@ def _stages(text: str, batch_size: int, freeze: int) -> tuple[Any, ...]:
             raise UsageError(f"--stages {part!r}: HEIGHTxWIDTH:SAMPLES, e.g. 128x96:200000,256x192:100000")
         small = int(height) <= 128
         stages.append(
-            Stage(
-                (int(height), int(width)),
-                int(samples),
-                batch_size if small else max(1, batch_size // 2),
-                rate=1.0 if small else 0.7,
-                freeze=freeze,
-            )
+            Stage((int(height), int(width)), int(samples), batch_size, rate=1.0 if small else 0.7, freeze=freeze)
         )
     return tuple(stages)
 
 
-@click.command()
-@click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="Folder with annotations/ and train2017/."
-)
-@click.option(
-    "--ann", multiple=True, type=click.Path(path_type=Path), help="COCO keypoints; with --images; repeatable."
-)
-@click.option("--images", multiple=True, metavar="DIR[:WEIGHT]", help="Images of each --ann, and its weight.")
-@click.option("--val-ann", type=click.Path(path_type=Path), help="COCO keypoints to judge by.")
-@click.option("--val-images", type=click.Path(path_type=Path), help="Their images.")
-@click.option("--name", default="simcc", help="The run's folder under --runs.")
-@click.option("--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"))
-@click.option("--backbone", default="mobilenet_v2", help="A torchvision backbone.")
-@click.option("--deconv", default="128", help="Channels of the transposed convolutions, e.g. 256,256,256, or none.")
-@click.option("--split-ratio", default=2.0, help="Bins per pixel, k.")
-@click.option("--sigma", default=6.0, help="Label's standard deviation in bins, at the last stage's size.")
-@click.option("--temperature", default=1.0, help="Factor on the logits (RTMPose's beta).")
-@click.option("--stages", default="128x96:200000,256x192:100000", help="Input sizes and samples of each.")
-@click.option("--batch-size", default=64, help="At 128x96; half of it at larger sizes.")
-@click.option("--rate", default=1.5e-3, help="Learning rate.")
-@click.option("--freeze", default=0, help="Leading blocks of the trunk that stay as they are.")
-@click.option("--smoothing", default=0.0, help="Label smoothing.")
-@click.option(
-    "--random-head", is_flag=True, help="Start the classifiers at random instead of as a heatmap's marginals."
-)
-@click.option("--flip-p", default=0.5)
-@click.option("--scale", default=0.35)
-@click.option("--rotation", default=45.0, help="Degrees to either side.")
-@click.option("--rotation-p", default=0.5)
-@click.option("--half-body-p", default=0.15)
-@click.option("--colour", default=0.3)
-@click.option("--dropout-p", default=0.2)
-@click.option(
-    "--init", type=click.Path(path_type=Path, dir_okay=False), help="torchvision's ImageNet weights of the backbone."
-)
-@click.option("--seed", default=0)
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=int, help="CPU threads of torch.")
-@click.option("--evaluate-every", default=50_000, help="Samples between two evaluations.")
-@click.option("--preview", type=int, help="Write a contact sheet of so many augmented samples, and stop.")
-@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder of packed crops.")
-def train_command(**options: Any) -> int:
-    """Train a SimCC pose model on COCO-format keypoints.
-
-    Without --ann, --data DIR (or $POSECLI_DATA, or this folder, or data/) holds
-    annotations/person_keypoints_train2017.json with train2017/, and the same of val2017 to judge by. The same
-    command resumes an unfinished run of the same name; Ctrl-C saves first.
-    """
-    import torch
-
+def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
     from posecli.pose.config import PoseConfig
-    from posecli.pose.runtimes import resolve_device
-    from posecli.train.augment import Augmentation
-    from posecli.train.data import pack_crops, read_people
-    from posecli.train.loop import train
+    from posecli.train.augment import NONE, WEAK, Augmentation
     from posecli.train.recipe import Recipe
 
-    if options["threads"]:
-        torch.set_num_threads(options["threads"])
-    sources, validation = _sources(options)
-    people = read_people(sources)
     stages = _stages(options["stages"], options["batch_size"], options["freeze"])
-    deconv = () if options["deconv"] == "none" else tuple(int(c) for c in options["deconv"].split(","))
-    recipe = Recipe(
+    deconv = options["deconv"]
+    if deconv != "none" and not all(part.strip().isdigit() for part in deconv.split(",")):
+        raise UsageError(f"--deconv {deconv}: channels separated by commas, or none")
+    drawn = ("flip_p", "scale", "rotation", "rotation_p", "shift", "half_body_p", "colour", "blur_p", "dropout_p")
+    augmentation = NONE if options["no_augment"] else Augmentation(**{name: options[name] for name in drawn})
+    return Recipe(
         model=PoseConfig(
             backbone=options["backbone"],
-            deconv_channels=deconv,
+            deconv_channels=() if deconv == "none" else tuple(int(part) for part in deconv.split(",")),
             input_size=stages[-1].input_size,
             split_ratio=options["split_ratio"],
             sigma=(options["sigma"], options["sigma"]),
@@ -112,79 +187,81 @@ def train_command(**options: Any) -> int:
         ),
         stages=stages,
         learning_rate=options["rate"],
+        weight_decay=options["weight_decay"],
+        flat_share=options["flat_share"],
+        weak_share=options["weak_share"],
+        ema=options["ema"],
         smoothing=options["smoothing"],
+        accumulate=options["accumulate"],
         marginal_start=not options["random_head"],
         seed=options["seed"],
-        augmentation=Augmentation(
-            flip_p=options["flip_p"],
-            scale=options["scale"],
-            rotation=options["rotation"],
-            rotation_p=options["rotation_p"],
-            half_body_p=options["half_body_p"],
-            colour=options["colour"],
-            dropout_p=options["dropout_p"],
-        ),
+        augmentation=augmentation,
+        weak_augmentation=NONE if options["no_augment"] else WEAK,
     )
-    folder = options["runs"] / options["name"]
-    crops = pack_crops(people, options["cache"] or options["runs"] / "crops")
-    click.echo(
-        f"{len(people)} people in {len(set(people.images))} images, {recipe.samples} samples → {folder}", err=True
-    )
-    if options["preview"]:
-        sheet = folder / "preview.jpg"
-        _write_preview(sheet, crops, recipe, options["preview"])
-        click.echo(str(sheet))
-        return ExitCode.OK
-    check_resumable(folder, recipe)
-    trunk = _trunk_state(options["init"]) if options["init"] else None
-    evaluate = _evaluator(validation, people.images) if validation else None
-    device = str(resolve_device(options["device"]))
-    header = {"source": "posecli train", "training": {"recipe": recipe.to_json(), "people": len(people)}}
-    last = train(
-        recipe,
-        crops,
-        folder,
-        trunk_state=trunk,
-        device=device,
-        evaluate=evaluate,
-        evaluate_every=options["evaluate_every"],
-        report=_report(recipe.samples),
-        header=header,
-    )
-    click.echo(f"done → {last}", err=True)
-    return ExitCode.OK
 
 
-def _sources(options: dict[str, Any]) -> "tuple[list[Source], tuple[Path, Path] | None]":
+def _sources(options: dict[str, Any]) -> "list[Source]":
+    from posecli.evaluate.layout import find_annotations, find_images
     from posecli.train.data import Source
 
-    validation = (options["val_ann"], options["val_images"]) if options["val_ann"] else None
-    if bool(options["val_ann"]) != bool(options["val_images"]):
-        raise UsageError("--val-ann and --val-images belong together")
+    names, folders = options["ann"] or ("train2017",), options["images"]
+    if folders and len(folders) != len(names):
+        raise UsageError("each --ann needs its --images, in the same order")
+    sources = []
+    for number, name in enumerate(names):
+        annotations = find_annotations(name, options["data"])
+        given, weight = _weighted(folders[number]) if folders else (None, 1.0)
+        sources.append(Source(annotations, find_images(annotations, name, options["data"], given), weight))
+    return sources
+
+
+def _weighted(text: str) -> tuple[Path, float]:
+    path, separator, weight = text.rpartition(":")
+    if separator and weight.replace(".", "", 1).isdigit() and not Path(text).exists():
+        return Path(path), float(weight)
+    return Path(text), 1.0
+
+
+def _validation(options: dict[str, Any]) -> tuple[Path, Path] | None:
+    from posecli.errors import DataError
+    from posecli.evaluate.layout import find_annotations, find_images
+
+    if options["val_ann"]:
+        annotations = find_annotations(options["val_ann"], options["data"])
+        return annotations, find_images(annotations, options["val_ann"], options["data"], options["val_images"])
+    if options["val_images"]:
+        raise UsageError("--val-images needs --val-ann")
     if options["ann"]:
-        if len(options["ann"]) != len(options["images"]):
-            raise UsageError("each --ann needs its --images, in the same order")
-        sources = []
-        for annotations, images in zip(options["ann"], options["images"], strict=True):
-            path, separator, weight = images.rpartition(":")
-            weighted = bool(separator) and weight.replace(".", "", 1).isdigit() and not Path(images).exists()
-            sources.append(Source(annotations, Path(path if weighted else images), float(weight) if weighted else 1.0))
-        return sources, validation
-    folder = find_layout(options["data"])
-    truth = folder / "annotations" / "person_keypoints_val2017.json"
-    if validation is None and truth.is_file():
-        validation = (truth, folder / "val2017")
-    return [Source(folder / "annotations" / "person_keypoints_train2017.json", folder / "train2017")], validation
+        return None
+    try:
+        annotations = find_annotations("val2017", options["data"])
+    except DataError:
+        # A folder with nothing to judge by is still good to train on.
+        return None
+    return annotations, find_images(annotations, "val2017", options["data"])
 
 
-def find_layout(given: Path | None) -> Path:
-    """The folder that holds annotations/person_keypoints_train2017.json. Raises DataError where none does."""
-    places = [given] if given else [Path(os.environ.get("POSECLI_DATA", ".")), Path(), Path("data")]
-    for place in places:
-        if (place / "annotations" / "person_keypoints_train2017.json").is_file():
-            return place
-    looked = ", ".join(str(place / "annotations") for place in dict.fromkeys(places))
-    raise DataError(f"no person_keypoints_train2017.json in {looked}: give --data, or --ann with --images")
+def _evaluator(options: dict[str, Any], people: "People", folder: Path) -> Any:
+    from posecli.train.judge import judge, read_validation
+    from posecli.train.pictures import write_predictions
+
+    found = _validation(options)
+    if found is None:
+        click.echo("no validation set: nothing is judged, and there is no best.safetensors (--val-ann)", err=True)
+        return None
+    truth = read_validation(*found, people, allow_overlap=options["allow_overlap"])
+    scores = judge(truth)
+
+    def evaluate(network: Any, config: Any) -> dict[str, float]:
+        write_predictions(folder / "predictions.jpg", network, config, truth)
+        return scores(network, config)
+
+    return evaluate
+
+
+def _elsewhere(options: dict[str, Any]) -> Any:
+    """What a process that does not lead knows of evaluations: whether there are any to wait for."""
+    return (lambda network, config: {}) if _validation(options) else None
 
 
 def check_resumable(folder: Path, recipe: "Recipe") -> None:
@@ -200,77 +277,94 @@ def check_resumable(folder: Path, recipe: "Recipe") -> None:
     path.write_text(json.dumps(mine, indent=2) + "\n")
 
 
-def _trunk_state(path: Path) -> Any:
-    import pickle
+def _header(recipe: "Recipe", people: "People", init: str | None) -> dict[str, Any]:
+    from posecli.weights.fingerprints import fingerprint
 
-    import torch
+    training = {
+        "recipe": recipe.to_json(),
+        "people": len(people),
+        "init": Path(init).name if init else None,
+        "images": fingerprint(people.images),
+    }
+    return {"source": "posecli train", "training": training}
+
+
+@contextmanager
+def _reports(total: int, folder: Path, tensorboard: bool, leads: bool) -> Iterator[Report]:
+    """Where rows of metrics go: a live bar on a terminal, else lines; TensorBoard where asked."""
+    if not leads:
+        yield lambda row: None
+        return
+    sinks: list[Report] = []
+    closers: list[Callable[[], None]] = []
+    if tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MachineError("--tensorboard: pip install posecli[tensorboard]") from error
+        writer = SummaryWriter(str(folder / "tensorboard"))
+
+        def to_tensorboard(row: dict[str, float]) -> None:
+            for name, value in row.items():
+                if name not in ("samples", "stage"):
+                    writer.add_scalar(name, value, int(row["samples"]))
+
+        sinks.append(to_tensorboard)
+        closers.append(writer.close)
+    if sys.stderr.isatty():
+        bar = _Bar(total)
+        sinks.append(bar)
+        closers.append(bar.stop)
+    else:
+        sinks.append(lambda row: click.echo(_line(row, total), err=True))
+
+    def report(row: dict[str, float]) -> None:
+        for sink in sinks:
+            sink(row)
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise DataError(
-            f"--init {path}: not a torch state of a backbone ({str(error).splitlines()[0][:100]})"
-        ) from error
+        yield report
+    finally:
+        for close in closers:
+            close()
 
 
-def _evaluator(validation: tuple[Path, Path], training_images: tuple[Path, ...]) -> Any:
-    from posecli.evaluate.people import read_truth, results_on_true_boxes
-    from posecli.evaluate.scoring import score_keypoints
-    from posecli.pose.estimator import Estimator
-    from posecli.pose.runtimes import load_runner
-
-    truth = read_truth(*validation)
-    shared = {path.name for path in truth.files.values()} & {path.name for path in training_images}
-    if shared:
-        raise DataError(f"{len(shared)} validation images are trained on, first {min(shared)}: separate them")
-
-    def evaluate(network: Any, config: Any) -> dict[str, float]:
-        device = str(next(network.parameters()).device)
-        estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))
-        scores = score_keypoints(truth.dataset, results_on_true_boxes(estimator, truth), truth.keypoint_set)
-        return {name: round(scores.values[name], 4) for name in ("AP", "AP50", "AP75", "AR")}
-
-    return evaluate
+def _line(row: dict[str, float], total: int) -> str:
+    if "AP" in row:
+        return f"{row['samples']:>9,} samples  AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}  AP75 {row['AP75']:.3f}"
+    left = (total - row["samples"]) / max(row["samples_per_s"], 1e-9)
+    return (
+        f"{row['samples']:>9,} samples  loss {row['loss']:.4f}  {row['samples_per_s']:.0f}/s  "
+        f"{left / 60:.0f} min left at this speed"
+    )
 
 
-def _report(total: int) -> Any:
-    def report(row: dict[str, float]) -> None:
+class _Bar:
+    """A live bar: share done, samples/s, loss, last AP, time left. Evaluations stay above it."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._total = total
+        self._facts, self._score = "", ""
+        self._progress = Progress(
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("train", total=total, facts="")
+        self._progress.start()
+
+    def __call__(self, row: dict[str, float]) -> None:
         if "AP" in row:
-            click.echo(f"{row['samples']:>9,} samples  AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}", err=True)
-            return
-        left = (total - row["samples"]) / max(row["samples_per_s"], 1e-9)
-        click.echo(
-            f"{row['samples']:>9,} samples  loss {row['loss']:.4f}  {row['samples_per_s']:.0f}/s  "
-            f"{left / 60:.0f} min left at this speed",
-            err=True,
-        )
+            self._score = f"  AP {row['AP']:.3f}"
+            self._progress.console.print(_line(row, self._total), highlight=False)
+        else:
+            self._facts = f"{row['samples_per_s']:.0f}/s  loss {row['loss']:.4f}"
+        self._progress.update(self._task, completed=row["samples"], facts=self._facts + self._score)
 
-    return report
-
-
-def _write_preview(path: Path, crops: Any, recipe: "Recipe", count: int) -> None:
-    import numpy as np
-
-    from posecli.output.draw import draw_poses
-    from posecli.output.images import write_image
-    from posecli.train.loop import batches
-    from posecli.types import Poses
-
-    stage = dataclasses.replace(recipe.stages[-1], batch_size=count)
-    batch = next(iter(batches(crops, recipe, stage, 0, count)))
-    tiles: list[np.ndarray[Any, Any]] = []
-    for crop, points, weights in zip(batch.crops.numpy(), batch.points.numpy(), batch.weights.numpy(), strict=True):
-        height, width = crop.shape[:2]
-        poses = Poses(
-            keypoints=points[None],
-            std=np.zeros_like(points)[None],
-            scores=weights[None],
-            boxes=np.array([[0, 0, width, height]], np.float32),
-            box_scores=np.ones(1, np.float32),
-            person_scores=np.ones(1, np.float32),
-        )
-        tiles.append(draw_poses(crop, poses, recipe.model.keypoints, keypoint_threshold=1e-6))
-    columns = min(8, count)
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    write_image(path, np.vstack(rows))
+    def stop(self) -> None:
+        self._progress.stop()

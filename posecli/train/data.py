@@ -35,6 +35,7 @@ class People:
     images: N paths. ids: N texts, source and annotation id. boxes: (N, 4) xyxy. keypoints: (N, K, 2).
     Boxes and keypoints are in pixels of the stored image (EXIF orientation not applied, as in COCO).
     weights: (N, K), 0 where a keypoint is not labelled, else its confidence times its source's weight.
+    remarks: what was left out, as sentences for the user.
     """
 
     keypoint_set: KeypointSet
@@ -43,6 +44,7 @@ class People:
     boxes: Float
     keypoints: Float
     weights: Float
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,14 +62,20 @@ class People:
         )
 
 
-def read_people(sources: Sequence[Source]) -> People:
+# Above this share of keypoints outside their images the labels belong to other pictures.
+OUTSIDE_LIMIT = 0.1
+
+
+def read_people(sources: Sequence[Source], *, missing_limit: float = 0.0) -> People:
     """All people with at least one labelled keypoint, in the order of the sources and their files.
 
-    Crowds are left out. A missing box is the box around the labelled keypoints, enlarged by a tenth.
-    "keypoint_weights" (0 to 1) scale the loss of single keypoints.
+    Crowds are left out. "keypoint_weights" (0 to 1) scale the loss of single keypoints; keypoints outside
+    their image have weight 0. People of missing images are left out where these are at most missing_limit
+    (a share) of all. What was left out stands in the remarks.
 
     Raises DataError for files that are not COCO keypoints, keypoint lists of a wrong length, values that
-    are not finite, sources with different keypoint sets, or nobody at all.
+    are not finite, people without a box, sources with different keypoint sets, more than a tenth of a
+    source's keypoints outside their images, too many missing images, or nobody at all.
     """
     keypoint_set: KeypointSet | None = None
     images: list[Path] = []
@@ -75,13 +83,15 @@ def read_people(sources: Sequence[Source]) -> People:
     boxes: list[Float] = []
     keypoints: list[Float] = []
     weights: list[Float] = []
+    remarks: list[str] = []
     for source in sources:
         document = _read_json(source.annotations)
         found = from_category(document["categories"][0])
         if keypoint_set is not None and found.names != keypoint_set.names:
             raise DataError(f"{source.annotations}: its keypoints differ from those of the sources before it")
         keypoint_set = found
-        files = {image["id"]: image["file_name"] for image in document["images"]}
+        records = {image["id"]: image for image in document["images"]}
+        outside = labelled = 0
         for annotation in document["annotations"]:
             if annotation.get("iscrowd") or "keypoints" not in annotation:
                 continue
@@ -89,16 +99,55 @@ def read_people(sources: Sequence[Source]) -> People:
             points, weight = _labels(annotation, len(found), where)
             if not (weight > 0).any():
                 continue
-            if annotation.get("image_id") not in files:
+            record = records.get(annotation.get("image_id"))
+            if record is None:
                 raise DataError(f"{where}: no image {annotation.get('image_id')} in the file")
-            images.append(source.images / files[annotation["image_id"]])
+            inside = _inside(points, record)
+            labelled += int((weight > 0).sum())
+            outside += int(((weight > 0) & ~inside).sum())
+            if not ((weight > 0) & inside).any():
+                continue
+            images.append(source.images / record["file_name"])
             ids.append(f"{source.annotations.stem}:{annotation.get('id')}")
-            boxes.append(_box(annotation, points[weight > 0], where))
+            boxes.append(_box(annotation, where))
             keypoints.append(points)
-            weights.append(weight * source.weight)
+            weights.append(weight * inside * source.weight)
+        if outside > OUTSIDE_LIMIT * labelled:
+            raise DataError(f"{source.annotations}: {outside} of {labelled} keypoints lie outside their images")
+        if outside:
+            remarks.append(f"{source.annotations.name}: {outside} of {labelled} keypoints outside their images unused")
     if keypoint_set is None or not images:
         raise DataError("no person with a labelled keypoint in " + ", ".join(str(s.annotations) for s in sources))
-    return People(keypoint_set, tuple(images), tuple(ids), np.stack(boxes), np.stack(keypoints), np.stack(weights))
+    people = People(
+        keypoint_set,
+        tuple(images),
+        tuple(ids),
+        np.stack(boxes),
+        np.stack(keypoints),
+        np.stack(weights),
+        tuple(remarks),
+    )
+    return _without_missing(people, missing_limit)
+
+
+def _inside(points: Float, record: dict[str, Any]) -> NDArray[np.bool_]:
+    """Which keypoints lie in their image; all, where the file does not say how large that is."""
+    if "width" not in record or "height" not in record:
+        return np.ones(len(points), bool)
+    size = np.array([record["width"], record["height"]])
+    return np.asarray(((points >= 0) & (points <= size)).all(axis=-1))
+
+
+def _without_missing(people: People, limit: float) -> People:
+    paths = set(people.images)
+    missing = {path for path in paths if not path.is_file()}
+    if not missing:
+        return people
+    told = f"{len(missing)} of {len(paths)} training images are missing, first {min(missing)}"
+    if len(missing) > limit * len(paths):
+        raise DataError(f"{told}; --missing-limit allows a share")
+    kept = people.subset([i for i, path in enumerate(people.images) if path not in missing])
+    return replace(kept, remarks=(*people.remarks, told))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -130,14 +179,10 @@ def _labels(annotation: dict[str, Any], count: int, where: str) -> tuple[Float, 
     return points[:, :2], weight
 
 
-def _box(annotation: dict[str, Any], points: Float, where: str) -> Float:
+def _box(annotation: dict[str, Any], where: str) -> Float:
     box = annotation.get("bbox")
-    if box is None:
-        low, high = points.min(axis=0), points.max(axis=0)
-        margin = 0.1 * np.maximum(high - low, 1)
-        return np.concatenate([low - margin, high + margin])
-    values = np.asarray(box, np.float64)
-    if values.shape != (4,) or not np.isfinite(values).all() or (values[2:] < 0).any():
+    values = np.asarray(box if box is not None else (), np.float64)
+    if values.shape != (4,) or not np.isfinite(values).all() or (values[2:] <= 0).any():
         raise DataError(f"{where}: bbox {box} is not x, y, width, height")
     return geometry.xywh_to_xyxy(values)
 
@@ -177,7 +222,7 @@ def pack_crops(people: People, folder: Path, height: int = 384, quality: int = 9
     height is that of the crop's frame (width 3/4 of it) at most: nobody is enlarged. The cache's name
     follows from everything it depends on, so a change of data makes a new one.
 
-    Raises DataError where images are missing or unreadable (all are counted, the first named).
+    Raises DataError where an image is unreadable.
     """
     key = hashlib.blake2b(digest_size=8)
     for path, identity in zip(people.images, people.ids, strict=True):
@@ -200,10 +245,6 @@ def _write_crops(people: People, data_file: Path, index_file: Path, height: int,
     by_image: dict[Path, list[int]] = {}
     for i, path in enumerate(people.images):
         by_image.setdefault(path, []).append(i)
-    missing = [path for path in by_image if not path.is_file()]
-    if missing:
-        raise DataError(f"{len(missing)} of {len(by_image)} training images are missing, first {missing[0]}")
-
     padded = geometry.padded_size(people.boxes, 3 / 4, PACK_PADDING)
     frame_heights = np.clip(np.round(padded[:, 1]), 32, height).astype(int)
     boxes, keypoints = np.empty_like(people.boxes), np.empty_like(people.keypoints)

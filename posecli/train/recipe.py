@@ -31,7 +31,7 @@ class Recipe:
 
     weak_share: last part of the schedule that uses weak augmentation. flat_share: part of the schedule at
     the full learning rate, after the warm-up and before the cosine. trunk_rate: factor on the learning
-    rate of a pretrained trunk.
+    rate of a pretrained trunk. accumulate: parts that a batch is cut into where memory is short.
     """
 
     model: PoseConfig = field(default_factory=PoseConfig)
@@ -48,6 +48,7 @@ class Recipe:
     clip: float = 5.0
     ema: float = 0.998
     smoothing: float = 0.0
+    accumulate: int = 1
     marginal_start: bool = True
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

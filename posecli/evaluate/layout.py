@@ -1,0 +1,55 @@
+"""Where annotations and images lie: the layouts that COCO's users have."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from posecli.errors import DataError
+
+
+def data_folders(given: Path | None) -> list[Path]:
+    """The folders that are searched: the given one, or $POSECLI_DATA, here, and data/."""
+    if given is not None:
+        return [given]
+    places = [os.environ.get("POSECLI_DATA"), ".", "data"]
+    return [Path(place) for place in places if place]
+
+
+def find_annotations(name: str, data: Path | None) -> Path:
+    """A file as it is, or a split's name ("val2017") as person_keypoints_NAME.json in one of the layouts.
+
+    Raises DataError that lists the places where it is not.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if name.endswith(".json"):
+        raise DataError(f"{name}: no such annotation file")
+    file = f"person_keypoints_{name}.json"
+    inside = [Path("annotations") / file, Path("data/annotations") / file, Path(file)]
+    return _first(
+        [folder / path for folder in data_folders(data) for path in inside], f"annotations of {name!r}", "--data"
+    )
+
+
+def find_images(annotations: Path, name: str, data: Path | None, given: Path | None = None) -> Path:
+    """The images' folder of a split; given wins. For a file, its name's last part is the split.
+
+    Raises DataError that lists the places where it is not.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise DataError(f"--images {given}: no such folder")
+        return given
+    split = Path(name).stem.rpartition("_")[2]
+    inside = [Path(split), Path("images") / split, Path("data") / split]
+    near = [annotations.parent, annotations.parent.parent]
+    folders = [*data_folders(data), *(near if Path(name).is_file() else [])]
+    return _first([folder / path for folder in folders for path in inside], f"images of {name!r}", "--images")
+
+
+def _first(places: Sequence[Path], what: str, option: str) -> Path:
+    for place in places:
+        if place.exists():
+            return place
+    looked = ", ".join(str(place) for place in dict.fromkeys(places))
+    raise DataError(f"no {what}: none of {looked}; give {option}")

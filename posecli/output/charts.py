@@ -1,0 +1,154 @@
+"""Charts in one style, as SVG text for reports or as PNG files; matplotlib draws them."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which colour-blind people tell apart.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b8a800")
+
+_STYLE: dict[str, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#8884",
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#777",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": "#444",
+    "xtick.color": "#555",
+    "ytick.color": "#555",
+    "font.size": 9.5,
+    "font.family": "DejaVu Sans",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+    # Element names by content, not by chance: the same figures give the same file.
+    "svg.hashsalt": "posecli",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or one group of bars. low, high: an interval around y, drawn as a band or whiskers."""
+
+    label: str
+    x: Sequence[Any]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart. kind: "lines", "bars" (side by side) or "stacked"."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    kind: str = "lines"
+    y_limits: tuple[float, float] | None = None
+    x_limits: tuple[float, float] | None = None
+
+
+def svg(panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: float = 3.2) -> str:
+    """The panels as one SVG element, its letters as text."""
+    with _figure(panels, columns, width, height) as figure:
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def png(path: Path, panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: float = 3.2) -> None:
+    """The panels as a PNG file."""
+    with _figure(panels, columns, width, height) as figure:
+        figure.savefig(path, format="png", dpi=120)
+
+
+@contextmanager
+def _figure(panels: Sequence[Panel], columns: int, width: float, height: float) -> "Iterator[Figure]":
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        # A figure of its own, without pyplot: nothing global, no display.
+        figure = Figure(figsize=(width, height * rows))
+        places = figure.subplots(rows, columns, squeeze=False).ravel()
+        for place, panel in zip(places, panels, strict=False):
+            _draw(place, panel)
+        for place in places[len(panels) :]:
+            place.set_visible(False)
+        yield figure
+
+
+def _draw(axes: Any, panel: Panel) -> None:
+    axes.set_title(panel.title)
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    if panel.kind == "lines":
+        _draw_lines(axes, panel)
+    else:
+        _draw_bars(axes, panel)
+    if panel.y_limits:
+        axes.set_ylim(*panel.y_limits)
+    if panel.x_limits:
+        axes.set_xlim(*panel.x_limits)
+    if len(panel.series) > 1:
+        axes.legend(fontsize=8.5)
+
+
+def _draw_lines(axes: Any, panel: Panel) -> None:
+    for series, colour in zip(panel.series, _colours(len(panel.series)), strict=True):
+        marker = "o" if len(series.x) < 15 else None
+        style = "--" if series.dashed else "-"
+        axes.plot(series.x, series.y, style, color=colour, label=series.label, marker=marker, ms=3.5, lw=1.6)
+        if series.low is not None and series.high is not None:
+            axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, lw=0)
+
+
+def _draw_bars(axes: Any, panel: Panel) -> None:
+    names = list(panel.series[0].x)
+    count = len(panel.series)
+    below = [0.0] * len(names)
+    for number, (series, colour) in enumerate(zip(panel.series, _colours(count), strict=True)):
+        if panel.kind == "stacked":
+            axes.bar(range(len(names)), series.y, 0.75, bottom=below, color=colour, label=series.label)
+            below = [a + b for a, b in zip(below, series.y, strict=True)]
+            continue
+        width = 0.8 / count
+        places = [i - 0.4 + width * (number + 0.5) for i in range(len(names))]
+        whiskers = None
+        if series.low is not None and series.high is not None:
+            whiskers = [
+                [max(0.0, y - low) for y, low in zip(series.y, series.low, strict=True)],
+                [max(0.0, high - y) for y, high in zip(series.y, series.high, strict=True)],
+            ]
+        axes.bar(
+            places,
+            series.y,
+            width,
+            color=colour,
+            label=series.label,
+            yerr=whiskers,
+            error_kw={"lw": 1, "ecolor": "#555"},
+        )
+    axes.set_xticks(range(len(names)), names, rotation=40 if max(map(len, map(str, names))) > 8 else 0, ha="right")
+    if max(map(len, map(str, names))) <= 8:
+        axes.set_xticks(range(len(names)), names, ha="center")
+    axes.grid(False, axis="x")
+
+
+def _colours(count: int) -> list[str]:
+    return [PALETTE[i % len(PALETTE)] for i in range(count)]

@@ -1,0 +1,45 @@
+"""Judging a run on validation people while it trains, with the evaluator of `posecli eval`."""
+
+from pathlib import Path
+
+from posecli.errors import DataError
+from posecli.evaluate.people import Truth, read_truth, results_on_true_boxes
+from posecli.evaluate.scoring import score_keypoints
+from posecli.pose.config import PoseConfig
+from posecli.pose.estimator import Estimator
+from posecli.pose.network import SimCC
+from posecli.pose.runtimes import load_runner
+from posecli.train.data import People
+from posecli.train.loop import Evaluate
+from posecli.weights.fingerprints import fingerprint, overlap
+
+
+def read_validation(annotations: Path, images: Path, people: People, *, allow_overlap: bool = False) -> Truth:
+    """The validation set.
+
+    Raises DataError where its keypoints are not those trained on, or where one of its images is trained on:
+    the same file name or the same bytes.
+    """
+    truth = read_truth(annotations, images)
+    if truth.keypoint_set.names != people.keypoint_set.names:
+        raise DataError(f"{annotations}: its keypoints differ from those of the training set")
+    if not allow_overlap:
+        shared = overlap(fingerprint(people.images), truth.files.values())
+        if shared:
+            raise DataError(
+                f"{len(shared)} validation images are trained on, first {shared[0].name}: "
+                "separate them, or --allow-overlap"
+            )
+    return truth
+
+
+def judge(truth: Truth) -> Evaluate:
+    """A function that scores a network on the true boxes: AP, AP50, AP75 and AR, no flip test."""
+
+    def evaluate(network: SimCC, config: PoseConfig) -> dict[str, float]:
+        device = str(next(network.parameters()).device)
+        estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))
+        scores = score_keypoints(truth.dataset, results_on_true_boxes(estimator, truth), truth.keypoint_set)
+        return {name: round(scores.values[name], 4) for name in ("AP", "AP50", "AP75", "AR")}
+
+    return evaluate

@@ -1,0 +1,104 @@
+"""What a run shows: a preview of its samples, its curves, and its predictions on fixed people."""
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posecli.evaluate.people import Truth, is_judged
+from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
+from posecli.media.images import decode_image
+from posecli.output.charts import Panel, Series, png
+from posecli.output.draw import draw_poses
+from posecli.output.images import write_image
+from posecli.pose.config import PoseConfig
+from posecli.pose.crops import cut_crops
+from posecli.pose.estimator import Estimator
+from posecli.pose.network import SimCC
+from posecli.pose.runtimes import load_runner
+from posecli.train.batches import batches
+from posecli.train.data import Crops
+from posecli.train.recipe import Recipe
+from posecli.types import Detections, Frame, PixelArray, Poses
+
+SHOWN_PEOPLE = 16
+TILE = (256, 192)
+
+
+def write_preview(path: Path, crops: Crops, recipe: Recipe, count: int) -> None:
+    """A contact sheet of augmented samples with their keypoints."""
+    stage = dataclasses.replace(recipe.stages[-1], batch_size=count)
+    batch = next(iter(batches(crops, recipe, stage, 0, count)))
+    tiles = []
+    for crop, points, weights in zip(batch.crops.numpy(), batch.points.numpy(), batch.weights.numpy(), strict=True):
+        tiles.append(draw_poses(crop, _pose(points, weights, crop), recipe.model.keypoints, keypoint_threshold=1e-6))
+    write_image(path, contact_sheet(tiles, 8))
+
+
+def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: Truth) -> None:
+    """The same validation people each time, spread over the set: truth above, prediction below."""
+    people = [a for a in truth.dataset["annotations"] if is_judged(a) and a["num_keypoints"] >= 8]
+    chosen = [people[i] for i in np.linspace(0, len(people) - 1, min(SHOWN_PEOPLE, len(people))).astype(int)]
+    device = str(next(network.parameters()).device)
+    estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))
+    tiles = []
+    for annotation in chosen:
+        file = truth.files[annotation["image_id"]]
+        frame = Frame(decode_image(file.read_bytes(), str(file), ignore_orientation=True))
+        box = xywh_to_xyxy(np.array([annotation["bbox"]], np.float64)).astype(np.float32)
+        poses = estimator([frame], [Detections(box, np.ones(1, np.float32))])[0]
+        crops, _ = cut_crops([frame.pixels], [box], TILE, config.preprocessing.padding)
+        matrix = crop_matrices(box.astype(np.float64), TILE, config.preprocessing.padding)[0]
+        labels = np.array(annotation["keypoints"], np.float64).reshape(-1, 3)
+        true = _pose(transform(matrix, labels[:, :2]), labels[:, 2] > 0, crops[0])
+        found = _pose(transform(matrix, poses.keypoints[0].astype(np.float64)), poses.scores[0], crops[0])
+        above = draw_poses(crops[0], true, truth.keypoint_set, keypoint_threshold=0.5)
+        below = draw_poses(crops[0], found, truth.keypoint_set)
+        tiles.append(np.vstack([above, below]))
+    write_image(path, contact_sheet(tiles, 8))
+
+
+def write_curves(path: Path, folder: Path) -> None:
+    """Loss, learning rate and AP over the samples, from a run's CSV files."""
+    metrics, evaluations = _columns(folder / "metrics.csv"), _columns(folder / "evaluations.csv")
+    if not metrics:
+        return
+    seen = metrics["samples"]
+    loss = Series("loss", seen, metrics["loss"])
+    panels = [
+        Panel("Loss: KL divergence of the labels from the predictions, mean of x and y", "samples", "nats", [loss]),
+        Panel("Learning rate", "samples", "", [Series("rate", seen, metrics["rate"])]),
+    ]
+    if evaluations:
+        curves = [Series(name, evaluations["samples"], evaluations[name]) for name in ("AP", "AP50", "AP75")]
+        panels.insert(1, Panel("Validation people, true boxes", "samples", "", curves))
+    png(path, panels, height=2.6)
+
+
+def contact_sheet(tiles: list[PixelArray], columns: int) -> PixelArray:
+    """Tiles of one size side by side in rows, the last row filled up with black."""
+    columns = min(columns, len(tiles))
+    tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def _pose(points: Any, scores: Any, crop: PixelArray) -> Poses:
+    height, width = crop.shape[:2]
+    return Poses(
+        keypoints=np.asarray(points, np.float32)[None],
+        std=np.zeros((1, len(points), 2), np.float32),
+        scores=np.asarray(scores, np.float32)[None],
+        boxes=np.array([[0, 0, width, height]], np.float32),
+        box_scores=np.ones(1, np.float32),
+        person_scores=np.ones(1, np.float32),
+    )
+
+
+def _columns(path: Path) -> dict[str, list[float]]:
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {}

@@ -1,0 +1,99 @@
+"""Where a model's weights come from before the first step: nowhere, a backbone, or another pose model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from posecli.errors import DataError, MachineError, UsageError
+from posecli.pose.config import PoseConfig
+from posecli.pose.estimator import load_network
+from posecli.pose.network import BACKBONES, SimCC, initialise_head, resample_classifiers
+
+
+@dataclass(frozen=True)
+class Start:
+    """Tensors to begin with. config: that of the pose model they are, None for a torchvision backbone."""
+
+    tensors: Mapping[str, Tensor]
+    config: PoseConfig | None = None
+
+
+def read_start(init: str, backbone: str) -> Start:
+    """Read --init: posecli's weights, a torchvision state of the backbone, or "imagenet" for torchvision's own.
+
+    Raises UsageError for a name that is neither, DataError for a file that is not what it should be,
+    MachineError where torchvision's weights are neither in torch's cache nor to be fetched.
+    """
+    path = Path(init)
+    if init == "imagenet" or init == backbone:
+        return Start(_official(backbone))
+    if not path.is_file():
+        names = ", ".join(("imagenet", backbone))
+        raise UsageError(f"--init {init}: no such file, and no name that is known here ({names})")
+    if path.suffix == ".safetensors":
+        network, config = load_network(path)
+        return Start(network.state_dict(), config)
+    try:
+        return Start(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # The unpickler meets strange bytes with errors of every kind.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
+        raise DataError(f"--init {path}: not a torch state of a backbone ({reason})") from error
+
+
+def _official(backbone: str) -> Mapping[str, Tensor]:
+    import torchvision
+
+    if backbone not in BACKBONES:
+        raise UsageError(f"backbone {backbone!r}: choose from {', '.join(BACKBONES)}")
+    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        tensors: Mapping[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        file = weights.url.rsplit("/", 1)[-1]
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise MachineError(f"{weights.url} cannot be fetched ({error}): put {file} into {cache}") from error
+    return tensors
+
+
+def build_model(
+    config: PoseConfig, start: Start | None = None, *, marginal: bool = True, seed: int = 0
+) -> tuple[SimCC, list[str]]:
+    """A new model and what of it did not come from start, as sentences for the user.
+
+    From a pose model, everything that fits is taken: the classifiers are resampled to another input size or
+    split ratio; another set of keypoints re-initialises only the layer that makes one map each. Raises
+    DataError where the trunks differ.
+    """
+    torch.manual_seed(seed)
+    model = SimCC(config)
+    initialise_head(model, config, marginal)
+    if start is None:
+        return model, ["everything starts at random"]
+    if start.config is None:
+        _load_trunk(model, {name.removeprefix("features."): t for name, t in start.tensors.items()}, config)
+        return model, ["the head starts anew"]
+    old = start.config
+    state = dict(start.tensors)
+    _load_trunk(model, {n.removeprefix("trunk."): t for n, t in state.items() if n.startswith("trunk.")}, config)
+    if (old.deconv_channels, old.deconv_kernel) != (config.deconv_channels, config.deconv_kernel):
+        return model, [f"the head starts anew: {list(old.deconv_channels)} deconvolutions there, other ones here"]
+    state = resample_classifiers(state, old, config)
+    notes = []
+    if (old.input_size, old.split_ratio) != (config.input_size, config.split_ratio):
+        notes.append("the classifiers are resampled to this input size and split ratio")
+    if old.keypoints.names != config.keypoints.names:
+        notes.append(f"the maps of {len(config.keypoints)} keypoints start anew ({len(old.keypoints)} there)")
+        state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("final.")}
+    model.load_state_dict(state)
+    return model, notes
+
+
+def _load_trunk(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig) -> None:
+    own = model.trunk.state_dict()
+    missing = [name for name in own if name not in found or found[name].shape != own[name].shape]
+    if missing:
+        raise DataError(f"the trunk's weights lack {len(missing)} tensors of {config.backbone}, first {missing[0]}")
+    model.trunk.load_state_dict({name: found[name] for name in own})

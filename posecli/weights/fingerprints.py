@@ -1,0 +1,44 @@
+"""Which images a model was trained on, small enough for the header of its weights."""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Five bytes an image: by chance, 5,000 new images match one of 118,000 known ones in 1 of 2,000 cases.
+BYTES = 5
+
+
+def fingerprint(images: Iterable[Path]) -> dict[str, Any]:
+    """Hashes of the images' file names and of their bytes, each sorted, as base64 for JSON."""
+    paths = sorted(set(images))
+    names = _pack({_hash(path.name.encode()) for path in paths})
+    contents = _pack({_hash(path.read_bytes()) for path in paths if path.is_file()})
+    return {"count": len(paths), "names": names, "contents": contents}
+
+
+def overlap(known: Mapping[str, Any], images: Iterable[Path]) -> list[Path]:
+    """Those of the images whose file name or bytes are among the fingerprints, in their order."""
+    names, contents = _unpack(known["names"]), _unpack(known["contents"])
+    found = []
+    for path in images:
+        if _hash(path.name.encode()) in names or (path.is_file() and _hash(path.read_bytes()) in contents):
+            found.append(path)
+    return found
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=BYTES).digest()
+
+
+def _pack(hashes: set[bytes]) -> str:
+    return base64.b64encode(b"".join(sorted(hashes))).decode()
+
+
+def _unpack(text: str) -> set[bytes]:
+    rows: NDArray[np.uint8] = np.frombuffer(base64.b64decode(text), np.uint8).reshape(-1, BYTES)
+    return {row.tobytes() for row in rows}
