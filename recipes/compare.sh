@@ -7,15 +7,11 @@ common=(--runs "$RUNS" --init "$INIT" --threads "${THREADS:-1}" --device "${DEVI
   --ann "$SHARED/everyday/person_keypoints_everyday.json" --images "$SHARED/everyday/images"
   --ann "$SHARED/lspet/person_keypoints_lspet.json" --images "$SHARED/lspet/images:0.7"
   --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017"
-  --stages 128x96:20000 --freeze 7 --batch-size 32 --rate 1e-3 --flat-share 0.5 --weak-share 0.4
+  --stages 128x96:16000 --freeze 7 --batch-size 32 --rate 1e-3 --flat-share 0.5 --weak-share 0.4
   --scale 0.3 --rotation 40 --rotation-p 0.4 --dropout-p 0.1)
 train() { posecli train --name "$1" "${common[@]}" "${@:2}"; }
 train sigma3 --sigma 3
 train sigma2 --sigma 2
-train sigma5 --sigma 5
 train beta10 --sigma 3 --temperature 10
-train smoothing --sigma 3 --smoothing 0.1
-train k4 --split-ratio 4 --sigma 6
 train deconv0 --sigma 3 --deconv none
 train deconv2 --sigma 3 --deconv 128,128
-train random-head --sigma 3 --random-head

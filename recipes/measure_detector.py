@@ -15,7 +15,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from posecli.detect import load_detector
-from posecli.evaluate.people import read_truth, results_on_true_boxes
+from posecli.evaluate.people import read_truth
+from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
 from posecli.geometry import iou, xywh_to_xyxy
 from posecli.media.images import decode_image
@@ -107,14 +108,9 @@ def main(data: Path, weights: Path, pose: str, threshold: float | None, flip: bo
     report["false_people"] = [sum(len(kept[i]) for i in empty), len(empty)]
 
     estimator = load_estimator(pose, flip=flip)
-    results = []
-    for image_id, frame in frames.items():
-        poses = estimator([frame], [kept[image_id]])[0]
-        for points, score in zip(poses.keypoints, poses.person_scores, strict=True):
-            flat = np.concatenate([points, np.ones((len(points), 1))], axis=1).reshape(-1)
-            results.append({"image_id": image_id, "category_id": 1, "keypoints": flat.tolist(), "score": float(score)})
+    results = predict(estimator, truth, kept).results
     own = score_keypoints(dataset, results, truth.keypoint_set).values
-    true = score_keypoints(dataset, results_on_true_boxes(estimator, truth), truth.keypoint_set).values
+    true = score_keypoints(dataset, predict(estimator, truth, true_boxes(truth)).results, truth.keypoint_set).values
     report["keypoint_AP"] = {"own boxes": round(own["AP"], 4), "true boxes": round(true["AP"], 4)}
     report["keypoint_AP"]["ratio"] = round(own["AP"] / max(true["AP"], 1e-9), 3)
     report["keypoint_AP50"] = {"own boxes": round(own["AP50"], 4), "true boxes": round(true["AP50"], 4)}

@@ -15,6 +15,7 @@ from posecli.errors import ExitCode, PosecliError
 COMMANDS = {
     "run": ("posecli.cli.run", "run_command", "Poses of photos and videos: annotated media and COCO JSON."),
     "train": ("posecli.cli.train", "train_command", "Train a SimCC pose model on COCO-format keypoints."),
+    "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP, with a report that says why."),
     "weights": ("posecli.cli.weights", "weights_command", "List, show and fetch weights."),
     "doctor": ("posecli.cli.doctor", "doctor_command", "Say what this machine has and what is missing."),
 }
@@ -50,6 +51,7 @@ def cli(debug: bool) -> None:
     \b
     posecli run photos/ --out results/     annotate everything, write COCO JSON
     posecli train --data coco/             train a model of your own
+    posecli eval --ann val2017             measure it, and see why
     posecli doctor                         what this machine has
     """
 

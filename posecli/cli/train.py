@@ -58,6 +58,7 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--colour", default=0.3, show_default=True, help="Strength of brightness, contrast, saturation.")
 @click.option("--blur-p", default=0.1, show_default=True)
 @click.option("--dropout-p", default=0.2, show_default=True, help="Chance of a grey rectangle.")
+@click.option("--cut-p", default=0.2, show_default=True, help="Chance that the picture ends inside the person.")
 @click.option("--weak-share", default=0.2, show_default=True, help="Last part of the run, with weak augmentation.")
 @click.option("--preview", type=int, help="Write a contact sheet of so many augmented samples, and stop.")
 @click.option("--evaluate-every", type=int, help="Samples between two evaluations; an epoch by default.")
@@ -173,7 +174,18 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
     deconv = options["deconv"]
     if deconv != "none" and not all(part.strip().isdigit() for part in deconv.split(",")):
         raise UsageError(f"--deconv {deconv}: channels separated by commas, or none")
-    drawn = ("flip_p", "scale", "rotation", "rotation_p", "shift", "half_body_p", "colour", "blur_p", "dropout_p")
+    drawn = (
+        "flip_p",
+        "scale",
+        "rotation",
+        "rotation_p",
+        "shift",
+        "half_body_p",
+        "colour",
+        "blur_p",
+        "dropout_p",
+        "cut_p",
+    )
     augmentation = NONE if options["no_augment"] else Augmentation(**{name: options[name] for name in drawn})
     return Recipe(
         model=PoseConfig(

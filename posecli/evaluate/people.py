@@ -1,41 +1,52 @@
-"""Validation people: COCO ground truth with its images, and a model's results on its boxes."""
+"""Validation people: COCO ground truth with its images."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from posecli.errors import DataError
-from posecli.geometry import xywh_to_xyxy
 from posecli.keypoints import KeypointSet, from_category
-from posecli.media.images import decode_image
-from posecli.pose.estimator import Estimator
-from posecli.types import Detections, Frame
-
-# Pictures whose people share a batch.
-CHUNK = 8
+from posecli.weights.files import load_weights
+from posecli.weights.fingerprints import overlap
 
 
 @dataclass(frozen=True)
 class Truth:
-    """A COCO keypoint dataset and the folder of its images."""
+    """A COCO keypoint dataset and the folder of its images. missing: images that are not there, left out."""
 
     dataset: Mapping[str, Any]
     images: Path
     keypoint_set: KeypointSet
+    missing: tuple[Path, ...] = ()
 
     @property
     def files(self) -> dict[int, Path]:
-        """Image id → file, for images with people to judge."""
+        """Image id → file, for all images: people found where nobody is count too."""
+        return {i["id"]: self.images / i["file_name"] for i in self.dataset["images"]}
+
+    @property
+    def judged_files(self) -> dict[int, Path]:
+        """Image id → file, for images with people that count."""
         judged = {a["image_id"] for a in self.dataset["annotations"] if is_judged(a)}
-        return {i["id"]: self.images / i["file_name"] for i in self.dataset["images"] if i["id"] in judged}
+        return {image_id: path for image_id, path in self.files.items() if image_id in judged}
 
 
-def read_truth(annotations: Path, images: Path) -> Truth:
-    """Read COCO keypoints. Raises DataError where the file is none, or its images are missing (counted)."""
+def read_truth(
+    annotations: Path,
+    images: Path,
+    *,
+    limit: int | None = None,
+    allow_missing: bool = False,
+    needs_images: bool = True,
+) -> Truth:
+    """Read COCO keypoints; with limit, only the first images.
+
+    Missing images are left out with allow_missing, their people too; needs_images=False does not look. Raises
+    DataError where the file is no COCO dataset with keypoints, or where images are missing (counted, the
+    first named).
+    """
     try:
         dataset = json.loads(annotations.read_bytes())
     except OSError as error:
@@ -46,10 +57,36 @@ def read_truth(annotations: Path, images: Path) -> Truth:
     if missing or not dataset["categories"]:
         raise DataError(f"{annotations}: not COCO keypoints, no {' and '.join(missing) or 'categories'}")
     truth = Truth(dataset, images, from_category(dataset["categories"][0]))
-    absent = [path for path in truth.files.values() if not path.is_file()]
+    known = truth.files
+    for annotation in dataset["annotations"]:
+        if annotation.get("image_id") not in known:
+            raise DataError(f"{annotations}: annotation {annotation.get('id')} is of an image that is not listed")
+        if is_judged(annotation) and "bbox" not in annotation:
+            raise DataError(f"{annotations}: annotation {annotation.get('id')} has no bbox")
+    if limit is not None:
+        truth = _only(truth, {image["id"] for image in dataset["images"][:limit]})
+    if not needs_images:
+        return truth
+    absent = {image_id: path for image_id, path in truth.files.items() if not path.is_file()}
+    if absent and not allow_missing:
+        first = next(iter(absent.values()))
+        raise DataError(
+            f"{len(absent)} of {len(truth.files)} images are missing, first {first}: --images, or --allow-missing"
+        )
     if absent:
-        raise DataError(f"{len(absent)} of {len(truth.files)} images are missing, first {absent[0]}")
+        truth = replace(_only(truth, set(truth.files) - set(absent)), missing=tuple(absent.values()))
+    if not truth.files:
+        raise DataError(f"{annotations}: no image is left to evaluate in {images}")
     return truth
+
+
+def _only(truth: Truth, image_ids: set[int]) -> Truth:
+    dataset = {
+        **truth.dataset,
+        "images": [image for image in truth.dataset["images"] if image["id"] in image_ids],
+        "annotations": [a for a in truth.dataset["annotations"] if a["image_id"] in image_ids],
+    }
+    return replace(truth, dataset=dataset)
 
 
 def is_judged(annotation: Mapping[str, Any]) -> bool:
@@ -58,31 +95,10 @@ def is_judged(annotation: Mapping[str, Any]) -> bool:
     return not annotation.get("iscrowd") and labelled
 
 
-def results_on_true_boxes(estimator: Estimator, truth: Truth) -> list[dict[str, Any]]:
-    """COCO results of a model given the true boxes, each of score 1.
-
-    Pictures are read as stored, without their EXIF orientation, since annotations refer to that.
-    """
-    boxes: dict[int, list[Any]] = {}
-    for annotation in truth.dataset["annotations"]:
-        if is_judged(annotation):
-            boxes.setdefault(annotation["image_id"], []).append(annotation["bbox"])
-    results = []
-    for chunk in _chunks(list(truth.files.items())):
-        frames = [Frame(decode_image(p.read_bytes(), str(p), ignore_orientation=True)) for _, p in chunk]
-        people = []
-        for image_id, _ in chunk:
-            found = xywh_to_xyxy(np.array(boxes[image_id], np.float64)).astype(np.float32)
-            people.append(Detections(found, np.ones(len(found), np.float32)))
-        for (image_id, _), poses in zip(chunk, estimator(frames, people), strict=True):
-            for points, score in zip(poses.keypoints, poses.person_scores, strict=True):
-                flat = np.concatenate([points, np.ones((len(points), 1))], axis=1).reshape(-1)
-                results.append(
-                    {"image_id": image_id, "category_id": 1, "keypoints": flat.tolist(), "score": float(score)}
-                )
-    return results
-
-
-def _chunks(items: list[tuple[int, Path]]) -> Iterator[list[tuple[int, Path]]]:
-    for first in range(0, len(items), CHUNK):
-        yield items[first : first + CHUNK]
+def leaked(weights: Path, truth: Truth) -> tuple[int, str]:
+    """How many of the truth's images a model was trained on, as its header says, and the first one's name."""
+    _, header = load_weights(weights)
+    known = header.get("training", {}).get("images")
+    # Weights of other makers, and of posecli's first days, do not say.
+    shared = overlap(known, truth.files.values()) if isinstance(known, Mapping) else []
+    return len(shared), shared[0].name if shared else ""

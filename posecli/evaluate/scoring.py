@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -19,13 +20,42 @@ NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 AREA_OF_BOX = 0.53
 
 
-@dataclass(frozen=True)
+# COCO's ranges of area, in the order of pycocotools' keypoint parameters.
+AREAS = ("all", "medium", "large")
+OKS_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """What pycocotools matched in one range of area; M predictions, at most 20 an image.
+
+    scores (M,), images (M,): place of each one's image. hit, counted (10, M): at each OKS threshold, whether it
+    matched a person, and whether it counts. people (I,): number of people that count, by image.
+    """
+
+    scores: NDArray[np.float64]
+    images: NDArray[np.int64]
+    hit: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+    people: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Scores:
-    """COCO's ten keypoint figures by name; -1 where no truth falls into a range, as COCO has it."""
+    """COCO's ten keypoint figures by name; -1 where no truth falls into a range, as COCO has it.
+
+    precision (10, 101): at each OKS threshold and recall, all areas. matched: by range of area. image_ids: in the
+    order of Matched.people. remarks: what was made up, as sentences for the user.
+    """
 
     values: dict[str, float]
     people: int
     images: int
+    precision: NDArray[np.float64]
+    matched: Mapping[str, Matched]
+    image_ids: tuple[int, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def score_keypoints(
@@ -52,8 +82,11 @@ def score_keypoints(
         a["image_id"] in wanted and not a["iscrowd"] and a["num_keypoints"] > 0 for a in dataset["annotations"]
     )
     checked = [r for r in check_results(results, len(keypoint_set), known) if r["image_id"] in wanted]
+    without = sum("area" not in a for a in truth["annotations"])
+    remarks = (f"{without} annotations without area: {AREA_OF_BOX} of the box's area taken",) if without else ()
     if not checked:
-        return Scores(dict.fromkeys(NAMES, 0.0), people, len(chosen))
+        nothing = np.zeros((len(OKS_THRESHOLDS), len(RECALLS)))
+        return Scores(dict.fromkeys(NAMES, 0.0), people, len(chosen), nothing, {}, tuple(chosen), remarks)
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = dataset
@@ -64,7 +97,39 @@ def score_keypoints(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return Scores(dict(zip(NAMES, map(float, evaluation.stats), strict=True)), people, len(chosen))
+    count = len(chosen)
+    matched = {area: _matched(evaluation.evalImgs[i * count : (i + 1) * count]) for i, area in enumerate(AREAS)}
+    return Scores(
+        dict(zip(NAMES, map(float, evaluation.stats), strict=True)),
+        people,
+        count,
+        np.maximum(evaluation.eval["precision"][:, :, 0, 0, 0], 0.0),
+        matched,
+        tuple(chosen),
+        remarks,
+    )
+
+
+def _matched(evaluated: Sequence[Mapping[str, Any] | None]) -> Matched:
+    """pycocotools' results of each image, side by side."""
+    scores, images, hit, counted = [], [], [], []
+    people = np.zeros(len(evaluated))
+    for place, item in enumerate(evaluated):
+        if item is None:
+            continue
+        people[place] = np.count_nonzero(np.asarray(item["gtIgnore"]) == 0)
+        found = np.asarray(item["dtScores"], np.float64)
+        scores.append(found)
+        images.append(np.full(len(found), place))
+        hit.append(np.asarray(item["dtMatches"]).reshape(len(OKS_THRESHOLDS), -1) > 0)
+        counted.append(~np.asarray(item["dtIgnore"]).reshape(len(OKS_THRESHOLDS), -1).astype(bool))
+    return Matched(
+        np.concatenate([np.zeros(0), *scores]),
+        np.concatenate([np.zeros(0, np.int64), *images]),
+        np.concatenate([np.zeros((len(OKS_THRESHOLDS), 0), bool), *hit], axis=1),
+        np.concatenate([np.zeros((len(OKS_THRESHOLDS), 0), bool), *counted], axis=1),
+        people,
+    )
 
 
 def prepare_truth(truth: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Frames and boxes to poses: crops, network, decoding and the way back to source pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from posecli.errors import DataError
 from posecli.pose import codec
 from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
-from posecli.pose.network import SimCC
+from posecli.pose.network import SimCC, resample_classifiers
 from posecli.pose.runtimes import Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, Poses
 from posecli.weights.files import find_weights, load_weights, sha256
@@ -22,12 +22,17 @@ SCORE_FLOOR = 0.2
 
 @dataclass(frozen=True)
 class Estimator:
-    """A pose model ready to run. Calling it maps frames and their people to poses."""
+    """A pose model ready to run. Calling it maps frames and their people to poses.
+
+    flip: average with the mirror image. shift_flipped: put the mirrored bins back exactly (codec.merge_flipped);
+    False is what much code does, for comparison.
+    """
 
     config: PoseConfig
     runner: Runner
     decoder: str = "parabola"
     flip: bool = False
+    shift_flipped: bool = True
     weights: Path | None = None
     weights_sha256: str | None = None
 
@@ -43,7 +48,9 @@ class Estimator:
         logits = self.runner(crops)
         if self.flip:
             mirrored = self.runner(np.ascontiguousarray(crops[:, :, ::-1]))
-            logits = codec.merge_flipped(logits, mirrored, config.keypoints.flip_indices, config.split_ratio)
+            # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
+            ratio = config.split_ratio if self.shift_flipped else 1.0
+            logits = codec.merge_flipped(logits, mirrored, config.keypoints.flip_indices, ratio)
         x, y = (
             codec.decode(axis, sigma, self.decoder, config.temperature)
             for axis, sigma in zip(logits, config.sigma, strict=True)
@@ -70,16 +77,30 @@ def load_estimator(
     runtime: str = "auto",
     decoder: str = "parabola",
     flip: bool = False,
+    shift_flipped: bool = True,
+    input_size: tuple[int, int] | None = None,
 ) -> Estimator:
     """The pose model of a weights file or an embedded name, ready to run.
 
+    input_size: (height, width) other than the model's own; its classifiers are resampled, untrained for it.
     Raises MachineError (no such weights or device) or DataError (not a pose model's weights).
     """
     path = find_weights(weights)
     network, config = load_network(path)
+    if input_size is not None and input_size != config.input_size:
+        network, config = resize_network(network, config, input_size)
     key = sha256(path)
     runner = load_runner(network, config, device=device, runtime=runtime, key=key)
-    return Estimator(config, runner, decoder, flip, path, key)
+    return Estimator(config, runner, decoder, flip, shift_flipped, path, key)
+
+
+def resize_network(network: SimCC, config: PoseConfig, size: tuple[int, int]) -> tuple[SimCC, PoseConfig]:
+    """The network at another input size (height, width), its classifiers resampled, σ in proportion."""
+    ratio = size[0] / config.input_size[0]
+    resized = replace(config, input_size=size, sigma=(config.sigma[0] * ratio, config.sigma[1] * ratio))
+    other = SimCC(resized)
+    other.load_state_dict(resample_classifiers(network.state_dict(), config, resized))
+    return other.eval(), resized
 
 
 def load_network(path: Path) -> tuple[SimCC, PoseConfig]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from posecli.errors import DataError
-from posecli.evaluate.people import Truth, read_truth, results_on_true_boxes
+from posecli.evaluate.people import Truth, read_truth
+from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator
@@ -39,7 +40,8 @@ def judge(truth: Truth) -> Evaluate:
     def evaluate(network: SimCC, config: PoseConfig) -> dict[str, float]:
         device = str(next(network.parameters()).device)
         estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))
-        scores = score_keypoints(truth.dataset, results_on_true_boxes(estimator, truth), truth.keypoint_set)
+        found = predict(estimator, truth, true_boxes(truth))
+        scores = score_keypoints(truth.dataset, found.results, truth.keypoint_set)
         return {name: round(scores.values[name], 4) for name in ("AP", "AP50", "AP75", "AR")}
 
     return evaluate

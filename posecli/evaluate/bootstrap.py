@@ -1,0 +1,96 @@
+"""How sure a figure is: intervals and differences by resampling images.
+
+Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3 (percentile interval). Images, not
+people, are drawn: people of one image are not independent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS, Matched, Scores
+
+Float = NDArray[np.float64]
+# Figure → range of area, and which of the ten OKS thresholds.
+FIGURES: Mapping[str, tuple[str, slice]] = {
+    "AP": ("all", slice(None)),
+    "AP50": ("all", slice(0, 1)),
+    "AP75": ("all", slice(5, 6)),
+    "APm": ("medium", slice(None)),
+    "APl": ("large", slice(None)),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the second of two is, with its 95 % interval.
+
+    sign: share of the resampled differences on the other side of 0, doubled: small where 0 is hardly possible.
+    """
+
+    value: float
+    low: float
+    high: float
+    sign: float
+
+
+def resampled(scores: Scores, *, count: int = 1000, seed: int = 0) -> dict[str, Float]:
+    """Figures (count,) by name over images drawn with replacement. The same seed draws the same images."""
+    random = np.random.default_rng(seed)
+    images = scores.images
+    values: dict[str, list[float]] = {name: [] for name in FIGURES}
+    areas = {area: _Curve(matched) for area, matched in scores.matched.items()}
+    for _ in range(count):
+        drawn = np.bincount(random.integers(0, images, images), minlength=images).astype(np.float64)
+        by_area = {area: curve.precision(drawn) for area, curve in areas.items()}
+        for name, (area, thresholds) in FIGURES.items():
+            values[name].append(float(by_area[area][thresholds].mean()) if by_area else 0.0)
+    return {name: np.array(of_name) for name, of_name in values.items()}
+
+
+def interval(values: Float, share: float = 0.95) -> tuple[float, float]:
+    """The percentile interval; resamples without a person (nan) do not count."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
+
+
+def difference(first: Float, second: Float, value: float) -> Difference:
+    """Second minus first of paired resamples; value is the difference on the images themselves."""
+    gap = second - first
+    gap = gap[np.isfinite(gap)]
+    low, high = interval(gap)
+    other_side = (np.count_nonzero(gap <= 0) if value > 0 else np.count_nonzero(gap >= 0)) / max(1, len(gap))
+    return Difference(value, low, high, min(1.0, 2 * other_side))
+
+
+class _Curve:
+    """Average precision of one range of area as a function of how often each image counts."""
+
+    def __init__(self, matched: Matched) -> None:
+        order = np.argsort(-matched.scores, kind="mergesort")
+        self._images = matched.images[order]
+        self._hit = (matched.hit & matched.counted)[:, order]
+        self._miss = (~matched.hit & matched.counted)[:, order]
+        self._people = matched.people
+
+    def precision(self, drawn: Float) -> Float:
+        """Average precision (10,) by OKS threshold; nan where nobody was drawn."""
+        people = float(self._people @ drawn)
+        if people == 0:
+            return np.full(len(OKS_THRESHOLDS), np.nan)
+        weight = drawn[self._images]
+        hits, misses = np.cumsum(self._hit * weight, axis=1), np.cumsum(self._miss * weight, axis=1)
+        recall = hits / people
+        precision = hits / np.maximum(hits + misses, np.spacing(1.0))
+        # The envelope: the best precision at this recall or a higher one.
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        padded = np.concatenate([precision, np.zeros((len(precision), 1))], axis=1)
+        result = np.empty(len(OKS_THRESHOLDS))
+        for row, (of_row, values) in enumerate(zip(recall, padded, strict=True)):
+            result[row] = values[np.searchsorted(of_row, RECALLS, side="left")].mean()
+        return result

@@ -1,0 +1,185 @@
+"""Predicted people of a validation set, as arrays: from a model and boxes, or from a results file."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posecli.detect.detector import Detector
+from posecli.errors import DataError, UsageError
+from posecli.evaluate.people import Truth, is_judged
+from posecli.evaluate.scoring import check_results
+from posecli.geometry import oks, xywh_to_xyxy
+from posecli.media.images import decode_image
+from posecli.output.coco import result_of
+from posecli.output.records import people_of
+from posecli.pose.estimator import Estimator, person_scores
+from posecli.types import Detections, FloatArray, Frame, IntArray
+
+# Pictures whose people share a batch.
+CHUNK = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """N predicted people of K keypoints, in pixels of the stored image.
+
+    image_ids (N,). keypoints (N, K, 2). scores (N,): of the person, by which COCO ranks. keypoint_scores (N, K)
+    and std (N, K, 2): None where a results file does not have them. results: the items of COCO's results file.
+    """
+
+    image_ids: IntArray
+    keypoints: FloatArray
+    scores: FloatArray
+    keypoint_scores: FloatArray | None
+    std: FloatArray | None
+    results: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def true_boxes(truth: Truth) -> dict[int, Detections]:
+    """The boxes of the people that count, score 1, by image id."""
+    boxes: dict[int, list[Any]] = {}
+    for annotation in truth.dataset["annotations"]:
+        if is_judged(annotation):
+            boxes.setdefault(annotation["image_id"], []).append(annotation["bbox"])
+    found = {}
+    for image_id, of_image in boxes.items():
+        corners = xywh_to_xyxy(np.array(of_image, np.float64)).astype(np.float32)
+        found[image_id] = Detections(corners, np.ones(len(corners), np.float32))
+    return found
+
+
+def predict(
+    estimator: Estimator,
+    truth: Truth,
+    boxes: Mapping[int, Detections] | Detector,
+    *,
+    rank_by: str = "box-keypoints",
+) -> Predictions:
+    """Poses of the people in boxes, or of those that a detector finds; rank_by: a key of RANKINGS.
+
+    Pictures are read as stored, without their EXIF orientation, since annotations refer to that.
+    """
+    if rank_by not in RANKINGS:
+        raise UsageError(f"--rank-by {rank_by}: choose from {', '.join(RANKINGS)}")
+    ids: list[int] = []
+    people: list[dict[str, Any]] = []
+    wanted = None if callable(boxes) else {image_id for image_id, found in boxes.items() if len(found)}
+    for image_ids, frames, names in read_chunks(truth, wanted):
+        if callable(boxes):
+            detections = boxes(frames, names)
+        else:
+            detections = [boxes.get(image_id, Detections.empty()) for image_id in image_ids]
+        for image_id, poses in zip(image_ids, estimator(frames, detections), strict=True):
+            ranked = replace(poses, person_scores=RANKINGS[rank_by](poses.box_scores, poses.scores))
+            ids += [image_id] * len(poses)
+            people += people_of(ranked, 0.0)
+    count = len(estimator.config.keypoints)
+    results = tuple(result_of(person, image_id) for image_id, person in zip(ids, people, strict=True))
+    return Predictions(
+        image_ids=np.array(ids, np.int64),
+        keypoints=_array([r["keypoints"] for r in results], (count, 3))[..., :2],
+        scores=_array([r["score"] for r in results], ()),
+        keypoint_scores=_array([p["keypoint_scores"] for p in people], (count,)),
+        std=_array([p["keypoint_std"] for p in people], (count, 2)),
+        results=results,
+    )
+
+
+def _array(values: list[Any], shape: tuple[int, ...]) -> FloatArray:
+    return np.array(values, np.float32).reshape(len(values), *shape)
+
+
+def _box_only(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
+    return box_scores
+
+
+def _all_keypoints(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
+    return np.asarray(box_scores * scores.mean(axis=-1), np.float32)
+
+
+# What ranks people: box scores (N,) and keypoint scores (N, K) → (N,). One line adds one.
+RANKINGS: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
+    "box-keypoints": person_scores,  # as `posecli run`: box × mean of the keypoint scores above 0.2
+    "box-all-keypoints": _all_keypoints,
+    "box": _box_only,
+}
+
+
+def read_results(path: Path, truth: Truth) -> Predictions:
+    """Anyone's COCO results file. Raises DataError where it is none, or does not fit the truth."""
+    try:
+        items = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    if not isinstance(items, list):
+        raise DataError(f"{path}: not a COCO results file, which is a list")
+    count = len(truth.keypoint_set)
+    known = {image["id"] for image in truth.dataset["images"]}
+    checked = check_results(items, count, known)
+    keypoints = _array([r["keypoints"] for r in checked], (count, 3))
+    scored = [item.get("keypoint_scores") for item in items]
+    complete = bool(scored) and all(isinstance(s, list) and len(s) == count for s in scored)
+    return Predictions(
+        image_ids=np.array([r["image_id"] for r in checked], np.int64),
+        keypoints=keypoints[..., :2],
+        scores=_array([r["score"] for r in checked], ()),
+        keypoint_scores=_array(scored, (count,)) if complete else None,
+        std=None,
+        results=tuple(checked),
+    )
+
+
+def restrict(predictions: Predictions, rows: Sequence[int]) -> Predictions:
+    """The people at these places."""
+    index = list(rows)
+    scored, std = predictions.keypoint_scores, predictions.std
+    return Predictions(
+        predictions.image_ids[index],
+        predictions.keypoints[index],
+        predictions.scores[index],
+        None if scored is None else scored[index],
+        None if std is None else std[index],
+        tuple(predictions.results[i] for i in index),
+    )
+
+
+def suppress(predictions: Predictions, sigmas: Sequence[float], threshold: float) -> Predictions:
+    """OKS non-maximum suppression: of two people of an image alike by more than threshold the better stays.
+
+    Papandreou et al., "Towards Accurate Multi-person Pose Estimation in the Wild", CVPR 2017, section 3.
+    The area is that of the better person's bounding box of keypoints.
+    """
+    kept: list[int] = []
+    for image_id in np.unique(predictions.image_ids):
+        rows = np.flatnonzero(predictions.image_ids == image_id)
+        rows = rows[np.argsort(-predictions.scores[rows], kind="stable")]
+        chosen: list[int] = []
+        for row in rows:
+            points = predictions.keypoints[row]
+            if chosen:
+                better = predictions.keypoints[chosen]
+                areas = np.prod(better.max(axis=1) - better.min(axis=1), axis=-1)
+                alike = oks(points, better, np.ones(better.shape[:2]), areas, sigmas)
+                if alike.max() > threshold:
+                    continue
+            chosen.append(int(row))
+        kept += chosen
+    return restrict(predictions, sorted(kept))
+
+
+def read_chunks(truth: Truth, wanted: set[int] | None) -> Iterator[tuple[list[int], list[Frame], list[str]]]:
+    """Image ids, pictures and file names of all or of the wanted images, some pictures at a time."""
+    files = [(image_id, path) for image_id, path in truth.files.items() if wanted is None or image_id in wanted]
+    for first in range(0, len(files), CHUNK):
+        chunk = files[first : first + CHUNK]
+        frames = [Frame(decode_image(path.read_bytes(), str(path), ignore_orientation=True)) for _, path in chunk]
+        yield [image_id for image_id, _ in chunk], frames, [str(path) for _, path in chunk]

@@ -1,0 +1,271 @@
+"""report.html: one file that opens without a network and says why a figure is what it is."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from posecli.evaluate.bootstrap import FIGURES
+from posecli.evaluate.errors import KINDS
+from posecli.evaluate.evaluation import Evaluation
+from posecli.evaluate.people import Truth
+from posecli.evaluate.predictions import Predictions
+from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS
+from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
+from posecli.media.images import decode_image
+from posecli.output.charts import Panel, Series, svg
+from posecli.output.draw import draw_poses
+from posecli.pose.crops import cut_crops
+from posecli.types import PixelArray, Poses
+
+SHOWN = 12
+TILE = (256, 192)
+
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ --back: #f6f7f9; --card: #fff; --text: #1a1d21; --soft: #667; --line: #dde1e7; --good: #0a7d4f; --bad: #b3402a }}
+* {{ box-sizing: border-box }}
+body {{ margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif }}
+main {{ max-width: 1120px; margin: 0 auto; padding: 28px clamp(14px, 3vw, 32px) 60px }}
+h1 {{ margin: 0 0 4px; font-size: 25px; letter-spacing: -.01em }} h2 {{ margin: 38px 0 8px; font-size: 18px }}
+p {{ margin: 4px 0 10px; color: var(--soft); max-width: 80ch }} code {{ font-size: 13px }}
+section {{ background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 18px; overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; width: 100% }}
+th, td {{ padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }}
+th {{ color: var(--soft); font-weight: 600; font-size: 13px }} th:first-child, td:first-child {{ text-align: left }}
+td small {{ color: var(--soft) }} .up {{ color: var(--good) }} .down {{ color: var(--bad) }}
+svg {{ max-width: 100%; height: auto }}
+.people {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px }}
+figure {{ margin: 0; font-size: 12.5px; color: var(--soft) }} figure img {{ width: 100%; border-radius: 8px; display: block }}
+figcaption {{ padding-top: 3px; overflow-wrap: anywhere }}
+</style></head><body><main>
+"""
+
+
+def write_report(
+    path: Path,
+    title: str,
+    truth: Truth,
+    evaluations: Sequence[Evaluation],
+    predictions: Sequence[Predictions],
+    comparison: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the report of one or several evaluations on the same people; details are of the first."""
+    first, found = evaluations[0], predictions[0]
+    parts = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>"]
+    parts.append(
+        f"<p>{first.scores.people} people in {first.scores.images} images. Intervals hold 95 % of "
+        f"{len(next(iter(first.draws.values())))} resamplings of the images.</p>"
+    )
+    remarks = [*first.scores.remarks, *(f"left out: {len(truth.missing)} missing images" for _ in truth.missing[:1])]
+    parts += [f"<p>{escape(remark)}</p>" for remark in remarks]
+    parts.append("<h2>Figures</h2>" + _card(_figures(evaluations)))
+    if comparison:
+        parts.append("<h2>Differences on the same images</h2>" + _card(_differences(comparison)))
+        parts.append(
+            "<p>Paired bootstrap: the same resampled images for both. p is the share of resamplings on the other side "
+            "of zero, doubled.</p>"
+        )
+    if len(evaluations) > 1:
+        parts.append(f"<p>Everything below is of <b>{escape(first.name)}</b>.</p>")
+    parts.append("<h2>Precision and recall</h2>" + _card(_precision(first)))
+    parts.append("<h2>What goes wrong at each keypoint</h2>")
+    parts.append(
+        "<p>After Ronchi and Perona (ICCV 2017): jitter is near, inversion on another keypoint of the same person (left "
+        "for right), swap on somebody else, miss on nothing. Only people who were found.</p>"
+    )
+    parts += [_card(_error_chart(first)), _card(_keypoint_table(first)), _card(_gains(first))]
+    parts.append("<h2>By size and by visible keypoints</h2>" + _card(_groups(first)))
+    parts.append("<h2>How far the numbers can be believed</h2>" + _card(_calibration(first)))
+    if first.std is not None:
+        parts.append(_card(_std_table(first)))
+    for name, rows in _extremes(first).items():
+        parts.append(f"<h2>{name}</h2><p>Truth left, prediction right.</p>" + _card(_people(truth, first, found, rows)))
+    path.write_text("\n".join(parts) + "\n</main></body></html>\n", encoding="utf-8")
+
+
+def _card(content: str) -> str:
+    return f"<section>{content}</section>"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _figures(evaluations: Sequence[Evaluation]) -> str:
+    names = list(evaluations[0].scores.values)
+    rows = []
+    for evaluation in evaluations:
+        cells = [escape(evaluation.name)]
+        for name in names:
+            text = f"{evaluation.scores.values[name]:.3f}"
+            if name in evaluation.intervals:
+                low, high = evaluation.intervals[name]
+                text += f"<br><small>{low:.3f}–{high:.3f}</small>"
+            cells.append(text)
+        speed = evaluation.facts.get("people_per_s")
+        cells.append(f"{speed:.0f}" if speed else "–")
+        rows.append(cells)
+    return _table(["model", *names, "people/s"], rows)
+
+
+def _differences(comparison: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for row in comparison:
+        cells = [f"{escape(row['name'])} <small>against {escape(row['against'])}</small>"]
+        for name in FIGURES:
+            found = row[name]
+            sure = "up" if found["low"] > 0 else "down" if found["high"] < 0 else ""
+            cells.append(
+                f'<span class="{sure}">{found["value"]:+.4f}</span><br>'
+                f"<small>{found['low']:+.4f} to {found['high']:+.4f}, p {found['sign']:.3f}</small>"
+            )
+        rows.append(cells)
+    return _table(["", *FIGURES], rows)
+
+
+def _precision(evaluation: Evaluation) -> str:
+    curves = [
+        Series(f"OKS {OKS_THRESHOLDS[i]:.2f}", RECALLS.tolist(), evaluation.scores.precision[i].tolist())
+        for i in (0, 2, 4, 5, 6, 8)
+    ]
+    return svg([Panel("Precision by recall", "recall", "precision", curves, y_limits=(0, 1.02), x_limits=(0, 1))])
+
+
+def _error_chart(evaluation: Evaluation) -> str:
+    rows = [row for row in evaluation.keypoints if row["count"]]
+    names = [row["keypoint"] for row in rows]
+    series = [Series(kind, names, [row[kind] for row in rows]) for kind in KINDS]
+    return svg([Panel("Share of labelled keypoints", "", "", series, kind="stacked", y_limits=(0, 1.25))], height=4.0)
+
+
+def _keypoint_table(evaluation: Evaluation) -> str:
+    head = ["keypoint", "labelled", "OKS", "PCK@0.05", "PCK@0.1", "mean error", "median error", *KINDS]
+    rows = []
+    for row in evaluation.keypoints:
+        cells = [escape(row["keypoint"]), str(row["count"])]
+        if row["count"]:
+            cells += [f"{row[key]:.3f}" for key in ("oks", "pck_05", "pck_10")]
+            cells += [f"{row[key]:.1f} px" for key in ("mean_error_px", "median_error_px")]
+            cells += [f"{row[kind]:.1%}" for kind in KINDS]
+        rows.append(cells)
+    return _table(head, rows)
+
+
+def _gains(evaluation: Evaluation) -> str:
+    ap = evaluation.scores.values["AP"]
+    rows = [
+        [kind, f"{evaluation.kinds[kind]:.1%}", f"{value:.3f}", f"{value - ap:+.3f}"]
+        for kind, value in evaluation.gains.items()
+    ]
+    return _table(["error", "share of keypoints", "AP if every one of them were right", "gain"], rows)
+
+
+def _groups(evaluation: Evaluation) -> str:
+    panels = []
+    for title, label, groups in (
+        ("AP by size of the person", "square root of the area", evaluation.by_size),
+        ("AP by labelled keypoints", "labelled keypoints", evaluation.by_visible),
+    ):
+        rows = [row for row in groups if row["people"]]
+        names = [f"{row['range']}\n{row['people']} people" for row in rows]
+        panels.append(Panel(title, label, "AP", [Series("AP", names, [row["AP"] for row in rows])], kind="bars"))
+    return svg(panels, columns=2, width=10.5, height=3.6)
+
+
+def _calibration(evaluation: Evaluation) -> str:
+    panels = []
+    if evaluation.score_bins:
+        scores = [row["score"] for row in evaluation.score_bins]
+        measured = Series("measured", scores, [row["oks"] for row in evaluation.score_bins])
+        ideal = Series("score = OKS", [0, 1], [0, 1], dashed=True)
+        panels.append(
+            Panel(
+                "Keypoint score against its OKS", "predicted score", "mean OKS", [measured, ideal], y_limits=(0, 1.02)
+            )
+        )
+    if evaluation.std is not None:
+        std = evaluation.std
+        names = ["within 1σ", "within 2σ"]
+        panels.append(
+            Panel(
+                "True keypoints within the predicted σ",
+                "",
+                "share",
+                [
+                    Series("as predicted", names, [std.within_1, std.within_2]),
+                    Series(f"σ × {std.scale:.2f}", names, [std.within_1_scaled, std.within_2_scaled]),
+                    Series("Gaussian", names, [0.6827, 0.9545]),
+                ],
+                kind="bars",
+                y_limits=(0, 1.02),
+            )
+        )
+    if not panels:
+        return "<p>The results file has neither keypoint scores nor standard deviations.</p>"
+    return svg(panels, columns=len(panels), width=10.5 if len(panels) > 1 else 6, height=3.6)
+
+
+def _std_table(evaluation: Evaluation) -> str:
+    assert evaluation.std is not None
+    keys = ("within_1", "within_2", "within_1_scaled", "within_2_scaled")
+    rows = [[escape(row["keypoint"]), *(f"{row[key]:.1%}" for key in keys)] for row in evaluation.std.rows]
+    scale = f"σ × {evaluation.std.scale:.3f}"
+    return _table(["keypoint", "within 1σ", "within 2σ", f"within 1σ, {scale}", f"within 2σ, {scale}"], rows)
+
+
+def _extremes(evaluation: Evaluation) -> dict[str, list[int]]:
+    order = np.argsort(evaluation.matches.oks, kind="stable").tolist()
+    return {"Worst people": order[:SHOWN], "Best people": order[::-1][:SHOWN]}
+
+
+def _people(truth: Truth, evaluation: Evaluation, predictions: Predictions, rows: Sequence[int]) -> str:
+    figures = []
+    matches = evaluation.matches
+    for row in rows:
+        annotation = matches.people[matches.true[row]]
+        file = truth.files[annotation["image_id"]]
+        if not file.is_file():
+            continue
+        picture = decode_image(file.read_bytes(), str(file), ignore_orientation=True)
+        box = xywh_to_xyxy(np.array([annotation["bbox"]], np.float64))
+        crops, _ = cut_crops([picture], [box.astype(np.float32)], TILE, 1.25)
+        matrix = crop_matrices(box, TILE, 1.25)[0]
+        scores = predictions.keypoint_scores
+        shown = np.ones(len(truth.keypoint_set)) if scores is None else scores[matches.predicted[row]]
+        true = _draw(crops[0], transform(matrix, matches.labels[row]), matches.labelled[row], truth)
+        predicted = _draw(crops[0], transform(matrix, matches.points[row]), np.maximum(shown, 0.31), truth)
+        data = _jpeg(np.hstack([true, predicted]))
+        figures.append(
+            f'<figure><img alt="person {annotation["id"]}" src="data:image/jpeg;base64,{data}">'
+            f"<figcaption>OKS {matches.oks[row]:.3f} · {escape(file.name)}</figcaption></figure>"
+        )
+    if not figures:
+        return "<p>The images are not there.</p>"
+    return f'<div class="people">{"".join(figures)}</div>'
+
+
+def _draw(crop: PixelArray, points: Any, scores: Any, truth: Truth) -> PixelArray:
+    height, width = crop.shape[:2]
+    pose = Poses(
+        keypoints=np.asarray(points, np.float32)[None],
+        std=np.zeros((1, len(points), 2), np.float32),
+        scores=np.asarray(scores, np.float32)[None],
+        boxes=np.array([[0, 0, width, height]], np.float32),
+        box_scores=np.ones(1, np.float32),
+        person_scores=np.ones(1, np.float32),
+    )
+    return draw_poses(crop, pose, truth.keypoint_set)
+
+
+def _jpeg(pixels: PixelArray) -> str:
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return base64.b64encode(encoded.tobytes()).decode()
