@@ -216,7 +216,7 @@ def test_a_resumed_run_ends_in_the_same_weights(crops: Crops, tmp_path: Path) ->
 
     for where in (24, 72):  # once in each stage
         with pytest.raises(Stop):
-            train(recipe, crops, tmp_path / "parts", watch=Watch(interrupt, where))
+            train(recipe, crops, tmp_path / "parts", watch=Watch(evaluate=interrupt, evaluate_every=where))
     parts = train(recipe, crops, tmp_path / "parts")
     assert whole.read_bytes() == parts.read_bytes()
     rows = list(csv.DictReader((tmp_path / "whole" / "metrics.csv").open()))
@@ -287,7 +287,9 @@ def test_the_command_trains_judges_and_resumes(
         "curves.png",
         "predictions.jpg",
     }
-    images = load_weights(folder / "best.safetensors")[1]["training"]["images"]
+    header = load_weights(folder / "best.safetensors")[1]
+    assert header["config"]["std_scale"] != 1.0
+    images = header["training"]["images"]
     assert images["count"] == 12 and overlap(images, [dataset / "train2017" / "000003.png"])
     assert posecli(capfd, *command).code == 0  # nothing left to do
     other = posecli(capfd, *command, "--rate", 0.1)

@@ -78,6 +78,7 @@ def train_command(**options: Any) -> int:
     import torch
 
     from posecli.pose.runtimes import resolve_device
+    from posecli.train.calibrate import std_fitter
     from posecli.train.data import pack_crops, read_people
     from posecli.train.loop import Watch, train
     from posecli.train.parallel import join
@@ -120,6 +121,7 @@ def train_command(**options: Any) -> int:
             watch = Watch(
                 evaluate=evaluate,
                 evaluate_every=options["evaluate_every"] or len(people),
+                calibrate=std_fitter(crops),
                 report=report,
                 header=_header(recipe, people, options["init"]),
             )

@@ -97,6 +97,9 @@ def _draw(axes: Any, panel: Panel) -> None:
     axes.set_title(panel.title)
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
+    if not any(len(series.x) for series in panel.series):
+        axes.text(0.5, 0.5, "nothing to show", ha="center", va="center", transform=axes.transAxes, color="#777")
+        return
     if panel.kind == "lines":
         _draw_lines(axes, panel)
     else:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,12 @@ STEPS_A_ROW = 50
 class Watch:
     """What happens beside the steps. report sees each row of metrics.csv and evaluations.csv.
 
-    evaluate_every: samples between two evaluations. header goes into the weights.
+    evaluate_every: samples between two evaluations. calibrate gives the std_scale of a network that is judged or
+    finished. header goes into the weights.
     """
 
     evaluate: Evaluate | None = None
+    calibrate: Callable[[SimCC, PoseConfig], float] | None = None
     evaluate_every: int = 50_000
     checkpoint_seconds: float = 120
     report: Callable[[dict[str, float]], None] = lambda row: None
@@ -84,6 +86,8 @@ def train(
             if state.stage + 1 == len(recipe.stages):
                 break
             state = next_stage(state, recipe, where)
+        if world.leads and watch.calibrate is not None:
+            _calibrate(state, averaged_model(state, where), watch.calibrate)
     finally:
         if world.leads:
             save(state, folder, watch.header)
@@ -185,10 +189,17 @@ def _step(
 
 
 def _evaluate(state: State, evaluate: Evaluate, folder: Path, where: torch.device, watch: Watch) -> None:
-    scores = evaluate(averaged_model(state, where), state.config)
+    network = averaged_model(state, where)
+    scores = evaluate(network, state.config)
     row = {"samples": state.seen, "stage": state.stage, **scores}
     append_row(folder / "evaluations.csv", row)
     watch.report(row)
     if scores["AP"] > state.best:
         state.best = scores["AP"]
+        if watch.calibrate is not None:
+            _calibrate(state, network, watch.calibrate)
         export(folder / "best.safetensors", state, watch.header)
+
+
+def _calibrate(state: State, network: SimCC, fit: Callable[[SimCC, PoseConfig], float]) -> None:
+    state.config = replace(state.config, std_scale=fit(network, state.config))
