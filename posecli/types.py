@@ -66,6 +66,9 @@ class Poses:
     box_scores: (N,) float32 in [0, 1], as the detector gave them.
     person_scores: (N,) float32 in [0, 1], box score × mean of keypoint scores above 0.2.
     track_ids: (N,) int64, or None where nobody was tracked.
+    raw_keypoints: (N, K, 2) float32, as the network gave them; None where `keypoints` are just these (not smoothed).
+    filled: (N,) bool, True for people that no detection stands for: a short gap closed between two sights of them.
+    None where there are none.
     """
 
     keypoints: FloatArray
@@ -75,6 +78,8 @@ class Poses:
     box_scores: FloatArray
     person_scores: FloatArray
     track_ids: IntArray | None = None
+    raw_keypoints: FloatArray | None = None
+    filled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)

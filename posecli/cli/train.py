@@ -35,6 +35,7 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--init", metavar="FILE|imagenet", help="posecli's weights, or those of the backbone (file or name).")
 @click.option("--backbone", default="mobilenet_v2", show_default=True, help="A torchvision backbone.")
 @click.option("--deconv", default="128", help="Channels of the transposed convolutions, e.g. 256,256,256, or none.")
+@click.option("--laterals", is_flag=True, help="Add the trunk's finer features to each transposed convolution.")
 @click.option("--split-ratio", default=2.0, show_default=True, help="Bins per pixel, k.")
 @click.option("--sigma", default=6.0, show_default=True, help="Label's standard deviation in bins at the last size.")
 @click.option("--temperature", default=1.0, show_default=True, help="Factor on the logits (RTMPose's beta).")
@@ -193,6 +194,7 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
         model=PoseConfig(
             backbone=options["backbone"],
             deconv_channels=() if deconv == "none" else tuple(int(part) for part in deconv.split(",")),
+            laterals=options["laterals"],
             input_size=stages[-1].input_size,
             split_ratio=options["split_ratio"],
             sigma=(options["sigma"], options["sigma"]),

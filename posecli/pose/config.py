@@ -26,6 +26,8 @@ class Preprocessing:
 class PoseConfig:
     """A SimCC network and its codec.
 
+    laterals: whether the trunk's finer features are added to each transposed convolution (Lin et al., "Feature
+    Pyramid Networks", CVPR 2017, section 3).
     input_size: (height, width) of the crop in pixels.
     split_ratio: k, bins per crop pixel; width · k and height · k are the numbers of bins.
     sigma: standard deviation of the label's Gaussian in bins, (x, y).
@@ -36,6 +38,7 @@ class PoseConfig:
     backbone: str = "mobilenet_v2"
     deconv_channels: tuple[int, ...] = (128,)
     deconv_kernel: int = 4
+    laterals: bool = False
     input_size: tuple[int, int] = (256, 192)
     split_ratio: float = 2.0
     sigma: tuple[float, float] = (6.0, 6.0)
@@ -75,6 +78,7 @@ class PoseConfig:
             "backbone": self.backbone,
             "deconv_channels": list(self.deconv_channels),
             "deconv_kernel": self.deconv_kernel,
+            "laterals": self.laterals,
             "input_size": list(self.input_size),
             "split_ratio": self.split_ratio,
             "sigma": list(self.sigma),
@@ -105,6 +109,7 @@ class PoseConfig:
                 backbone=values["backbone"],
                 deconv_channels=tuple(values["deconv_channels"]),
                 deconv_kernel=values["deconv_kernel"],
+                laterals=values.get("laterals", False),  # older weights know none
                 input_size=tuple(values["input_size"]),
                 split_ratio=values["split_ratio"],
                 sigma=tuple(values["sigma"]),

@@ -4,7 +4,7 @@ Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torchvision
@@ -15,10 +15,15 @@ from posecli.pose.config import PoseConfig
 
 
 class Trunk(NamedTuple):
-    """A backbone cut before its pooling: 1/32 of the input's size."""
+    """A backbone cut before its pooling: 1/32 of the input's size.
+
+    taps: names of the children whose outputs are the last at 1/16, 1/8 and 1/4 of the input's size, with their
+    channels, for laterals; empty where the backbone offers none.
+    """
 
     module: nn.Module
     channels: int
+    taps: tuple[tuple[str, int], ...] = ()
 
 
 def _resnet(name: str) -> Callable[[], Trunk]:
@@ -26,15 +31,16 @@ def _resnet(name: str) -> Callable[[], Trunk]:
         model = torchvision.models.get_model(name, weights=None)
         channels = model.fc.in_features
         model.avgpool = model.fc = nn.Identity()
-        return Trunk(_ResNetFeatures(model), channels)
+        taps = (("layer3", channels // 2), ("layer2", channels // 4), ("layer1", channels // 8))
+        return Trunk(_ResNetFeatures(model), channels, taps)
 
     return build
 
 
-def _features(name: str) -> Callable[[], Trunk]:
+def _features(name: str, taps: tuple[tuple[str, int], ...] = ()) -> Callable[[], Trunk]:
     def build() -> Trunk:
         features = torchvision.models.get_model(name, weights=None).features
-        return Trunk(features, features[-1].out_channels)
+        return Trunk(features, features[-1].out_channels, taps)
 
     return build
 
@@ -61,9 +67,9 @@ BACKBONES: dict[str, Callable[[], Trunk]] = {
     "resnet34": _resnet("resnet34"),
     "resnet50": _resnet("resnet50"),
     "resnet101": _resnet("resnet101"),
-    "mobilenet_v2": _features("mobilenet_v2"),
-    "mobilenet_v3_large": _features("mobilenet_v3_large"),
-    "efficientnet_b0": _features("efficientnet_b0"),
+    "mobilenet_v2": _features("mobilenet_v2", (("13", 96), ("6", 32), ("3", 24))),
+    "mobilenet_v3_large": _features("mobilenet_v3_large", (("12", 112), ("6", 40), ("3", 24))),
+    "efficientnet_b0": _features("efficientnet_b0", (("5", 112), ("3", 40), ("2", 24))),
 }
 
 # kernel → (padding, output padding) that double the size exactly.
@@ -80,7 +86,9 @@ class SimCC(nn.Module):
         super().__init__()
         if config.backbone not in BACKBONES:
             raise DataError(f"backbone {config.backbone!r}: choose from {', '.join(BACKBONES)}")
-        self.trunk, channels = BACKBONES[config.backbone]()
+        self.trunk, channels, taps = BACKBONES[config.backbone]()
+        if config.laterals and len(taps) < len(config.deconv_channels):
+            raise DataError(f"backbone {config.backbone}: it offers {len(taps)} levels for laterals")
         layers: list[nn.Module] = []
         padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
         for out in config.deconv_channels:
@@ -91,6 +99,10 @@ class SimCC(nn.Module):
             ]
             channels = out
         self.deconv = nn.Sequential(*layers)
+        self.taps = [name for name, _ in taps[: len(config.deconv_channels)]] if config.laterals else []
+        widths = zip(taps, config.deconv_channels, strict=False)
+        if config.laterals:
+            self.laterals = nn.ModuleList(nn.Conv2d(width, out, 1, bias=False) for (_, width), out in widths)
         self.final = nn.Conv2d(channels, len(config.keypoints), 1)
         cells = config.map_size[0] * config.map_size[1]
         self.fc_x = nn.Linear(cells, config.bins[0])
@@ -98,8 +110,20 @@ class SimCC(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised crops (N, 3, H, W) → x logits (N, K, W·k), y logits (N, K, H·k)."""
-        maps = self.final(self.deconv(self.trunk(crops))).flatten(2)  # (N, K, h·w), row-major
+        maps = self.final(self._features(crops)).flatten(2)  # (N, K, h·w), row-major
         return self.fc_x(maps), self.fc_y(maps)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Transposed convolutions on the trunk, each with the trunk's own finer features added to it."""
+        if not self.taps:
+            return cast(Tensor, self.deconv(self.trunk(x)))
+        kept: dict[str, Tensor] = {}
+        for name, child in self.trunk.named_children():
+            x = kept[name] = child(x)
+        for number, lateral in enumerate(self.laterals):
+            convolution, norm, activation = (self.deconv[3 * number + part] for part in range(3))
+            x = activation(norm(convolution(x) + lateral(kept[self.taps[number]])))
+        return x
 
 
 def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> None:
@@ -109,13 +133,13 @@ def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> 
     over the map's columns around the column whose centre projects to bin b, fc_y alike over rows. The
     trunk then gets a spatial signal from the first step. Else the weights are N(0, 0.01).
     """
-    for module in (*model.deconv.modules(), model.final):
+    for module in (*model.deconv.modules(), *getattr(model, "laterals", ()), model.final):
         if isinstance(module, nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=(2 / module.in_channels / 4) ** 0.5 if marginal else 0.001)
         elif isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=(1 / module.in_channels) ** 0.5 if marginal else 0.001)
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     height, width = config.map_size
     for layer, cells, axis in ((model.fc_x, width, 1), (model.fc_y, height, 0)):
         nn.init.zeros_(layer.bias)

@@ -78,7 +78,7 @@ def build_model(
     old = start.config
     state = dict(start.tensors)
     _load_trunk(model, {n.removeprefix("trunk."): t for n, t in state.items() if n.startswith("trunk.")}, config)
-    if (old.deconv_channels, old.deconv_kernel) != (config.deconv_channels, config.deconv_kernel):
+    if _head(old) != _head(config):
         return model, [f"the head starts anew: {list(old.deconv_channels)} deconvolutions there, other ones here"]
     state = resample_classifiers(state, old, config)
     notes = []
@@ -89,6 +89,10 @@ def build_model(
         state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("final.")}
     model.load_state_dict(state)
     return model, notes
+
+
+def _head(config: PoseConfig) -> tuple[tuple[int, ...], int, bool]:
+    return config.deconv_channels, config.deconv_kernel, config.laterals
 
 
 def _load_trunk(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig) -> None:

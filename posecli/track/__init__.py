@@ -1,0 +1,1 @@
+"""People over time: ids, boxes carried from frame to frame, smoothing."""
