@@ -1,6 +1,6 @@
 """What flows through the house: three frozen dataclasses of arrays."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -83,6 +83,10 @@ class Poses:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def rows(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "Poses":
+        """The people at these positions, or where the mask is true."""
+        return replace(self, **{name: array[which] for name, array in vars(self).items() if array is not None})
 
     @classmethod
     def empty(cls, keypoint_count: int) -> "Poses":

@@ -27,7 +27,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from posecli.detect.person import STRIDES, PersonConfig, build_fcos, locations
 from posecli.train.augment import Augmentation, change_pixels
-from posecli.weights.files import load_weights, save_weights
+from posecli.weights.files import load_weights, save_weights, sha256
 
 COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, dropout_p=0)
 GREY = 114
@@ -84,9 +84,15 @@ def read_photos(shared: Path, cache: Path, longest: int = 512) -> list[Photo]:
             if not image.get("persons_complete", True):
                 ignored.append([0, 0, image["width"], image["height"]])
             labels = Labels(_boxes(boxes), np.asarray(weights, np.float32), _boxes(ignored))
-            held_out = "everyday" in annotations.stem and zlib.crc32(image["file_name"].encode()) % 20 == 0
+            held_out = is_held_out(annotations.stem, image["file_name"])
             photos.append(Photo(np.fromfile(small, np.uint8), labels, held_out))
     return photos
+
+
+def is_held_out(table: str, file_name: str) -> bool:
+    """Whether a photo serves to choose the default score: 1 in 20 of the everyday photos, 1 in 5 of the empty ones."""
+    share = {"person_keypoints_everyday": 20, "person_none": 5}.get(table)
+    return share is not None and zlib.crc32(file_name.encode()) % share == 0
 
 
 def _boxes(values: list) -> np.ndarray:
@@ -131,6 +137,24 @@ def place(photo: Photo, size: tuple[int, int], low: float, high: float, random: 
     return picture, Labels(cut[keep], photo.labels.weights[keep], np.concatenate([cut_ignored, rest]))
 
 
+def empty_part(photo: Photo, size: tuple[int, int], random: np.random.Generator):
+    """A part of a photo where nobody stands, on the whole canvas; None where no try finds one."""
+    pixels = cv2.imdecode(photo.encoded, cv2.IMREAD_COLOR_RGB)
+    taken = np.concatenate([photo.labels.boxes, photo.labels.ignored])
+    shape = np.array(pixels.shape[1::-1])
+    for _ in range(8):
+        side = random.uniform(0.25, 0.7) * shape
+        low = random.uniform(0, shape - side)
+        high = low + side
+        if not ((taken[:, :2] < high) & (taken[:, 2:] > low)).all(axis=1).any():
+            (x0, y0), (x1, y1) = low.astype(int), high.astype(int)
+            picture = cv2.resize(pixels[y0:y1, x0:x1], size[::-1], interpolation=cv2.INTER_AREA)
+            picture = picture[:, ::-1] if random.random() < 0.5 else picture
+            nobody = Labels(_boxes([]), np.zeros(0, np.float32), _boxes([]))
+            return change_pixels(np.ascontiguousarray(picture), COLOUR, random), nobody
+    return None
+
+
 def draw(photos: list[Photo], number: int, order: np.ndarray, size: tuple[int, int], mosaic_p: float, seed: int):
     """Training picture number n and its labels: one photo, or four around a random cross."""
     random = np.random.default_rng([seed, number])
@@ -145,7 +169,8 @@ def draw(photos: list[Photo], number: int, order: np.ndarray, size: tuple[int, i
         [(0, 0, cy, cx), (0, cx, cy, width), (cy, 0, height, cx), (cy, cx, height, width)]
     ):
         photo = first if k == 0 else photos[int(random.integers(len(photos)))]
-        picture, labels = place(photo, (y1 - y0, x1 - x0), 0.9, 2.2, random)
+        empty = empty_part(photo, (y1 - y0, x1 - x0), random) if k and random.random() < 0.3 else None
+        picture, labels = empty or place(photo, (y1 - y0, x1 - x0), 0.9, 2.2, random)
         canvas[y0:y1, x0:x1] = picture
         shift = np.array([x0, y0, x0, y0], np.float32)
         parts.append(Labels(labels.boxes + shift, labels.weights, labels.ignored + shift))
@@ -156,11 +181,12 @@ def draw(photos: list[Photo], number: int, order: np.ndarray, size: tuple[int, i
     )
 
 
-def batches(photos, start: int, total: int, batch_size: int, size, seed: int, weak_from: int) -> Iterator:
+def batches(photos, start: int, total: int, batch_size: int, sides, seed: int, weak_from: int) -> Iterator:
     """Batches of (pictures, labels), prepared one ahead in another thread."""
 
     def prepare(first: int):
         items = []
+        size = (sides[first // batch_size % len(sides)],) * 2
         for number in range(first, first + batch_size):
             order = np.random.default_rng([seed, 7, number // len(photos)]).permutation(len(photos))
             items.append(draw(photos, number, order, size, 0.0 if number >= weak_from else 0.5, seed))
@@ -201,7 +227,10 @@ def assign(labels: Labels, centres: Tensor, sizes: Tensor):
 
 
 def losses(outputs: dict[str, Tensor], labels: list[Labels], centres: Tensor, sizes: Tensor):
-    """FCOS's three losses: focal, GIoU weighted by centreness, centreness; averaged over positives."""
+    """Focal, GIoU weighted by centreness, and quality: averaged over positives.
+
+    Where FCOS learns centreness, this learns the overlap of the box itself, which ranks boxes better.
+    """
     device = outputs["cls_logits"].device
     index = torch.stack([assign(item, centres, sizes) for item in labels])
     positive = index >= 0
@@ -229,10 +258,19 @@ def losses(outputs: dict[str, Tensor], labels: list[Labels], centres: Tensor, si
     centreness = (lr.amin(-1) / lr.amax(-1) * tb.amin(-1) / tb.amax(-1)).clamp_min(0).sqrt()
     share = centreness * weights[positive]
     giou = (generalized_box_iou_loss(predicted, truth) * share).sum() / share.sum().clamp_min(1)
-    centre = functional.binary_cross_entropy_with_logits(
-        outputs["bbox_ctrness"].float()[positive][:, 0], centreness, reduction="sum"
+    overlap = pair_iou(predicted.detach(), truth)
+    quality = functional.binary_cross_entropy_with_logits(
+        outputs["bbox_ctrness"].float()[positive][:, 0], overlap, weights[positive], reduction="sum"
     )
-    return focal, giou, centre / count
+    return focal, giou, quality / count
+
+
+def pair_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of each box with its partner: (N, 4), (N, 4) → (N,)."""
+    inner = (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp_min(0)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp_min(0).prod(-1) for boxes in (first, second)]
+    shared = inner.prod(-1)
+    return shared / (areas[0] + areas[1] - shared).clamp_min(1e-6)
 
 
 @click.command()
@@ -241,7 +279,7 @@ def losses(outputs: dict[str, Tensor], labels: list[Labels], centres: Tensor, si
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--images", default=44_000, help="Pictures seen in all.")
 @click.option("--batch-size", default=16)
-@click.option("--size", default=320, help="Side of the training pictures.")
+@click.option("--size", "sides", multiple=True, default=(320,), help="Sides of the training pictures, batches in turn.")
 @click.option("--run-size", default=416, help="Side that the weights are run at.")
 @click.option("--rate", default=1.2e-3)
 @click.option("--freeze", default=7, help="Leading blocks of the trunk that stay as they are.")
@@ -249,7 +287,7 @@ def losses(outputs: dict[str, Tensor], labels: list[Labels], centres: Tensor, si
 @click.option("--device", default="cpu")
 @click.option("--negatives", default=1, help="How often photos of nobody are shown for each time that others are.")
 @click.option("--seed", default=0)
-def main(data, init, out, images, batch_size, size, run_size, rate, freeze, threads, device, negatives, seed) -> None:
+def main(data, init, out, images, batch_size, sides, run_size, rate, freeze, threads, device, negatives, seed) -> None:
     """Train, with a checkpoint every two minutes; started again it goes on."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
@@ -257,11 +295,8 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
     out.mkdir(parents=True, exist_ok=True)
     photos = [photo for photo in read_photos(data, out / "photos") if not photo.held_out]
     photos += [p for p in photos if not len(p.labels.boxes) and not len(p.labels.ignored)] * (negatives - 1)
-    train_config, config = (
-        PersonConfig(input_size=(size, size)),
-        PersonConfig(input_size=(run_size, run_size)),
-    )
-    model = build_fcos(train_config)
+    config = PersonConfig(input_size=(run_size, run_size))
+    model = build_fcos(config)
     body = model.backbone.body
     if init.suffix == ".safetensors":
         tensors, _ = load_weights(init)
@@ -285,7 +320,7 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
         lr=rate,
     )
     average = {k: v.clone() for k, v in model.state_dict().items()}
-    centres, sizes = locations(train_config.input_size)
+    places = {side: locations((side, side)) for side in sides}
     seen, updates = 0, 0
     state = out / "state.pt"
     if state.is_file():
@@ -311,11 +346,12 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
             "training": {
                 "images": seen,
                 "of": images,
-                "size": size,
+                "sizes": list(sides),
                 "rate": rate,
                 "freeze": freeze,
                 "negatives": negatives,
                 "init": init.name,
+                "init_sha256": sha256(init),
                 "seed": seed,
             },
         }
@@ -324,11 +360,11 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
 
     clock, last, logged = time.monotonic(), time.monotonic(), []
     weak_from = int(0.85 * images)
-    for pictures, labels in batches(photos, seen, images, batch_size, train_config.input_size, seed, weak_from):
+    for pictures, labels in batches(photos, seen, images, batch_size, sides, seed, weak_from):
         for number, block in enumerate(body.children()):
             block.train(number >= freeze)
         fall = max(0.0, (seen / images - 0.4) / 0.6)
-        now_rate = rate * min(1.0, (seen + 1) / 3200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, fall))))
+        now_rate = rate * min(1.0, (seen + 1) / 1600) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, fall))))
         for group in optimiser.param_groups:
             group["lr"] = now_rate * group["factor"]
         mean = torch.tensor(config.mean, device=device).view(1, 3, 1, 1)
@@ -336,7 +372,7 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
         pixels = (pictures.to(device).permute(0, 3, 1, 2).float() - mean) / std
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             outputs = model.head(list(model.backbone(pixels.contiguous(memory_format=torch.channels_last)).values()))
-        parts = losses(outputs, labels, centres, sizes)
+        parts = losses(outputs, labels, *places[pictures.shape[1]])
         loss = sum(parts)
         if not torch.isfinite(loss):
             raise click.ClickException(f"loss is {float(loss)} after {seen} pictures")
@@ -345,7 +381,8 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         seen, updates = seen + len(labels), updates + 1
-        decay = min(0.998, (1 + updates) / (10 + updates))
+        # The average reaches back over a tenth of the run.
+        decay = min(1 - 10 * batch_size / images, (1 + updates) / (10 + updates))
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
                 if tensor.is_floating_point():
@@ -355,8 +392,8 @@ def main(data, init, out, images, batch_size, size, run_size, rate, freeze, thre
         logged.append([float(part.detach()) for part in parts])
         if len(logged) == 25:
             now = time.monotonic()
-            focal, giou, centre = np.mean(logged, axis=0)
-            row = {"images": seen, "focal": focal, "giou": giou, "centre": centre, "rate": now_rate}
+            focal, giou, quality = np.mean(logged, axis=0)
+            row = {"images": seen, "focal": focal, "giou": giou, "quality": quality, "rate": now_rate}
             row["per_second"] = 25 * batch_size / (now - clock)
             print(json.dumps({k: round(float(v), 5) for k, v in row.items()}), flush=True)
             clock, logged = now, []

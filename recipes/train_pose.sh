@@ -1,13 +1,20 @@
 #!/usr/bin/env bash
-# The recipe of weights/pose.safetensors. SHARED holds the data that weights/README.md names; INIT is
+# The recipe of weights/pose.safetensors, in two runs. SHARED holds the data that weights/README.md names; INIT is
 # torchvision's mobilenet_v2-b0353104.pth.
 set -euo pipefail
-: "${SHARED:?folder of the training data}" "${INIT:?ImageNet weights of MobileNetV2}"
-posecli train --name pose --init "$INIT" --threads "${THREADS:-1}" --device "${DEVICE:-auto}" \
-  --ann "$SHARED/everyday/person_keypoints_everyday.json" --images "$SHARED/everyday/images" \
-  --ann "$SHARED/lspet/person_keypoints_lspet.json" --images "$SHARED/lspet/images:0.7" \
-  --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017" \
-  --val-ann "$SHARED/coco/annotations/person_keypoints_val2017.json" --val-images "$SHARED/coco/val2017" \
-  --backbone mobilenet_v2 --deconv 128 --split-ratio 2 --sigma 6 \
-  --stages 128x96:190000,256x192:60000 --batch-size 64 --rate 1.5e-3 --freeze 4 \
-  --scale 0.35 --rotation 45 --rotation-p 0.5 --half-body-p 0.15 --dropout-p 0.2 "$@"
+: "${SHARED:?folder of the training data}" "${INIT:?ImageNet weights of MobileNetV2}" "${RUNS:=runs}"
+train() {
+  local name=$1 coco_weight=$2
+  posecli train --name "$name" --runs "$RUNS" --threads "${THREADS:-2}" --device "${DEVICE:-auto}" \
+    --ann "$SHARED/everyday/person_keypoints_everyday.json" --images "$SHARED/everyday/images" \
+    --ann "$SHARED/lspet/person_keypoints_lspet.json" --images "$SHARED/lspet/images:0.7" \
+    --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017:$coco_weight" \
+    --val-ann "$SHARED/coco/annotations/person_keypoints_val2017.json" --val-images "$SHARED/coco/val2017" \
+    --backbone mobilenet_v2 --split-ratio 2 --sigma 6 --batch-size 64 --freeze 4 \
+    --scale 0.35 --rotation 45 --rotation-p 0.5 --half-body-p 0.15 --dropout-p 0.2 "${@:3}"
+}
+# From ImageNet's trunk, one transposed convolution.
+train pose-first 1 --init "$INIT" --deconv 128 --rate 1.5e-3 --stages 128x96:190000,256x192:60000
+# From the first run's trunk, with a new head: two transposed convolutions with laterals.
+train pose 2 --init "$RUNS/pose-first/last.safetensors" --deconv 128,64 --laterals --rate 2.5e-3 \
+  --stages 128x96:200000,256x192:100000 "$@"

@@ -1,6 +1,7 @@
 """What the tests share: tiny media, and a tiny pose model with random weights."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, initialise_head
 from posecli.weights.files import save_weights
 from tests.media_factory import picture
+
+# Started in the background, a shell's job ignores Ctrl-C, and what it starts does too; here it is sent on purpose.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 

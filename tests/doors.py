@@ -35,14 +35,15 @@ def posecli(capfd: pytest.CaptureFixture[str], *arguments: object) -> Result:
     return Result(int(caught.value.code or 0), out, err)
 
 
-def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Start in a process of its own, its streams captured."""
+def start(*arguments: object, stdin: int | None = None, **environment: str) -> subprocess.Popen[str]:
+    """Start in a process of its own, its streams captured; as bytes where stdin is given."""
     root = str(Path(__file__).parents[1])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", "posecli", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        stdin=stdin,
+        text=stdin is None,
         env={**os.environ, "PYTHONPATH": paths, **environment},
     )

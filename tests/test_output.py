@@ -83,7 +83,9 @@ def write_record(out: Path, name: str, kind: str, people: list[int]) -> Recorded
         for index, count in enumerate(people):
             time = Fraction(index, 3) if kind == "video" else None
             record.write(Frame(picture(), index, time), some_poses(count, index))
-        record.finish(Summary("done", record.frames, record.people, outputs=(name,)))
+        rate = 3.0 if kind == "video" else None
+        summary = Summary("done", record.frames, record.people, outputs=(name,), width=64, height=48, frame_rate=rate)
+        record.finish(summary)
     return Recorded(name, kind, path)
 
 
@@ -136,6 +138,8 @@ def test_coco_files_load_and_account_for_every_frame(tmp_path: Path) -> None:
     assert [a["id"] for a in coco.dataset["annotations"]] == [1, 2, 3, 4, 5, 6]
     video_frame = coco.dataset["images"][2]
     assert (video_frame["video_id"], video_frame["frame_index"], video_frame["time_s"]) == (1, 1, 0.333333)
+    video = {"id": 1, "name": "clip.mp4", "width": 64, "height": 48, "frames": 3, "frame_rate": 3.0}
+    assert coco.dataset["videos"] == [video]
     category = coco.dataset["categories"][0]
     assert category["keypoints"] == list(COCO17.names) and min(min(limb) for limb in category["skeleton"]) == 1
     with contextlib.redirect_stdout(io.StringIO()):

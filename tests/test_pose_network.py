@@ -183,3 +183,87 @@ def test_keypoint_sets_from_categories() -> None:
     ):
         with pytest.raises(DataError):
             from_category({"name": "x", **wrong})
+
+
+# ---- laterals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("stages", [1, 3])
+def test_laterals_fit_every_backbone(backbone: str, stages: int) -> None:
+    config = PoseConfig(backbone=backbone, deconv_channels=(8,) * stages, laterals=True, input_size=(64, 32))
+    with torch.device("meta"):
+        network = SimCC(config)
+        plain = SimCC(replace(config, laterals=False))
+        x, y = network(torch.zeros(2, 3, 64, 32))
+    assert x.shape == (2, 17, 64) and y.shape == (2, 17, 128)
+    assert len(network.laterals) == stages
+    extra = set(network.state_dict()) - set(plain.state_dict())
+    assert extra == {f"laterals.{i}.weight" for i in range(stages)}
+
+
+def lateral_network(seed: int = 0) -> tuple[SimCC, PoseConfig]:
+    config = PoseConfig(deconv_channels=(8, 8), laterals=True, input_size=(64, 32), sigma=(1.5, 1.5))
+    torch.manual_seed(seed)
+    network = SimCC(config)
+    initialise_head(network, config)
+    return network.eval(), config
+
+
+def test_finer_features_reach_the_output_only_with_laterals() -> None:
+    network, _ = lateral_network()
+    crops = torch.randn(1, 3, 64, 32)
+    with torch.no_grad():
+        before = network(crops)[0]
+        for lateral in network.laterals:
+            lateral.weight.zero_()
+        without = network(crops)[0]
+        network.taps = []  # the plain way through the same weights
+        plain = network(crops)[0]
+    assert not torch.allclose(before, without)
+    torch.testing.assert_close(without, plain)
+
+
+def test_laterals_are_in_the_header_and_old_headers_have_none() -> None:
+    config = PoseConfig(deconv_channels=(8,), laterals=True)
+    assert PoseConfig.from_json(config.to_json()) == config
+    old = replace(config, laterals=False).to_json()
+    del old["laterals"]
+    assert PoseConfig.from_json(old).laterals is False
+
+
+def test_weights_with_laterals_give_the_same_in_both_runtimes(tmp_path: Path) -> None:
+    network, config = lateral_network()
+    for layer in (network.fc_x, network.fc_y):
+        layer.weight.data.mul_(20)
+    path = tmp_path / "lateral.safetensors"
+    save_weights(path, network.state_dict(), {"kind": "pose", "config": config.to_json()})
+    frame = Frame(picture(90, 70))
+    people = Detections(np.array([[5, 5, 40, 60], [20, 0, 60, 69]], np.float32), np.ones(2, np.float32))
+    first, second = (
+        load_estimator(str(path), device="cpu", runtime=r)([frame], [people])[0] for r in ("torch", "openvino")
+    )
+    np.testing.assert_allclose(first.keypoints, second.keypoints, atol=0.05)
+    np.testing.assert_allclose(first.scores, second.scores, atol=1e-3)
+
+
+def test_the_head_with_laterals_starts_as_marginals_and_is_resampled() -> None:
+    network, config = lateral_network()
+    plain = SimCC(replace(config, laterals=False))
+    initialise_head(plain, config)
+    assert torch.equal(network.fc_x.weight, plain.fc_x.weight)
+    for lateral in network.laterals:
+        assert float(lateral.weight.detach().std()) == pytest.approx(lateral.in_channels**-0.5, rel=0.2)
+    larger = replace(config, input_size=(128, 64))
+    bigger = SimCC(larger)
+    bigger.load_state_dict(resample_classifiers(network.state_dict(), config, larger))
+    x, y = bigger.eval()(torch.zeros(1, 3, 128, 64))
+    assert x.shape[-1] == 128 and y.shape[-1] == 256
+    assert torch.equal(bigger.laterals[0].weight, network.laterals[0].weight)
+
+
+def test_more_laterals_than_levels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = BACKBONES["mobilenet_v2"]
+    monkeypatch.setitem(BACKBONES, "bare", lambda: build()._replace(taps=()))
+    with pytest.raises(DataError, match="offers 0 levels"):
+        SimCC(PoseConfig(backbone="bare", deconv_channels=(8,), laterals=True))

@@ -262,7 +262,7 @@ def test_a_full_disk_stops_the_run_with_one_line(
 
 
 def test_pace_counts_parts_of_the_input_at_work() -> None:
-    from posecli.cli.run import Pace
+    from posecli.cli.progress import Pace
 
     pace = Pace(4)
     assert pace.completed == 0 and pace.left == "unknown"

@@ -437,3 +437,12 @@ def test_keypoints_outside_the_image_do_not_count(dataset: Path, tmp_path: Path)
     path.write_text(json.dumps(document))
     people = read_people([Source(path, dataset / "train2017")])
     assert people.weights[0, 0] == 0 and people.weights[0, 1:].all() and "1 of 204 keypoints" in people.remarks[0]
+
+
+def test_other_categories_are_not_trained_on(dataset: Path, tmp_path: Path) -> None:
+    document = json.loads(source(dataset).annotations.read_bytes())
+    document["categories"].insert(0, {"id": 9, "name": "dog"})
+    document["annotations"].append({"id": 99, "image_id": 1, "category_id": 9, "bbox": [0, 0, 9, 9], "keypoints": [1]})
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(document))
+    assert len(read_people([Source(path, dataset / "train2017")])) == 12

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from posecli.errors import MediaError
+from posecli.media.orientation import Orientation
 from posecli.media.video import VideoReader
 from posecli.output.video import VideoWriter, video_name
 from tests.media_factory import picture, write_video
@@ -26,7 +27,7 @@ def test_frames_times_and_size(tmp_path: Path) -> None:
     times = [7, 40, 81, 300, 301, 900]  # a variable rate that does not start at zero
     path = write_video(tmp_path / "a.mp4", 6, times=times)
     with VideoReader(path) as reader:
-        assert (reader.width, reader.height, reader.rotation) == (64, 48, 0)
+        assert (reader.width, reader.height, reader.orientation) == (64, 48, Orientation())
         frames = list(reader)
     assert [frame.index for frame in frames] == list(range(6))
     gaps = np.diff([frame.time for frame in frames])
@@ -129,7 +130,7 @@ def test_rotation_is_applied_once(tmp_path: Path) -> None:
             assert np.array_equal(np.rot90(a.pixels, -1), b.pixels)
     copy(turned, tmp_path / "out.mp4")
     with VideoReader(tmp_path / "out.mp4") as reader:
-        assert (reader.width, reader.height, reader.rotation) == (48, 64, 0)
+        assert (reader.width, reader.height, reader.orientation) == (48, 64, Orientation())
 
 
 def test_sound_that_mp4_does_not_take_is_encoded_and_said(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_sound_that_nothing_can_read_is_left_out_and_said(tmp_path: Path, monkey
     def refuse(*_: object) -> None:
         raise ValueError("no such codec")
 
-    monkeypatch.setattr(video, "_Sound", refuse)
+    monkeypatch.setattr(video, "Sound", refuse)
     warnings = copy(write_video(tmp_path / "a.mkv", 5, sound="aac"), tmp_path / "a.mp4")
     assert len(warnings) == 1 and "left out" in warnings[0]
     with VideoReader(tmp_path / "a.mp4") as reader:

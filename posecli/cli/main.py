@@ -14,6 +14,7 @@ from posecli.errors import ExitCode, PosecliError
 # name → (module, command, one line for --help). Modules load only when their command is used.
 COMMANDS = {
     "run": ("posecli.cli.run", "run_command", "Poses of photos and videos: annotated media and COCO JSON."),
+    "video": ("posecli.cli.video", "video_command", "The same for videos: ids, smoothing, sound, trails."),
     "train": ("posecli.cli.train", "train_command", "Train a SimCC pose model on COCO-format keypoints."),
     "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP, with a report that says why."),
     "weights": ("posecli.cli.weights", "weights_command", "List, show and fetch weights."),
@@ -50,6 +51,7 @@ def cli(debug: bool) -> None:
 
     \b
     posecli run photos/ --out results/     annotate everything, write COCO JSON
+    posecli video clip.mp4                 ids through the clip, smoothed, sound kept
     posecli train --data coco/             train a model of your own
     posecli eval --ann val2017             measure it, and see why
     posecli doctor                         what this machine has

@@ -1,128 +1,149 @@
 """`posecli run`: photos and videos in, annotated media and JSON out."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from posecli.cli.options import model_options, output_options, people_options, video_options
+from posecli.cli.progress import progress_of, say
 from posecli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from posecli.media.inputs import Input
-    from posecli.output.manifest import Finished
-
-# A terminal gets a live bar; anything else a plain line this often, in seconds.
-PLAIN_EVERY = 10.0
-
-
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which models run and where; shared by the commands that run them."""
-    for option in reversed(
-        [
-            click.option("--weights", default="pose", metavar="NAME|FILE", help="Pose model."),
-            click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
-            click.option("--runtime", default="auto", help="auto, torch or openvino."),
-            click.option("--decode", "decoder", default="parabola", help="argmax, dark or parabola."),
-            click.option("--flip/--no-flip", default=False, help="Average with the mirror image."),
-        ]
-    ):
-        command = option(command)
-    return command
+    from posecli.pipeline import RunOptions
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--out", "-o", type=click.Path(path_type=Path, file_okay=False), default=Path("results"))
-@click.option("--detector", default="person", metavar="NAME|boxes:FILE", help="Who finds people, or whole.")
-@click.option("--detector-weights", type=click.Path(path_type=Path, dir_okay=False), help="Its weights file.")
-@click.option("--detector-thr", type=click.FloatRange(0, 1), help="Lowest score of a person.")
-@click.option("--max-people", type=click.IntRange(1), default=100, help="At most so many in a frame.")
+@output_options
+@people_options
 @model_options
-@click.option("--kpt-thr", type=click.FloatRange(0, 1), default=0.3, help="Lowest score of a drawn keypoint.")
-@click.option("--show-boxes", is_flag=True, help="Draw the boxes too.")
-@click.option("--no-media", is_flag=True, help="Write JSON only.")
-@click.option("--no-audio", is_flag=True, help="Leave the sound out.")
-@click.option("--crf", type=click.IntRange(0, 51), default=20, help="Quality of videos: lower is better.")
-@click.option("--preset", default="veryfast", help="x264 preset.")
+@video_options
 @click.option("--max-pixels", type=click.IntRange(1), default=200_000_000, help="Refuse larger photos.")
-@click.option("--overwrite", is_flag=True, help="Do finished inputs again.")
-@click.option("--dry-run", is_flag=True, help="List what would be done.")
-@click.option("--json", "as_json", is_flag=True, help="Print run.json to stdout.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-def run_command(
-    inputs: tuple[str, ...],
-    out: Path,
-    detector: str,
-    detector_weights: Path | None,
-    detector_thr: float | None,
-    max_people: int,
-    weights: str,
-    device: str,
-    runtime: str,
-    decoder: str,
-    flip: bool,
-    kpt_thr: float,
-    show_boxes: bool,
-    no_media: bool,
-    no_audio: bool,
-    crf: int,
-    preset: str,
-    max_pixels: int,
-    overwrite: bool,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-) -> int:
+def run_command(inputs: tuple[str, ...], **options: Any) -> int:
     """Find people in photos and videos, and their poses.
 
-    INPUTS are files, folders, globs, @LIST (a file of paths) or @- (a list on stdin). Annotated media,
-    coco.json, coco_results.json, run.json and index.html go into --out. Started again with the same
-    options, it goes on where it stopped.
+    INPUTS are files, folders, globs, @LIST (a file of paths) or @- (a list on stdin), and all that `posecli video`
+    takes. Annotated media, coco.json, coco_results.json, run.json and index.html go into --out. Started again with
+    the same options, it goes on where it stopped.
     """
     from posecli.media.inputs import find_inputs
 
-    found = find_inputs(inputs, exclude=out)
-    if dry_run:
-        return _list(found, out, as_json)
+    return execute(find_inputs(inputs, exclude=options["out"]), options)
+
+
+def execute(found: "list[Input]", options: dict[str, Any]) -> int:
+    """Do the inputs as the options of the command line say; the exit code."""
+    out: Path = options["out"]
+    if options["dry_run"]:
+        return _list(found, out, options["as_json"])
 
     from posecli.detect import load_detector
-    from posecli.pipeline import RunOptions, prepare_output, run
+    from posecli.output.tables import check_tables
+    from posecli.pipeline import prepare_output, run
+    from posecli.pipeline.window import Window
     from posecli.pose.codec import DECODERS
     from posecli.pose.estimator import load_estimator
 
-    if decoder not in DECODERS:
-        raise UsageError(f"--decode {decoder}: choose from {', '.join(DECODERS)}")
+    if options["decoder"] not in DECODERS:
+        raise UsageError(f"--decode {options['decoder']}: choose from {', '.join(DECODERS)}")
+    chosen = _run_options(options, found)
+    check_tables(options["tables"])
     prepare_output(out)
-    estimator = load_estimator(weights, device=device, runtime=runtime, decoder=decoder, flip=flip)
-    people = load_detector(
-        detector,
-        device=device,
-        runtime=runtime if detector == "person" else "auto",
-        threshold=detector_thr,
-        weights=detector_weights,
-        max_people=max_people,
-    )
-    options = RunOptions(kpt_thr, not no_media, not no_audio, show_boxes, crf, preset, max_pixels)
-    with _progress(len(found), quiet) as progress:
-        document = run(found, out, people, estimator, options, progress, overwrite=overwrite)
-    if as_json:
+    with ExitStack() as stack:
+        window = None
+        if options["show"]:
+            window = Window()
+            stack.callback(window.close)
+        estimator = load_estimator(
+            options["weights"],
+            device=options["device"],
+            runtime=options["runtime"],
+            decoder=options["decoder"],
+            flip=options["flip"],
+        )
+        detector = load_detector(
+            options["detector"],
+            device=options["device"],
+            runtime=options["runtime"] if options["detector"] == "person" else "auto",
+            threshold=options["detector_thr"],
+            weights=options["detector_weights"],
+            max_people=options["max_people"],
+        )
+        progress = stack.enter_context(progress_of(len(found), options["quiet"]))
+        document = run(
+            found,
+            out,
+            detector,
+            estimator,
+            chosen,
+            progress,
+            overwrite=options["overwrite"],
+            tables=options["tables"],
+            window=window,
+        )
+    if options["as_json"]:
         import orjson
 
         sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-    if not quiet:
-        _say(_closing(document, out))
+    if not options["quiet"]:
+        say(_closing(document, out))
     return ExitCode.SOME_FAILED if document["totals"]["status"].get("failed") else ExitCode.OK
 
 
-def _list(found: "list[Input]", out: Path, as_json: bool) -> int:
+def _run_options(options: dict[str, Any], found: "list[Input]") -> "RunOptions":
+    """The options that decide the output. Raises UsageError where they make no sense together."""
+    from posecli.media.span import Span, parse_position
+    from posecli.output.codecs import CODECS
+    from posecli.pipeline import RunOptions
+    from posecli.track.choose import person_choice
+    from posecli.track.smoothing import SMOOTHERS
+
+    limits = {name: parse_position(options[name]) for name in ("start", "end", "duration") if options[name] is not None}
+    smooth, codec = options["smooth"], options["codec"]
+    if smooth not in (*SMOOTHERS, "offline"):
+        raise UsageError(f"--smooth {smooth}: choose from {', '.join((*SMOOTHERS, 'offline'))}")
+    if smooth == "offline" and any(item.live for item in found):
+        raise UsageError("--smooth offline reads a clip twice, which a live source cannot: choose another")
+    if codec not in CODECS:
+        raise UsageError(f"--codec {codec}: choose from {', '.join(CODECS)}")
+    every = options["detect_every"]
+    if every != "auto" and not (every.isdigit() and int(every) > 0):
+        raise UsageError(f"--detect-every {every}: a number of frames, or auto")
+    person_choice(options["person"])
+    if options["no_track"] and (options["person"].startswith("id:") or options["show_ids"]):
+        raise UsageError("--no-track leaves no ids to choose or show")
+    return RunOptions(
+        keypoint_threshold=options["kpt_thr"],
+        media=not options["no_media"],
+        audio=not options["no_audio"],
+        black=options["black"],
+        show_boxes=options["show_boxes"],
+        show_ids=options["show_ids"],
+        trails=1.0 if options["trails"] else 0.0,
+        blur_faces=options["blur_faces"],
+        side_by_side=options["side_by_side"],
+        codec=codec,
+        crf=options["crf"],
+        preset="ultrafast" if options["fast"] else options["preset"],
+        max_pixels=options.get("max_pixels") or RunOptions.max_pixels,
+        span=Span(**limits, stride=options["stride"]),
+        detect_every=None if every == "auto" else int(every),
+        track=not options["no_track"],
+        smooth="none" if options["no_track"] else smooth,
+        person=options["person"],
+    )
+
+
+def _list(found: "list[Input]", out: "Path", as_json: bool) -> int:
     from posecli.pipeline import plan
 
     rows = [
-        {"input": str(job.input.path), "kind": job.input.kind, "output": job.output, "error": job.input.error}
+        {"input": job.input.shown, "kind": job.input.kind, "output": job.output, "error": job.input.error}
         for job in plan(found, out)
     ]
     if as_json:
@@ -136,12 +157,13 @@ def _list(found: "list[Input]", out: Path, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _closing(document: dict[str, Any], out: Path) -> str:
+def _closing(document: dict[str, Any], out: "Path") -> str:
+    """What was written, how much was lost and why."""
     totals, status = document["totals"], document["totals"]["status"]
     done = status.get("done", 0) + status.get("partial", 0)
     parts = [f"{done} done"]
     parts += [f"{status[name]} {name}" for name in ("skipped", "failed") if status.get(name)]
-    lost = f", {totals['lost_frames']} frames lost" if totals["lost_frames"] else ""
+    lost = f", {totals['lost_frames']} frames lost ({_reasons(document)})" if totals["lost_frames"] else ""
     rate = totals["frames"] / max(document["seconds"], 1e-9)
     speed = f", {rate:.1f} frames/s" if not status.get("skipped") else ""
     return (
@@ -150,148 +172,9 @@ def _closing(document: dict[str, Any], out: Path) -> str:
     )
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
-class Pace:
-    """How far a run is, in inputs and parts of the one at work, and how long the rest will take."""
-
-    def __init__(self, inputs: int) -> None:
-        self.inputs, self.ended, self.frames = inputs, 0, 0
-        self._expected = self._done = 0
-        self._start = time.monotonic()
-
-    def begin(self, frames: int) -> None:
-        """An input with about so many frames begins."""
-        self._expected, self._done = frames, 0
-
-    def advance(self, frames: int) -> None:
-        """Frames of it were done."""
-        self.frames += frames
-        self._done += frames
-
-    def finish(self) -> None:
-        """It ended."""
-        self.ended += 1
-        self._expected = self._done = 0
-
-    @property
-    def completed(self) -> float:
-        """Inputs done, the one at work counted by its frames."""
-        return self.ended + (min(1.0, self._done / self._expected) if self._expected else 0.0)
-
-    @property
-    def rate(self) -> float:
-        """Frames a second so far."""
-        return self.frames / max(time.monotonic() - self._start, 1e-9)
-
-    @property
-    def left(self) -> str:
-        """Time left as minutes:seconds, if inputs go on taking what they took so far."""
-        if not self.completed:
-            return "unknown"
-        seconds = (time.monotonic() - self._start) * (self.inputs / self.completed - 1)
-        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
-
-
-class PlainProgress:
-    """A line now and then, for logs and pipes; each failure at once."""
-
-    def __init__(self, inputs: int, quiet: bool) -> None:
-        self._pace, self._quiet = Pace(inputs), quiet
-        self._last = time.monotonic()
-
-    def begin(self, name: str, frames: int) -> None:
-        """An input begins."""
-        self._pace.begin(frames)
-
-    def advance(self, name: str, frames: int) -> None:
-        """Count, and speak where it is time."""
-        pace = self._pace
-        pace.advance(frames)
-        now = time.monotonic()
-        if now - self._last >= PLAIN_EVERY and not self._quiet:
-            self._last = now
-            counts = f"{pace.ended} of {pace.inputs} inputs, {pace.frames} frames"
-            _say(f"{counts}, {pace.rate:.1f} frames/s, {pace.left} left, now {name!r}")
-
-    def finish(self, item: "Finished") -> None:
-        """Say what failed."""
-        self._pace.finish()
-        if not self._quiet and (line := _remark(item)):
-            _say(line)
-
-
-class LiveProgress:
-    """A bar by rich: inputs done, frames/s, time left."""
-
-    def __init__(self, inputs: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self._pace = Pace(inputs)
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[facts]}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=inputs, facts="")
-
-    def __enter__(self) -> "LiveProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def begin(self, name: str, frames: int) -> None:
-        """An input begins."""
-        self._pace.begin(frames)
-        self._show(name)
-
-    def advance(self, name: str, frames: int) -> None:
-        """Move the bar."""
-        self._pace.advance(frames)
-        self._show(name)
-
-    def finish(self, item: "Finished") -> None:
-        """An input ended."""
-        self._pace.finish()
-        self._show(item.name)
-        if line := _remark(item):
-            style = "red" if item.summary.status == "failed" else "yellow"
-            self._bar.console.print(line, style=style, markup=False)
-
-    def _show(self, name: str) -> None:
-        from rich.markup import escape
-
-        pace = self._pace
-        facts = f"{pace.ended}/{pace.inputs}  {pace.rate:.1f} frames/s  {pace.left} left"
-        self._bar.update(self._task, completed=pace.completed, description=escape(_short(name)), facts=facts)
-
-
-def _remark(item: "Finished") -> str | None:
-    summary = item.summary
-    if summary.status == "failed":
-        return f"failed: {summary.error}"
-    if summary.lost_frames and not item.skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in summary.lost.items())
-        return f"partial: {item.path}: {summary.frames} frames kept, lost {reasons}"
-    return None
-
-
-def _short(name: str, width: int = 32) -> str:
-    name = name.replace("\n", " ")
-    return name if len(name) <= width else "…" + name[-(width - 1) :]
-
-
-@contextmanager
-def _progress(inputs: int, quiet: bool) -> Iterator[Any]:
-    if quiet or not sys.stderr.isatty():
-        yield PlainProgress(inputs, quiet)
-        return
-    with LiveProgress(inputs) as live:
-        yield live
+def _reasons(document: dict[str, Any]) -> str:
+    counts: dict[str, int] = {}
+    for item in document["inputs"]:
+        for reason, count in item["lost"].items():
+            counts[reason] = counts.get(reason, 0) + count
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())

@@ -1,6 +1,7 @@
 """The embedded person detector at work: letterbox, network, suppression."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import cv2
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torchvision.ops import nms
 
 from posecli.detect.detector import Detector, DetectorOptions
-from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos
+from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos, level_sizes
 from posecli.errors import DataError, UsageError
 from posecli.pose.runtimes import resolve_device
 from posecli.types import Detections, Frame, PixelArray
@@ -19,6 +20,7 @@ from posecli.weights.files import find_weights, load_weights, sha256
 # Letterboxed pictures (N, H, W, 3) uint8 → boxes (N, A, 4) and scores (N, A).
 Run = Callable[[PixelArray], tuple[NDArray[np.float32], NDArray[np.float32]]]
 GREY = 114
+MIN_SIDE = 192
 
 
 def build(options: DetectorOptions) -> Detector:
@@ -45,16 +47,33 @@ def build(options: DetectorOptions) -> Detector:
     threshold = config.threshold if options.threshold is None else options.threshold
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
-        if not frames:
-            return []
-        pictures, scales = letterbox([frame.pixels for frame in frames], config.input_size)
-        boxes, scores = run(pictures)
-        return [
-            select(boxes[i], scores[i], scales[i], frame, threshold, config.nms_iou, options.max_people)
-            for i, frame in enumerate(frames)
-        ]
+        result: dict[int, Detections] = {}
+        shapes = [canvas_shape((frame.height, frame.width), config.input_size) for frame in frames]
+        for shape in dict.fromkeys(shapes):
+            rows = [i for i, other in enumerate(shapes) if other == shape]
+            pictures, scales = letterbox([frames[i].pixels for i in rows], shape)
+            boxes, scores = run(pictures)
+            for k, i in enumerate(rows):
+                result[i] = select(
+                    boxes[k], scores[k], scales[k], frames[i], threshold, config.nms_iou, options.max_people
+                )
+        return [result[i] for i in range(len(frames))]
 
     return Detector(find, "person", threshold, runtime, str(device), key)
+
+
+def canvas_shape(picture: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) that a picture of (height, width) is letterboxed to.
+
+    A picture fills the largest canvas in one direction; the other ends soon after the picture, for what is
+    computed on grey is lost. Steps of 64 keep the shapes, each compiled on its own by OpenVINO, few.
+    """
+    scale = min(whole / side for side, whole in zip(picture, largest, strict=True))
+    height, width = (
+        min(whole, max(MIN_SIDE, -(-round(side * scale) // 64) * 64))
+        for side, whole in zip(picture, largest, strict=True)
+    )
+    return height, width
 
 
 def letterbox(pixels: Sequence[PixelArray], size: tuple[int, int]) -> tuple[PixelArray, list[tuple[float, float]]]:
@@ -126,11 +145,14 @@ def _openvino_run(network: PersonNetwork, config: PersonConfig, device: torch.de
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
     from posecli.pose.runtimes import compile_openvino
 
-    height, width = config.input_size
-    queue = compile_openvino(network, (1, height, width, 3), key)
-    places = len(network.sizes)
+    @cache
+    def compiled(height: int, width: int) -> Any:
+        return compile_openvino(network, (1, height, width, 3), key)
 
     def run(pictures: PixelArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        height, width = pictures.shape[1:3]
+        queue = compiled(height, width)
+        places = sum(h * w for h, w in level_sizes((height, width)))
         boxes = np.empty((len(pictures), places, 4), np.float32)
         scores = np.empty((len(pictures), places), np.float32)
 

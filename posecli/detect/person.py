@@ -4,7 +4,7 @@ Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019.
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -25,14 +25,14 @@ STRIDES = (8, 16, 32, 64)
 class PersonConfig:
     """What the embedded detector is: it stands in its weights' header.
 
-    input_size: (height, width) that pictures are letterboxed to. threshold: default lowest score.
+    input_size: largest (height, width) that pictures are letterboxed to. threshold: default lowest score.
     """
 
     input_size: tuple[int, int] = (416, 416)
     channels: int = 64
     convolutions: int = 2
     threshold: float = 0.3
-    nms_iou: float = 0.6
+    nms_iou: float = 0.5
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
@@ -77,14 +77,12 @@ def build_fcos(config: PersonConfig) -> FCOS:
 class PersonNetwork(nn.Module):
     """FCOS as one function from pixels to boxes before suppression.
 
-    forward: letterboxed pictures (N, H, W, 3) uint8 RGB → boxes (N, A, 4) x1 y1 x2 y2 in letterbox pixels
+    forward: letterboxed pictures (N, H, W, 3) uint8 RGB of any size → boxes (N, A, 4) x1 y1 x2 y2 in letterbox pixels
     and scores (N, A), the square root of class score × centreness, as torchvision's own post-processing.
     """
 
     mean: Tensor
     std: Tensor
-    centres: Tensor
-    sizes: Tensor
 
     def __init__(self, model: FCOS, config: PersonConfig) -> None:
         super().__init__()
@@ -92,16 +90,14 @@ class PersonNetwork(nn.Module):
         buffer = partial(self.register_buffer, persistent=False)
         buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
         buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
-        centres, sizes = locations(config.input_size)
-        buffer("centres", centres)
-        buffer("sizes", sizes)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """(N, H, W, 3) uint8 → boxes (N, A, 4), scores (N, A)."""
         pixels = (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
         outputs = self.head(list(self.backbone(pixels).values()))
-        distances = outputs["bbox_regression"].float() * self.sizes[:, None]
-        boxes = torch.cat([self.centres - distances[..., :2], self.centres + distances[..., 2:]], dim=-1)
+        centres, sizes = (places.to(pixels.device) for places in locations(tuple(pictures.shape[1:3])))
+        distances = outputs["bbox_regression"].float() * sizes[:, None]
+        boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
         product = outputs["cls_logits"].float().sigmoid() * outputs["bbox_ctrness"].float().sigmoid()
         return boxes, product[..., 0].sqrt()
 
@@ -114,13 +110,14 @@ def level_sizes(input_size: tuple[int, int]) -> list[tuple[int, int]]:
     return [*sizes, ((last[0] + 1) // 2, (last[1] + 1) // 2)]
 
 
+@lru_cache(maxsize=64)
 def locations(input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Anchor centres (A, 2) and sizes (A,) in letterbox pixels, in torchvision's order."""
+    """Anchor centres (A, 2) and sizes (A,) in letterbox pixels, in torchvision's order. Not to be written to."""
     centres, sizes = [], []
     for stride, (height, width) in zip(STRIDES, level_sizes(input_size), strict=True):
-        # torchvision's AnchorGenerator centres its anchors on the grid's own points.
-        y_stride, x_stride = input_size[0] // height, input_size[1] // width
-        y, x = torch.meshgrid(torch.arange(height) * y_stride, torch.arange(width) * x_stride, indexing="ij")
+        # As in torchvision, centres lie on the grid's own points. Its strides are the size over the map's, which
+        # is wrong by a tenth where they do not divide; these are what the convolutions have.
+        y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
         centres.append(torch.stack([x, y], dim=-1).reshape(-1, 2).float())
         sizes.append(torch.full((height * width,), float(stride)))
     return torch.cat(centres), torch.cat(sizes)

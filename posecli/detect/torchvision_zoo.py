@@ -1,11 +1,16 @@
 """torchvision's official detectors, by name."""
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torchvision.models import get_model, get_model_weights
 
 from posecli.detect.detector import Detector, DetectorOptions
@@ -22,19 +27,24 @@ def build(name: str, options: DetectorOptions) -> Detector:
     """An official detector with its official weights, on torch.
 
     Raises MachineError where the weights are neither given, nor in $POSECLI_WEIGHTS_DIR or torch.hub's
-    cache, nor to be had from the network.
+    cache, nor to be had from the network, DataError for a file that does not hold them.
     """
     if options.runtime not in ("auto", "torch"):
         raise UsageError(f"--detector {name} runs on torch only, not on {options.runtime}")
     device = resolve_device(options.device)
     path = options.weights or official_weights(name)
-    model = get_model(name, weights=None, weights_backbone=None, **_limits(name))
+    threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
+    if not path.is_file():
+        raise MachineError(f"{path}: no such weights file")
+    model = get_model(name, weights=None, weights_backbone=None, **_limits(name, threshold))
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a wrong pickle fails in many ways
-        raise DataError(f"{path}: not the weights of {name} ({str(error).splitlines()[0][:120]})") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{path}: not the weights of {name} ({reason[:120]})") from error
+    if name == "keypointrcnn_resnet50_fpn":
+        _only_boxes(model)
     model.eval().to(device)
-    threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
     on_gpu = device.type == "cuda"
 
     @torch.inference_mode()
@@ -45,7 +55,8 @@ def build(name: str, options: DetectorOptions) -> Detector:
             pixels = torch.from_numpy(frame.pixels).to(device).permute(2, 0, 1).float() / 255
             with torch.autocast(device.type, torch.float16, enabled=on_gpu):
                 output = model([pixels])[0]
-            people = (output["labels"] == PERSON) & (output["scores"] >= threshold)
+            sides = output["boxes"][:, 2:] - output["boxes"][:, :2]
+            people = (output["labels"] == PERSON) & (output["scores"] >= threshold) & (sides >= 1).all(dim=1)
             boxes = output["boxes"][people][: options.max_people].float().cpu().numpy()
             scores = output["scores"][people][: options.max_people].float().cpu().numpy()
             result.append(Detections(boxes.astype(np.float32), scores.astype(np.float32)))
@@ -55,18 +66,25 @@ def build(name: str, options: DetectorOptions) -> Detector:
 
 
 def official_weights(name: str) -> Path:
-    """The file of a detector's official weights, fetched into torch.hub's cache where it is not there yet."""
+    """The file of a detector's official weights, fetched into torch.hub's cache where it is not there yet.
+
+    It is looked for in $POSECLI_WEIGHTS_DIR first. Its name ends with the start of its SHA-256, which is checked.
+    """
     weights = get_model_weights(name).DEFAULT
     file_name = str(weights.url).rsplit("/", 1)[-1]
     places = [Path(torch.hub.get_dir()) / "checkpoints"]
     if folder := os.environ.get("POSECLI_WEIGHTS_DIR"):
         places.insert(0, Path(folder).expanduser())
     for place in places:
-        if (place / file_name).is_file():
-            return place / file_name
+        path = place / file_name
+        if path.is_file():
+            if not sha256(path).startswith(path.stem.rsplit("-", 1)[-1]):
+                raise MachineError(f"{path}: damaged, its SHA-256 is not the one in its name; delete it and try again")
+            return path
     try:
-        weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+        with redirect_stdout(sys.stderr):  # torch.hub tells what it fetches where --json's document belongs
+            weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the hash of what came is wrong
         reason = str(getattr(error, "reason", error)).splitlines()[0]
         raise MachineError(
             f"{name}: cannot fetch {weights.url} ({reason}); put {file_name} into {places[0]}, "
@@ -75,6 +93,17 @@ def official_weights(name: str) -> Path:
     return places[-1] / file_name
 
 
-def _limits(name: str) -> dict[str, int]:
-    """Fewer proposals than torchvision's thousand: people are few."""
-    return {"box_detections_per_img": 100, "rpn_post_nms_top_n_test": 300} if "rcnn" in name else {}
+def _only_boxes(model: nn.Module) -> None:
+    """Keypoint R-CNN without its keypoints, and with the batch norms that its official weights were trained with."""
+    setattr(model.roi_heads, "keypoint_roi_pool", None)  # noqa: B010 - to mypy roi_heads may be a tensor
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.0  # torchvision sets it so together with these weights
+
+
+def _limits(name: str, threshold: float) -> dict[str, Any]:
+    """Fewer proposals than torchvision's thousand, since people are few, and nothing below the threshold."""
+    if "rcnn" in name:
+        # The threshold comes before the suppression, so that what it drops costs nothing.
+        return {"box_score_thresh": threshold, "box_detections_per_img": 100, "rpn_post_nms_top_n_test": 300}
+    return {"score_thresh": threshold, "topk_candidates": 300, "detections_per_img": 100}

@@ -1,6 +1,7 @@
 """Everything that `posecli eval` says of one set of predictions, as plain values."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,24 +22,27 @@ from posecli.evaluate.errors import (
     match_people,
     score_calibration,
 )
-from posecli.evaluate.people import Truth, is_judged
+from posecli.evaluate.people import Truth
 from posecli.evaluate.predictions import Predictions
 from posecli.evaluate.scoring import Scores, score_keypoints
 
 # Label, and a half-open range of the square root of a person's area: COCO's medium begins at 32, large at 96.
 SIZES = (
-    ("under 64 px", 0, 64),
-    ("64 to 96 px", 64, 96),
-    ("96 to 160 px", 96, 160),
-    ("160 to 320 px", 160, 320),
-    ("over 320 px", 320, 10**6),
+    ("under 64", 0, 64),
+    ("64 to 96", 64, 96),
+    ("96 to 160", 96, 160),
+    ("160 to 320", 160, 320),
+    ("over 320", 320, 10**6),
 )
 VISIBLE = (("1 to 4", 1, 5), ("5 to 8", 5, 9), ("9 to 12", 9, 13), ("over 12", 13, 10**6))
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One model's figures. draws: bootstrap resamples by figure, the same images for every model."""
+    """One model's figures. draws: bootstrap resamples by figure, the same images for every model.
+
+    scoring_seconds: what the figures took, beside the predictions.
+    """
 
     name: str
     facts: Mapping[str, Any]
@@ -52,6 +56,7 @@ class Evaluation:
     by_visible: Sequence[Mapping[str, Any]]
     std: StdCalibration | None
     score_bins: Sequence[Mapping[str, float]]
+    scoring_seconds: float
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -65,6 +70,7 @@ class Evaluation:
             "intervals_95": {name: list(pair) for name, pair in self.intervals.items()},
             "name": self.name,
             **self.facts,
+            "scoring_seconds": round(self.scoring_seconds, 2),
             "people": self.scores.people,
             "images": self.scores.images,
             "people_matched": len(self.matches.oks),
@@ -90,16 +96,13 @@ def evaluate(
     seed: int = 0,
 ) -> Evaluation:
     """Score, resample and take apart. facts: what else the report should say of these predictions."""
+    start = time.monotonic()
     keypoint_set = truth.keypoint_set
     scores = score_keypoints(truth.dataset, predictions.results, keypoint_set)
     matches = match_people(truth, predictions)
     kinds = error_kinds(truth, matches)
     labelled = max(1, int((kinds >= 0).sum()))
     std = bins = None
-
-    def ap_of(results: Sequence[Mapping[str, Any]]) -> float:
-        return score_keypoints(truth.dataset, results, keypoint_set).values["AP"]
-
     if predictions.std is not None and matches.labelled.any():
         residuals = matches.points - matches.labels
         deviations = predictions.std[matches.predicted].astype(np.float64)
@@ -121,22 +124,36 @@ def evaluate(
             ]
             for kind in KINDS[1:]
         },
-        by_size=_by_group(truth, predictions, SIZES, lambda a: area_of(a) ** 0.5),
-        by_visible=_by_group(truth, predictions, VISIBLE, _labelled),
+        by_size=_by_group(truth, predictions, matches, SIZES, lambda a: area_of(a) ** 0.5),
+        by_visible=_by_group(truth, predictions, matches, VISIBLE, _labelled),
         std=std,
         score_bins=bins or [],
+        scoring_seconds=time.monotonic() - start,
     )
 
 
+# Variants with these facts in common differ in decoder and flip only.
+_SAME = ("weights", "boxes", "input_size", "runtime")
+
+
 def compare(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Differences of every evaluation to the first, figure by figure, on the same resampled images."""
+    """Differences of every evaluation after the first, figure by figure, on the same resampled images.
+
+    Each is against the first one of the same network, boxes, size and runtime; the first of these, against the
+    first of all.
+    """
     rows = []
-    base = evaluations[0]
-    for other in evaluations[1:]:
-        row: dict[str, Any] = {"name": other.name, "against": base.name}
+    leaders: dict[str, Evaluation] = {}
+    for evaluation in evaluations:
+        base = leaders.setdefault(str([evaluation.facts.get(fact) for fact in _SAME]), evaluation)
+        if base is evaluation:
+            base = evaluations[0]
+        if base is evaluation:
+            continue
+        row: dict[str, Any] = {"name": evaluation.name, "against": base.name}
         for figure in FIGURES:
-            value = other.scores.values[figure] - base.scores.values[figure]
-            found: Difference = difference(base.draws[figure], other.draws[figure], value)
+            value = evaluation.scores.values[figure] - base.scores.values[figure]
+            found: Difference = difference(base.draws[figure], evaluation.draws[figure], value)
             row[figure] = dataclasses.asdict(found)
         rows.append(row)
     return rows
@@ -149,25 +166,24 @@ def _labelled(annotation: Mapping[str, Any]) -> float:
 def _by_group(
     truth: Truth,
     predictions: Predictions,
+    matches: Matches,
     groups: Sequence[tuple[str, float, float]],
     measure: Callable[[Mapping[str, Any]], float],
 ) -> list[dict[str, Any]]:
-    """AP with only the people in a range counting; those outside may be found or not."""
+    """AP of the people in each range, by the predictions that stand for them.
+
+    Other predictions are left out: most are of people in other ranges, and as false alarms they would push down a
+    range with few people.
+    """
     rows = []
+    values = np.array([measure(person) for person in matches.people])
     for label, low, high in groups:
-        annotations = []
-        people = 0
-        for annotation in truth.dataset["annotations"]:
-            if is_judged(annotation):
-                inside = low <= measure(annotation) < high
-                people += inside
-                # pycocotools ignores people without counted keypoints, as it does with unlabelled ones.
-                annotations.append(annotation if inside else {**annotation, "num_keypoints": 0})
-            else:
-                annotations.append(annotation)
-        row: dict[str, Any] = {"range": label, "people": people}
-        if people:
-            dataset = {**truth.dataset, "annotations": annotations}
-            row["AP"] = score_keypoints(dataset, predictions.results, truth.keypoint_set).values["AP"]
+        inside = (low <= values) & (values < high)
+        row: dict[str, Any] = {"range": label, "people": int(inside.sum())}
+        if inside.any():
+            people = [matches.people[i] for i in np.flatnonzero(inside)]
+            results = [predictions.results[i] for i in matches.predicted[inside[matches.true]]]
+            scores = score_keypoints({**truth.dataset, "annotations": people}, results, truth.keypoint_set)
+            row["AP"] = scores.values["AP"]
         rows.append(row)
     return rows

@@ -1,7 +1,9 @@
 """Predicted people of a validation set, as arrays: from a model and boxes, or from a results file."""
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from posecli.media.images import decode_image
 from posecli.output.coco import result_of
 from posecli.output.records import people_of
 from posecli.pose.estimator import Estimator, person_scores
-from posecli.types import Detections, FloatArray, Frame, IntArray
+from posecli.pose.runtimes import Logits, Runner
+from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray
 
 # Pictures whose people share a batch.
 CHUNK = 8
@@ -62,26 +65,43 @@ def predict(
     *,
     rank_by: str = "box-keypoints",
 ) -> Predictions:
-    """Poses of the people in boxes, or of those that a detector finds; rank_by: a key of RANKINGS.
+    """Poses of the people in boxes, or of those that a detector finds; rank_by: a key of RANKINGS."""
+    return predict_all([estimator], truth, boxes, rank_by=rank_by)[0]
+
+
+def predict_all(
+    estimators: Sequence[Estimator],
+    truth: Truth,
+    boxes: Mapping[int, Detections] | Detector,
+    *,
+    rank_by: str = "box-keypoints",
+) -> list[Predictions]:
+    """Predictions of each estimator for the same people, every picture read and searched once.
 
     Pictures are read as stored, without their EXIF orientation, since annotations refer to that.
     """
     if rank_by not in RANKINGS:
         raise UsageError(f"--rank-by {rank_by}: choose from {', '.join(RANKINGS)}")
     ids: list[int] = []
-    people: list[dict[str, Any]] = []
+    people: list[list[dict[str, Any]]] = [[] for _ in estimators]
     wanted = None if callable(boxes) else {image_id for image_id, found in boxes.items() if len(found)}
-    for image_ids, frames, names in read_chunks(truth, wanted):
+    for image_ids, frames, names in read_ahead(truth, wanted):
         if callable(boxes):
             detections = boxes(frames, names)
         else:
             detections = [boxes.get(image_id, Detections.empty()) for image_id in image_ids]
-        for image_id, poses in zip(image_ids, estimator(frames, detections), strict=True):
-            ranked = replace(poses, person_scores=RANKINGS[rank_by](poses.box_scores, poses.scores))
-            ids += [image_id] * len(poses)
-            people += people_of(ranked, 0.0)
-    count = len(estimator.config.keypoints)
-    results = tuple(result_of(person, image_id) for image_id, person in zip(ids, people, strict=True))
+        ids += [image_id for image_id, found in zip(image_ids, detections, strict=True) for _ in range(len(found))]
+        for estimator, of_estimator in zip(estimators, people, strict=True):
+            for poses in estimator(frames, detections):
+                ranked = replace(poses, person_scores=RANKINGS[rank_by](poses.box_scores, poses.scores))
+                of_estimator += people_of(ranked, 0.0)
+    return [_collect(ids, of_estimator, truth) for of_estimator in people]
+
+
+def _collect(ids: Sequence[int], people: Sequence[dict[str, Any]], truth: Truth) -> Predictions:
+    count = len(truth.keypoint_set)
+    category = {"category_id": truth.category_id}
+    results = tuple(result_of(person, image_id) | category for image_id, person in zip(ids, people, strict=True))
     return Predictions(
         image_ids=np.array(ids, np.int64),
         keypoints=_array([r["keypoints"] for r in results], (count, 3))[..., :2],
@@ -90,6 +110,21 @@ def predict(
         std=_array([p["keypoint_std"] for p in people], (count, 2)),
         results=results,
     )
+
+
+def remembering(runner: Runner, kept: int = 2) -> Runner:
+    """The same runner, which has its last answers ready when it is asked again: a crop's, and its mirror image's."""
+    last: deque[tuple[PixelArray, Logits]] = deque(maxlen=kept)
+
+    def run(crops: PixelArray) -> Logits:
+        for known, logits in last:
+            if np.array_equal(known, crops):
+                return logits
+        logits = runner(crops)
+        last.append((crops, logits))
+        return logits
+
+    return replace(runner, run=run)
 
 
 def _array(values: list[Any], shape: tuple[int, ...]) -> FloatArray:
@@ -123,8 +158,9 @@ def read_results(path: Path, truth: Truth) -> Predictions:
     if not isinstance(items, list):
         raise DataError(f"{path}: not a COCO results file, which is a list")
     count = len(truth.keypoint_set)
-    known = {image["id"] for image in truth.dataset["images"]}
-    checked = check_results(items, count, known)
+    # Of a whole set's results those of the images that are judged.
+    items = [item for item in items if not isinstance(item, dict) or item.get("image_id") not in truth.left_out]
+    checked = check_results(items, count, set(truth.files), truth.category_id)
     keypoints = _array([r["keypoints"] for r in checked], (count, 3))
     scored = [item.get("keypoint_scores") for item in items]
     complete = bool(scored) and all(isinstance(s, list) and len(s) == count for s in scored)
@@ -176,10 +212,22 @@ def suppress(predictions: Predictions, sigmas: Sequence[float], threshold: float
     return restrict(predictions, sorted(kept))
 
 
-def read_chunks(truth: Truth, wanted: set[int] | None) -> Iterator[tuple[list[int], list[Frame], list[str]]]:
-    """Image ids, pictures and file names of all or of the wanted images, some pictures at a time."""
+def read_ahead(truth: Truth, wanted: set[int] | None) -> Iterator[tuple[list[int], list[Frame], list[str]]]:
+    """Image ids, pictures and file names of all or of the wanted images, some pictures at a time.
+
+    The next pictures are decoded while the caller works on these.
+    """
     files = [(image_id, path) for image_id, path in truth.files.items() if wanted is None or image_id in wanted]
-    for first in range(0, len(files), CHUNK):
-        chunk = files[first : first + CHUNK]
+    chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
+
+    def read(chunk: list[tuple[int, Path]]) -> tuple[list[int], list[Frame], list[str]]:
         frames = [Frame(decode_image(path.read_bytes(), str(path), ignore_orientation=True)) for _, path in chunk]
-        yield [image_id for image_id, _ in chunk], frames, [str(path) for _, path in chunk]
+        return [image_id for image_id, _ in chunk], frames, [str(path) for _, path in chunk]
+
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(read, chunk) for chunk in chunks[:2])
+        for following in [*chunks[2:], None, None][: len(chunks)]:
+            result = pending.popleft().result()
+            if following is not None:
+                pending.append(pool.submit(read, following))
+            yield result

@@ -82,6 +82,7 @@ def write_report(
     )
     parts += [_card(_error_chart(first)), _card(_keypoint_table(first)), _card(_gains(first))]
     parts.append("<h2>By size and by visible keypoints</h2>" + _card(_groups(first)))
+    parts.append("<p>AP among the people of each range, by the predictions that stand for them; no false alarms.</p>")
     parts.append("<h2>How far the numbers can be believed</h2>" + _card(_calibration(first)))
     if first.std is not None:
         parts.append(_card(_std_table(first)))
@@ -172,7 +173,7 @@ def _gains(evaluation: Evaluation) -> str:
 def _groups(evaluation: Evaluation) -> str:
     panels = []
     for title, label, groups in (
-        ("AP by size of the person", "square root of the area", evaluation.by_size),
+        ("AP by size of the person", "square root of the area in pixels", evaluation.by_size),
         ("AP by labelled keypoints", "labelled keypoints", evaluation.by_visible),
     ):
         rows = [row for row in groups if row["people"]]

@@ -1,7 +1,6 @@
 """COCO keypoint scoring: pycocotools does it, guarded against what it does silently wrong."""
 
 import contextlib
-import copy
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +80,11 @@ def score_keypoints(
     people = sum(
         a["image_id"] in wanted and not a["iscrowd"] and a["num_keypoints"] > 0 for a in dataset["annotations"]
     )
-    checked = [r for r in check_results(results, len(keypoint_set), known) if r["image_id"] in wanted]
+    checked = [
+        r
+        for r in check_results(results, len(keypoint_set), known, dataset["categories"][0]["id"])
+        if r["image_id"] in wanted
+    ]
     without = sum("area" not in a for a in truth["annotations"])
     remarks = (f"{without} annotations without area: {AREA_OF_BOX} of the box's area taken",) if without else ()
     if not checked:
@@ -133,32 +136,44 @@ def _matched(evaluated: Sequence[Mapping[str, Any] | None]) -> Matched:
 
 
 def prepare_truth(truth: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep copy that pycocotools reads right: ids from 1 (0 counts as unmatched), areas and counts present."""
-    dataset = copy.deepcopy({key: truth[key] for key in ("images", "annotations", "categories")})
-    for number, annotation in enumerate(dataset["annotations"], 1):
-        annotation["id"] = number
-        annotation.setdefault("iscrowd", 0)
-        if "num_keypoints" not in annotation:
-            annotation["num_keypoints"] = sum(v > 0 for v in annotation.get("keypoints", [])[2::3])
-        if "area" not in annotation:
-            annotation["area"] = AREA_OF_BOX * annotation["bbox"][2] * annotation["bbox"][3]
-    return dict(dataset)
+    """A copy that pycocotools reads right and may write to: ids from 1 (0 counts as unmatched), nothing missing."""
+    count = len(truth["categories"][0]["keypoints"])
+    annotations = []
+    for number, given in enumerate(truth["annotations"], 1):
+        annotation = {"iscrowd": 0, "bbox": [0, 0, 0, 0], "keypoints": [0] * 3 * count, **given, "id": number}
+        annotation.pop("segmentation", None)
+        annotation.setdefault("num_keypoints", sum(v > 0 for v in annotation["keypoints"][2::3]))
+        annotation.setdefault("category_id", truth["categories"][0]["id"])
+        annotation.setdefault("area", AREA_OF_BOX * annotation["bbox"][2] * annotation["bbox"][3])
+        annotations.append(annotation)
+    return {"images": truth["images"], "annotations": annotations, "categories": truth["categories"]}
 
 
-def check_results(results: Sequence[Mapping[str, Any]], keypoints: int, image_ids: set[int]) -> list[dict[str, Any]]:
-    """Copies of the results, each of the right shape, finite and of a known image. Raises DataError."""
+def check_results(
+    results: Sequence[Mapping[str, Any]], keypoints: int, image_ids: set[int], category_id: int = 1
+) -> list[dict[str, Any]]:
+    """Copies of the results, each of the right shape, finite, of a known image and the category. Raises DataError."""
     checked = []
     unknown: set[Any] = set()
     for number, result in enumerate(results, 1):
-        values = np.asarray(result.get("keypoints", ()), np.float64)
+        if not isinstance(result, Mapping) or "image_id" not in result:
+            raise DataError(f"result {number} has no image_id")
+        where = f"result {number} of image {result['image_id']}"
+        try:
+            values = np.asarray(result.get("keypoints", ()), np.float64)
+            score = float(result.get("score", np.nan))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: a keypoint or the score is no number") from error
         if values.shape != (3 * keypoints,):
-            raise DataError(f"result {number}: {values.size} keypoint values, not {3 * keypoints}")
-        if not np.isfinite(values).all() or not np.isfinite(result.get("score", np.nan)):
-            raise DataError(f"result {number} of image {result.get('image_id')}: a value is missing or not finite")
+            raise DataError(f"{where}: {values.size} keypoint values, not {3 * keypoints}")
+        if not np.isfinite(values).all() or not np.isfinite(score):
+            raise DataError(f"{where}: a value is missing or not finite")
+        if result.get("category_id", category_id) != category_id:
+            raise DataError(f"{where} is of category {result['category_id']}, the annotations are of {category_id}")
         if result["image_id"] not in image_ids:
             unknown.add(result["image_id"])
-        item = {key: result[key] for key in ("image_id", "score")}
-        checked.append({**item, "category_id": 1, "keypoints": values.tolist()})
+        item = {"image_id": result["image_id"], "category_id": category_id}
+        checked.append({**item, "keypoints": values.tolist(), "score": score})
     if unknown:
         some = ", ".join(str(i) for i in sorted(unknown, key=str)[:5])
         raise DataError(f"{len(unknown)} image ids of the results are not in the annotations: {some}")

@@ -4,11 +4,13 @@ import glob
 import hashlib
 import os
 import sys
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from posecli.errors import NoInputError
+from posecli.media.sources import source_of
 
 _PHOTO = "jpg jpeg jpe png webp bmp dib tif tiff avif jp2 pgm ppm pbm pnm"
 _VIDEO = "mp4 m4v mov mkv webm avi gif mpg mpeg ts mts m2ts wmv flv 3gp ogv mxf"
@@ -23,28 +25,48 @@ class Input:
     name: its place under the output folder, unique in a run, posix, with the source's suffix.
     kind: "photo", "video", or "unknown" for a file whose content is neither.
     error: why it cannot be read, known before it is opened; else None.
+    address: of a video that is no file: "-", a URL, "webcam:0", numbered pictures. path is only to be shown then.
     """
 
     path: Path
     name: str
     kind: str
     error: str | None = None
+    address: str | None = None
+
+    @property
+    def source(self) -> Path | str:
+        """What VideoReader and content_key take."""
+        return self.path if self.address is None else self.address
+
+    @property
+    def live(self) -> bool:
+        """Whether it can be read only once, as it comes."""
+        return self.address is not None and source_of(self.address).live
+
+    @property
+    def shown(self) -> str:
+        """Its place for messages: no password of a URL in it."""
+        return str(self.path) if self.address is None else source_of(self.address).shown
 
 
 def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> list[Input]:
     """All inputs that the arguments mean, in a fixed order, each file once.
 
     An argument is a file, a folder (searched with its subfolders), a glob pattern, @LIST (a file with one
-    path a line, or NUL-separated) or @- (such a list on standard input). In folders, files that are neither
-    photo nor video by content and do not claim to be by name are passed over. exclude is a folder left out,
-    the output's own.
+    path a line, or NUL-separated) or @- (such a list on standard input); or a video that is no file: - (standard
+    input), a URL, webcam:0, /dev/video0, numbered pictures as frame_%05d.png. Networks are not touched. In folders,
+    files that are neither photo nor video by content and do not claim to be by name are passed over. exclude is
+    a folder left out, the output's own.
 
     Raises NoInputError where nothing at all is found.
     """
     found: list[Input] = []
     for argument in _expand(arguments):
         path = Path(argument)
-        if path.is_dir():
+        if (stream := _of_stream(argument)) is not None:
+            found.append(stream)
+        elif path.is_dir():
             found += _of_folder(path, exclude)
         elif path.exists() or not glob.has_magic(argument):
             found.append(_of_file(path))
@@ -57,7 +79,7 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
                 found += _of_folder(inside, exclude) if inside.is_dir() else [_of_file(inside)]
     unique: dict[str, Input] = {}
     for item in found:
-        unique.setdefault(str(item.path.absolute()), item)
+        unique.setdefault(item.address or str(item.path.absolute()), item)
     if not unique:
         raise NoInputError(f"no photo or video in {', '.join(arguments) or 'nothing'}")
     return _distinct_names(unique.values())
@@ -76,6 +98,16 @@ def _expand(arguments: Sequence[str]) -> Iterator[str]:
         separator = b"\0" if b"\0" in content else b"\n"
         lines = (os.fsdecode(line.rstrip(b"\r") if separator == b"\n" else line) for line in content.split(separator))
         yield from (line for line in lines if line.strip())
+
+
+def _of_stream(argument: str) -> Input | None:
+    """A video that is no file; None for what is one."""
+    source = source_of(argument)
+    if source.kind == "file":
+        return None
+    missing = source.kind == "pictures" and not source.pictures()
+    error = "no file matches this pattern" if missing else None
+    return Input(Path(source.shown), source.name, "video", error, argument)
 
 
 def _of_file(path: Path) -> Input:
@@ -168,7 +200,20 @@ def _distinct_names(inputs: Iterable[Input]) -> list[Input]:
     return result
 
 
-def content_key(path: Path) -> str:
-    """A fingerprint of the file's whole content, in hex. Raises OSError where it cannot be read."""
+def content_key(source: Path | str) -> str:
+    """A fingerprint of the source's whole content, in hex: of a file, or of all numbered pictures.
+
+    A stream has no content before it is read: each call gives a new value, so that nothing counts as done before.
+    Raises OSError where a file cannot be read.
+    """
+    found = source_of(source)
+    if found.kind not in ("file", "pictures"):
+        return uuid.uuid4().hex
+    files = found.pictures() or [Path(found.address)]
+    keys = [_hash_of(file) for file in files]
+    return keys[0] if found.kind == "file" else hashlib.blake2b("".join(keys).encode(), digest_size=16).hexdigest()
+
+
+def _hash_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

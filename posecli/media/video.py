@@ -1,77 +1,84 @@
-"""Videos: packets to upright RGB frames with exact times, damage counted."""
+"""Videos: the frames of a span, upright, in RGB, with exact times, and what was lost of them."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import VideoReformatter
 
 from posecli.errors import MediaError
+from posecli.media.colour import colour_of, rgb
+from posecli.media.decoding import Decoded, Decoder, reason
+from posecli.media.hdr import TRANSFERS
+from posecli.media.losses import Steps
+from posecli.media.orientation import orientation_of
+from posecli.media.sources import PICTURES_RATE, Source, open_source, source_of
+from posecli.media.span import Span
 from posecli.types import Frame, PixelArray
 
 
 class VideoReader:
-    """A video file open for reading; iterate it once for its frames, and close it (it is a context manager).
+    """A video open for reading; iterate it once for its frames, and close it (it is a context manager).
 
-    width, height: of the upright picture. rotation: how many quarter turns (counter-clockwise) make a
-    stored picture upright. time_base: the unit of the source's timestamps. frame_rate and frame_count are
-    what the container says, a hint; None or 0 where it says nothing. lost: why frames were lost → how many.
+    source: a file's Path, or a string as source_of takes it: "-", a URL, "webcam:0", "frame_%05d.png".
+    span: the part that is read. picture_rate: frames a second of numbered pictures.
 
-    Raises MediaError for a file that is no video, has no video stream or only sound.
+    width, height: of the upright picture. time_base: the unit of the source's timestamps. frame_rate and
+    frame_count (of the span) are what the container says, a hint; None or 0 where it says nothing.
+    first_time: the timestamp of the source's first frame in seconds, from which the span counts.
+    lost: why frames of the span were lost → how many; complete once all frames were read.
+    warnings: what is not as in the source, a line each.
+
+    Raises MediaError for what is no video, has no video stream or only sound.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, source: Path | str, span: Span | None = None, *, picture_rate: Fraction = PICTURES_RATE) -> None:
+        self.source: Source = source_of(source)
+        self.span = span or Span()
         self.lost: Counter[str] = Counter()
+        self.warnings: list[str] = []
+        self.decoder = Decoder(self.source, picture_rate)
+        self._picture_rate = picture_rate
         try:
-            self._container = av.open(str(path), metadata_errors="ignore")
-        except (FFmpegError, OSError, ValueError) as error:
-            raise MediaError(f"{path}: cannot be opened as a video ({_reason(error)})") from error
-        try:
-            self._start(path)
-        except MediaError:
-            self._container.close()
+            self._start()
+        except BaseException:
+            self.decoder.close()
             raise
 
-    def _start(self, path: Path) -> None:
-        streams = [s for s in self._container.streams.video if not s.disposition & s.disposition.attached_pic]
-        if not streams:
-            kind = "only sound, no video stream" if self._container.streams.audio else "no video stream"
-            raise MediaError(f"{path}: {kind}")
-        stream = self._stream = streams[0]
-        # Frame and slice threads; they end only when the container is closed.
-        stream.thread_type = "AUTO"
-        self.time_base = Fraction(stream.time_base or Fraction(1, 90000))
-        self.frame_rate = Fraction(stream.average_rate) if stream.average_rate else None
-        self.frame_count = int(stream.frames or 0) or self._count_from_duration()
-        self.has_audio = bool(self._container.streams.audio)
-        first = None
-        self._first_frames: list[VideoFrame] = []
-        self._frames = self._decode()
-        for first in self._frames:
-            self._first_frames.append(first)
-            break
+    def _start(self) -> None:
+        decoder = self.decoder
+        self.time_base, self.frame_rate = decoder.time_base, decoder.frame_rate
+        self.has_audio = decoder.sound_stream is not None
+        first = self._first = next(iter(decoder), None)
         if first is None:
-            raise MediaError(f"{path}: no frame of it can be decoded")
-        # PyAV gives -90, 180 or 90 for a display matrix; frames come as they are stored.
-        self.rotation = (first.rotation // 90) % 4
-        turned = self.rotation % 2 == 1
-        self.width, self.height = (first.height, first.width) if turned else (first.width, first.height)
-        self.colorspace = _matrix_of(first)
-        self.full_range = first.color_range == ColorRange.JPEG
-        self.start = first.pts if first.pts is not None else 0
+            raise MediaError(f"{self.source.shown}: no frame of it can be decoded")
+        self._first_pts = first.pts
+        self.first_time = first.pts * self.time_base
+        self.orientation = orientation_of(first.frame)
+        height, width = first.frame.height, first.frame.width
+        self.width, self.height = (height, width) if self.orientation.transposed else (width, height)
+        self.colour = colour_of(first.frame)
+        self._reformatter = VideoReformatter()
+        if self.colour.hdr:
+            self.warnings.append(f"HDR ({TRANSFERS[self.colour.transfer]}): tone mapped to BT.709")
+        if first.frame.interlaced_frame:
+            self.warnings.append("interlaced: both fields are shown in one picture, as stored")
+        self.frame_count = self.span.count(self._declared(), self.frame_rate)
 
-    def _count_from_duration(self) -> int:
-        duration = self._container.duration
-        if not duration or not self._stream.average_rate:
-            return 0
-        return round(Fraction(duration, av.time_base) * Fraction(self._stream.average_rate))
+    def _declared(self) -> int:
+        """About how many frames the whole source has."""
+        known = self.decoder.indexed() or int(self.decoder.stream.frames or 0)
+        duration = self.decoder.container.duration
+        if known or not duration or not self.frame_rate:
+            return known
+        return round(Fraction(duration, av.time_base) * self.frame_rate)
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -82,107 +89,105 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Release the file and the decoder's threads."""
-        self._frames.close()
-        self._first_frames.clear()
-        self._container.close()
+        """Release the source and the decoder's threads."""
+        self._first = None
+        self.decoder.close()
 
     @property
     def lost_frames(self) -> int:
         """Frames lost so far."""
         return sum(self.lost.values())
 
+    def open_again(self) -> InputContainer:
+        """A second look at the source, for its sound. Not for a live one."""
+        return open_source(self.source, self._picture_rate)
+
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in the order they are shown. time is the source's own timestamp in seconds.
+        """Frames of the span in the order they are shown.
 
-        A timestamp that is missing or does not grow becomes the one before plus the usual step.
+        index: the frame's place in the source, where those that cannot be decoded have theirs too. time: the
+        source's own timestamp in seconds; one that is missing or does not grow is the one before plus a step.
+
+        Raises MediaError at the end where the span holds no frame.
         """
-        step = max(1, round(1 / (self.frame_rate * self.time_base))) if self.frame_rate else 1
-        previous: int | None = None
-        index = 0
-        while True:
-            stored = self._first_frames.pop() if self._first_frames else next(self._frames, None)
-            if stored is None:
+        steps, kept = Steps(), 0
+        first: Decoded | None = None
+        last: Decoded | None = None
+        for item in self._from_start():
+            seconds = self._seconds(item)
+            if not self.span.starts_by(item.index, seconds):
+                continue
+            first = first or item
+            if self.span.ended_by(item.index, seconds, first.index, self._seconds(first)):
                 break
-            pts = stored.pts
-            if pts is None or (previous is not None and pts <= previous):
-                pts = 0 if previous is None else previous + step
-            previous = pts
-            try:
-                pixels = upright_rgb(stored, self.rotation)
-            except (FFmpegError, ValueError, MemoryError) as error:
-                self.lost[f"cannot be converted ({_reason(error)})"] += 1
-                continue
-            del stored  # PyAV keeps one colour converter a frame: let it go at once
-            if pixels.shape[:2] != (self.height, self.width):
-                pixels = _fit(pixels, self.width, self.height)
-            yield Frame(pixels, index, pts * self.time_base)
-            index += 1
-        self._count_missing(index, previous, step)
-
-    def _count_missing(self, frames: int, last: int | None, step: int) -> None:
-        """A file cut short ends before its own duration. (Frames that an edit list hides are not lost.)"""
-        missing = int(self._stream.frames or 0) - frames - self.lost_frames
-        duration = self._stream.duration
-        if missing <= 0 or duration is None or last is None:
+            steps.add(item.pts, item.index)
+            kept, last = kept + 1, item
+            if (item.index - first.index) % self.span.stride == 0:
+                yield from self._converted(item)
+        else:
+            if first is None:
+                raise MediaError(f"{self.source.shown}: ends before the start asked for, nothing is read")
+            # Read to the source's end: what its container promises counts too.
+            begin = self._begin(first)
+            held = max(self.decoder.ledger.sent, begin + kept)
+            absent = max(0, self.decoder.indexed() - held) or self._cut_off(last, steps)
+            self._count(held - begin - kept, absent, steps)
             return
-        if last + step + max(step, 1) < (self._stream.start_time or 0) + duration:
-            self.lost["declared by the file but not in it"] += missing
+        if first is not None and last is not None:
+            self._count(max(0, last.index + 1 - self._begin(first) - kept), 0, steps)
 
-    def _decode(self) -> Generator[VideoFrame, None, None]:
-        """Packet by packet, so that a damaged packet costs only what it holds."""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, EOFError):
-                return
-            except FFmpegError as error:
-                # The container itself is damaged here; what comes after cannot be found.
-                self.lost[f"file damaged ({_reason(error)})"] += 1
-                return
-            try:
-                frames = packet.decode()
-            except FFmpegError as error:
-                self.lost[f"packet damaged ({_reason(error)})"] += 1
-                continue
-            for frame in frames:
-                if isinstance(frame, VideoFrame):
-                    yield frame
+    def _seconds(self, item: Decoded) -> Fraction:
+        return item.pts * self.time_base - self.first_time
 
+    def _from_start(self) -> Iterator[Decoded]:
+        """Frames from the span's start, or from some place before it."""
+        first, self._first = self._first, None
+        start = self.span.start
+        if isinstance(start, Fraction):
+            start = self._first_pts + start / self.time_base
+        if first is not None and not (start and self.decoder.seek(start)):
+            yield first
+        first = None  # PyAV keeps a frame's memory as long as the frame
+        yield from self.decoder
 
-def upright_rgb(frame: VideoFrame, rotation: int = 0) -> PixelArray:
-    """A decoded frame as (height, width, 3) uint8 RGB, by the matrix and range that its stream declares.
+    def _converted(self, item: Decoded) -> Iterator[Frame]:
+        try:
+            pixels = self.orientation.apply(rgb(item.frame, self.colour, self._reformatter))
+        except (FFmpegError, ValueError, MemoryError) as error:
+            self.lost[f"cannot be converted ({reason(error)})"] += 1
+            return
+        if pixels.shape[:2] != (self.height, self.width):
+            pixels = _fit(pixels, self.width, self.height)
+        yield Frame(pixels, item.index, item.pts * self.time_base)
 
-    rotation: quarter turns counter-clockwise.
-    """
-    matrix = _matrix_of(frame)
-    source_range = ColorRange.JPEG if frame.color_range == ColorRange.JPEG else ColorRange.MPEG
-    if frame.format.is_rgb:
-        pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    else:
-        converted = frame.reformat(
-            format="rgb24",
-            src_colorspace=matrix,
-            dst_colorspace=Colorspace.DEFAULT,
-            src_color_range=source_range,
-            dst_color_range=ColorRange.JPEG,
-            interpolation="BILINEAR",
-        )
-        pixels = np.asarray(converted.to_ndarray(), np.uint8)
-    if rotation:
-        pixels = np.ascontiguousarray(np.rot90(pixels, k=rotation))
-    return pixels
+    def _begin(self, first: Decoded) -> int:
+        """The number of the first frame that the span means."""
+        if self.span.start is None:
+            return 0
+        if isinstance(self.span.start, int):
+            return self.span.start
+        return first.index
 
+    def _count(self, undecoded: int, absent: int, steps: Steps) -> None:
+        """undecoded: packets without a frame. absent: what the container promised and does not hold."""
+        damage = self.decoder.damage
+        # A variable rate has gaps too: they tell something only in damaged files that have no index.
+        between = steps.missing() if (damage or undecoded or absent) and not self.decoder.indexed() else 0
+        why = f" ({damage})" if damage else ""
+        losses = {"cannot be decoded": undecoded, f"missing from the file{why}": absent}
+        for words, frames in (losses | {f"missing between timestamps{why}": between}).items():
+            if frames:
+                self.lost[words] += frames
 
-def _matrix_of(frame: VideoFrame) -> Colorspace:
-    """BT.709 or BT.601: declared, else by height as players do."""
-    declared = int(frame.colorspace)
-    if declared == 1:
-        return Colorspace.ITU709
-    if declared in (5, 6):
-        return Colorspace.ITU601
-    return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+    def _cut_off(self, last: Decoded | None, steps: Steps) -> int:
+        """Frames after the last one, by the duration that Matroska writes for each stream."""
+        usual, written = steps.usual(), self.decoder.stream.metadata.get("DURATION", "")
+        hours, minutes, seconds = (written.split(":") + ["", "", ""])[:3]
+        if last is not None and usual:
+            with contextlib.suppress(ValueError):
+                end = (int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)) / self.time_base
+                return max(0, round(float(end - last.pts) / usual) - 1)
+        return 0
 
 
 def _fit(pixels: PixelArray, width: int, height: int) -> PixelArray:
@@ -190,9 +195,3 @@ def _fit(pixels: PixelArray, width: int, height: int) -> PixelArray:
     import cv2
 
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FFmpegError) and error.strerror:
-        return str(error.strerror)
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which colour-blind people tell apart.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b8a800")
 
+# So many letters stand below a panel side by side; more are turned.
+FLAT_LETTERS = 66
+
 _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -109,7 +112,8 @@ def _draw(axes: Any, panel: Panel) -> None:
     if panel.x_limits:
         axes.set_xlim(*panel.x_limits)
     if len(panel.series) > 1:
-        axes.legend(fontsize=8.5)
+        # Above stacked bars, whose sums are alike, a row of room is left by the panel's limits.
+        axes.legend(fontsize=8.5, ncols=len(panel.series) if panel.kind == "stacked" else 1)
 
 
 def _draw_lines(axes: Any, panel: Panel) -> None:
@@ -147,9 +151,11 @@ def _draw_bars(axes: Any, panel: Panel) -> None:
             yerr=whiskers,
             error_kw={"lw": 1, "ecolor": "#555"},
         )
-    axes.set_xticks(range(len(names)), names, rotation=40 if max(map(len, map(str, names))) > 8 else 0, ha="right")
-    if max(map(len, map(str, names))) <= 8:
+    longest = max(len(line) for name in names for line in str(name).splitlines())
+    if len(names) * longest <= FLAT_LETTERS:
         axes.set_xticks(range(len(names)), names, ha="center")
+    else:
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
     axes.grid(False, axis="x")
 
 

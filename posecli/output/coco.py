@@ -8,7 +8,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from posecli.keypoints import KeypointSet
-from posecli.output.records import read_frames
+from posecli.output.records import read_frames, read_summary
+from posecli.output.whole import Whole
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,18 @@ def write_coco(out: Path, inputs: Sequence[Recorded], keypoint_set: KeypointSet)
     not grow with the records; the same records give the same bytes.
     """
     ids = _numbers_of(inputs)
-    with _Whole(out / "coco.json") as file:
+    with Whole(out / "coco.json") as file:
         file.write(b'{"info":' + orjson.dumps({"description": "posecli", "schema": 1}))
         file.write(b',\n"categories":' + orjson.dumps([coco_category(keypoint_set)]))
-        videos = [item for item in inputs if item.kind == "video"]
+        videos = (item for item in inputs if item.kind == "video")
         file.write(b',\n"videos":')
-        _write_list(file, ({"id": i, "name": item.name} for i, item in enumerate(videos, 1)))
+        _write_list(file, (_video(i, item) for i, item in enumerate(videos, 1)))
         file.write(b',\n"images":')
         _write_list(file, (image for image, _ in _images(inputs, ids)))
         file.write(b',\n"annotations":')
         _write_list(file, _annotations(inputs, ids))
         file.write(b"}\n")
-    with _Whole(out / "coco_results.json") as file:
+    with Whole(out / "coco_results.json") as file:
         results = (result_of(person, image["id"]) for image, people in _images(inputs, ids) for person in people)
         _write_list(file, results)
         file.write(b"\n")
@@ -87,6 +88,16 @@ def _images(
                 image["file_name"] = f"{item.name}#{frame['index']:06d}"
                 image |= {"video_id": video_id, "frame_index": frame["index"], "time_s": frame["time_s"]}
             yield image | {"width": frame["width"], "height": frame["height"]}, frame["people"]
+
+
+def _video(number: int, item: Recorded) -> dict[str, Any]:
+    """A video with what is known about it: size, frames and, if its container says so, frames per second."""
+    video: dict[str, Any] = {"id": number, "name": item.name}
+    summary = read_summary(item.record)
+    if summary is not None:
+        video |= {"width": summary.width, "height": summary.height, "frames": summary.frames}
+        video |= {} if summary.frame_rate is None else {"frame_rate": summary.frame_rate}
+    return video
 
 
 def _annotations(inputs: Sequence[Recorded], ids: Sequence[int] | None) -> Iterator[dict[str, Any]]:
@@ -115,21 +126,3 @@ def _write_list(file: BinaryIO, items: Iterable[dict[str, Any]]) -> None:
         file.write(separator + orjson.dumps(item))
         separator = b",\n"
     file.write(b"[]" if separator == b"[\n" else b"\n]")
-
-
-class _Whole:
-    """A file written under a temporary name and renamed at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_name(path.name + ".part")
-
-    def __enter__(self) -> BinaryIO:
-        self._file = self._part.open("wb", buffering=1 << 20)
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._part.replace(self._path)
-        else:
-            self._part.unlink(missing_ok=True)

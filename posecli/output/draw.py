@@ -1,20 +1,24 @@
 """Skeletons on pictures."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from posecli.keypoints import KeypointSet
-from posecli.types import PixelArray, Poses
+from posecli.output.colours import COLOURS, Colour, id_colour, limb_side, side_colours
+from posecli.types import FloatArray, PixelArray, Poses
 
-Colour = tuple[int, int, int]
+__all__ = ["COLOURS", "draw_on", "draw_poses", "limb_side", "line_thickness"]
 
-# RGB, after the Okabe-Ito palette, which colour-blind people tell apart: left blue, right orange.
-COLOURS: dict[str, Colour] = {"left": (0, 158, 255), "right": (255, 140, 0), "middle": (64, 220, 120)}
 OUTLINE: Colour = (16, 16, 16)
 BOX: Colour = (255, 255, 255)
 
+Point = tuple[int, int]
+
 # OpenCV draws at 1/16 pixel with 32-bit integers.
 _SHIFT = 4
+_ONE = 1 << _SHIFT
 _FAR = 1e6
 
 
@@ -25,21 +29,53 @@ def draw_poses(
     *,
     keypoint_threshold: float = 0.3,
     show_boxes: bool = False,
+    show_ids: bool = False,
 ) -> PixelArray:
     """A copy of the picture (height, width, 3) uint8 RGB with the people's skeletons drawn on it.
 
     A limb is drawn where both of its keypoints reach the threshold. Lines are as thick as suits the size of
-    the person and of the picture. With nobody to draw, the copy equals the picture.
+    the person and of the picture; those of filled people are thin and dashed. With nobody to draw, the copy
+    equals the picture. show_ids: a label per id, and the id's colour instead of the sides'.
     """
     canvas = np.array(pixels, np.uint8, order="C")
+    draw_on(
+        canvas,
+        poses,
+        keypoint_set,
+        keypoint_threshold=keypoint_threshold,
+        show_boxes=show_boxes,
+        show_ids=show_ids,
+    )
+    return canvas
+
+
+def draw_on(
+    canvas: PixelArray,
+    poses: Poses,
+    keypoint_set: KeypointSet,
+    *,
+    keypoint_threshold: float = 0.3,
+    show_boxes: bool = False,
+    show_ids: bool = False,
+) -> None:
+    """draw_poses on the picture itself, which may be a part of a larger one."""
     # The largest people last, on top: they are usually nearest.
     heights = np.nan_to_num(poses.boxes[:, 3] - poses.boxes[:, 1], nan=0, posinf=0, neginf=0)
-    for person in np.argsort(heights, kind="stable"):
+    order = np.argsort(heights, kind="stable").tolist()
+    ids = [int(i) for i in poses.track_ids] if show_ids and poses.track_ids is not None else None
+    for person in order:
         thickness = line_thickness(float(heights[person]), canvas.shape[0], canvas.shape[1])
+        filled = poses.filled is not None and bool(poses.filled[person])
+        colours = side_colours(ids[person] if ids else None)
         if show_boxes:
-            _draw_box(canvas, poses, int(person), max(1, thickness // 2))
-        _draw_person(canvas, poses, int(person), keypoint_set, keypoint_threshold, thickness)
-    return canvas
+            _draw_box(canvas, poses, person, max(1, thickness // 2), id_colour(ids[person]) if ids else BOX)
+        stroke = _Stroke(canvas, max(1, thickness // 2) if filled else thickness, dashed=filled)
+        _draw_person(stroke, poses, person, keypoint_set, keypoint_threshold, colours)
+    if ids:
+        # After all skeletons: no limb crosses a label.
+        for person in order:
+            shown = poses.scores[person] >= keypoint_threshold
+            _draw_label(canvas, poses.boxes[person], poses.keypoints[person][shown], ids[person])
 
 
 def line_thickness(person_height: float, height: int, width: int) -> int:
@@ -48,35 +84,82 @@ def line_thickness(person_height: float, height: int, width: int) -> int:
     return round(float(np.clip(0.014 * person_height, 1.0, largest)))
 
 
-def limb_side(keypoint_set: KeypointSet, limb: tuple[int, int]) -> str:
-    """The side that a limb belongs to: that of its ends where they agree, or of the one that has a side."""
-    sides = {keypoint_set.side(i) for i in limb} - {"middle"}
-    return sides.pop() if len(sides) == 1 else "middle"
+@dataclass(frozen=True)
+class _Stroke:
+    """Lines and dots of one thickness, with a dark rim so that they show on any ground."""
+
+    canvas: PixelArray
+    thickness: int
+    dashed: bool = False
+
+    @property
+    def rim(self) -> int:
+        return 1 if self.thickness < 4 else 2
+
+    def line(self, start: Point, end: Point, colour: Colour, outline: bool) -> None:
+        width = self.thickness + 2 * self.rim if outline else self.thickness
+        for a, b in self._dashes(start, end) if self.dashed else [(start, end)]:
+            cv2.line(self.canvas, a, b, OUTLINE if outline else colour, width, cv2.LINE_AA, _SHIFT)
+
+    def dot(self, centre: Point, colour: Colour, outline: bool) -> None:
+        radius = 0.9 * self.thickness + 0.6 + (self.rim if outline else 0)
+        colour = OUTLINE if outline else colour
+        cv2.circle(self.canvas, centre, round(radius * _ONE), colour, -1, cv2.LINE_AA, _SHIFT)
+
+    def _dashes(self, start: Point, end: Point) -> list[tuple[Point, Point]]:
+        """Pieces of the line; of a far one no more than a few."""
+        a, b = np.array(start, np.float64), np.array(end, np.float64)
+        count = int(np.clip(np.hypot(*(b - a)) / _ONE / (8 * self.thickness + 12), 1, 60))
+        places = a + (b - a) * (np.arange(2 * count) / max(1, 2 * count - 1))[:, None]
+        whole = [(x, y) for x, y in np.rint(places).astype(int).tolist()]
+        return list(zip(whole[::2], whole[1::2], strict=True))
 
 
 def _draw_person(
-    canvas: PixelArray, poses: Poses, person: int, keypoint_set: KeypointSet, threshold: float, thickness: int
+    stroke: _Stroke,
+    poses: Poses,
+    person: int,
+    keypoint_set: KeypointSet,
+    threshold: float,
+    colours: dict[str, Colour],
 ) -> None:
     shown = poses.scores[person] >= threshold
     # Finite, and within OpenCV's 32-bit integers, so far out that a limb's direction stays what it is.
     points = np.clip(np.nan_to_num(poses.keypoints[person]), -_FAR, _FAR)
-    fixed = np.rint(points * (1 << _SHIFT)).astype(int).tolist()
+    fixed = np.rint(points * _ONE).astype(int).tolist()
     limbs = [limb for limb in keypoint_set.skeleton if shown[limb[0]] and shown[limb[1]]]
-    rim = 1 if thickness < 4 else 2
     for outline in (True, False):
         for limb in limbs:
-            colour = OUTLINE if outline else COLOURS[limb_side(keypoint_set, limb)]
-            width_now = thickness + 2 * rim if outline else thickness
-            cv2.line(canvas, fixed[limb[0]], fixed[limb[1]], colour, width_now, cv2.LINE_AA, _SHIFT)
+            stroke.line(fixed[limb[0]], fixed[limb[1]], colours[limb_side(keypoint_set, limb)], outline)
         for index in np.flatnonzero(shown).tolist():
-            colour = OUTLINE if outline else COLOURS[keypoint_set.side(index)]
-            radius = 0.9 * thickness + 0.6 + (rim if outline else 0)
-            cv2.circle(canvas, fixed[index], round(radius * (1 << _SHIFT)), colour, -1, cv2.LINE_AA, _SHIFT)
+            stroke.dot(fixed[index], colours[keypoint_set.side(index)], outline)
 
 
-def _draw_box(canvas: PixelArray, poses: Poses, person: int, thickness: int) -> None:
+def _draw_box(canvas: PixelArray, poses: Poses, person: int, thickness: int, colour: Colour) -> None:
     height, width = canvas.shape[:2]
     box = np.clip(np.nan_to_num(poses.boxes[person]), 0, [width, height, width, height])
-    x1, y1, x2, y2 = np.rint(box * (1 << _SHIFT)).astype(int).tolist()
-    for colour, line in ((OUTLINE, thickness + 2), (BOX, thickness)):
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, line, cv2.LINE_AA, _SHIFT)
+    x1, y1, x2, y2 = np.rint(box * _ONE).astype(int).tolist()
+    for shade, line in ((OUTLINE, thickness + 2), (colour, thickness)):
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), shade, line, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_label(canvas: PixelArray, box: FloatArray, shown: FloatArray, track_id: int) -> None:
+    """The id on a plate of its colour above the highest keypoint, or above the box; always inside the picture."""
+    height, width = canvas.shape[:2]
+    x, y = shown[np.argmin(shown[:, 1])] if len(shown) else ((box[0] + box[2]) / 2, box[1])
+    x, y = (float(v) for v in np.clip(np.nan_to_num([x, y]), 0, [width, height]))
+    scale = float(np.clip(min(height, width) / 1080, 0.4, 2.0))
+    weight = max(1, round(2 * scale))
+    text = str(track_id)
+    (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, weight)
+    pad = max(2, round(6 * scale))
+    plate_width, plate_height = text_width + 2 * pad, text_height + 2 * pad
+    # Clear of the head: the highest keypoint is an eye or an ear.
+    above = 0.06 * float(np.nan_to_num(box[3] - box[1])) + pad
+    left = int(np.clip(x - plate_width / 2, 0, max(0, width - plate_width)))
+    top = int(np.clip(y - above - plate_height, 0, max(0, height - plate_height)))
+    corners = (left, top), (left + plate_width - 1, top + plate_height - 1)
+    cv2.rectangle(canvas, *corners, id_colour(track_id), -1)
+    cv2.rectangle(canvas, *corners, OUTLINE, 1)
+    place = (left + pad, top + pad + text_height)
+    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, OUTLINE, weight, cv2.LINE_AA)

@@ -49,6 +49,7 @@ def manifest(inputs: Sequence[Finished], run: Mapping[str, Any]) -> dict[str, An
             "ended": item.summary.status,
             "frames": item.summary.frames,
             "people": item.summary.people,
+            "tracks": item.summary.tracks,
             "lost_frames": item.summary.lost_frames,
             "lost": dict(item.summary.lost),
             "seconds": item.summary.seconds,

@@ -2,9 +2,11 @@
 
 A record is a file of JSON lines under OUT/.posecli/records:
 
-    {"schema": 1, "name", "kind", "content": key of the input's bytes, "options": key of the settings}
+    {"schema": 1, "name", "kind", "content": key of the input's bytes, "options": key of the settings,
+     "keypoints": their names}
     {"index", "time_s", "width", "height", "people": [...]}          one line a frame, also with nobody
-    {"status", "frames", "people", "lost_frames", "lost", "seconds", "error", "outputs", "warnings"}
+    {"status", "frames", "people", "lost_frames", "lost", "seconds", "error", "outputs", "warnings",
+     "width", "height", "frame_rate", "tracks"}
 
 It is written under a temporary name and renamed when its last line stands: a record is whole or not there.
 """
@@ -26,7 +28,11 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Summary:
-    """How an input ended. status: "done", "partial" (frames were lost), "failed"."""
+    """How an input ended. status: "done", "partial" (frames were lost), "failed".
+
+    people: sum over the frames. tracks: distinct track ids, None where nobody was tracked. frame_rate: frames
+    per second as the source says, None for a photo or where it says nothing.
+    """
 
     status: str
     frames: int = 0
@@ -39,6 +45,8 @@ class Summary:
     warnings: tuple[str, ...] = ()
     width: int = 0
     height: int = 0
+    frame_rate: float | None = None
+    tracks: int | None = None
 
 
 def record_path(out: Path, name: str) -> Path:
@@ -56,6 +64,13 @@ class RecordWriter:
         self._file: BinaryIO = self._part.open("wb")
         self._write({"schema": SCHEMA, **header})
         self.frames = self.people = 0
+        self._ids: set[int] = set()
+        self._tracked = False
+
+    @property
+    def tracks(self) -> int | None:
+        """Distinct track ids so far; None where no frame was tracked."""
+        return len(self._ids) if self._tracked else None
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
@@ -73,6 +88,9 @@ class RecordWriter:
         )
         self.frames += 1
         self.people += len(poses)
+        if poses.track_ids is not None:
+            self._tracked = True
+            self._ids.update(poses.track_ids.tolist())
 
     def finish(self, summary: Summary) -> None:
         """Write the last line and give the record its name: from here on the input is done."""
@@ -94,7 +112,9 @@ def people_of(poses: Poses, keypoint_threshold: float) -> list[dict[str, Any]]:
     """The people of a frame as COCO annotations without their ids.
 
     v is 2 where the keypoint's score reaches the threshold, else 1 with its coordinates kept. area is that
-    of the box. keypoint_std is (σx, σy) per keypoint in source pixels.
+    of the box. keypoint_std is (σx, σy) per keypoint in source pixels. track_id is there for people with ids;
+    keypoints_raw, x y per keypoint as the network gave them, where keypoints are smoothed; filled only for
+    people whom no detection stands for, and these have no keypoints_raw.
     """
     boxes = _rounded(np.concatenate([poses.boxes[:, :2], poses.boxes[:, 2:] - poses.boxes[:, :2]], axis=1), 2)
     visibility = np.where(poses.scores >= keypoint_threshold, 2.0, 1.0)[..., None]
@@ -115,6 +135,11 @@ def people_of(poses: Poses, keypoint_threshold: float) -> list[dict[str, Any]]:
         }
         if poses.track_ids is not None:
             person["track_id"] = int(poses.track_ids[i])
+        filled = poses.filled is not None and bool(poses.filled[i])
+        if filled:
+            person["filled"] = True
+        elif poses.raw_keypoints is not None:
+            person["keypoints_raw"] = _rounded(poses.raw_keypoints[i], 2).ravel().tolist()
         people.append(person)
     return people
 

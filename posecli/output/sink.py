@@ -1,38 +1,26 @@
 """Where the frames of one input go: annotated media, record, thumbnail."""
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posecli.keypoints import KeypointSet
 from posecli.media.video import VideoReader
-from posecli.output.draw import draw_poses
+from posecli.output.annotate import Annotator, Look
 from posecli.output.gallery import thumbnail_path, write_thumbnail
 from posecli.output.images import write_image
 from posecli.output.records import RecordWriter, Summary
 from posecli.output.video import VideoWriter
-from posecli.types import Frame, Poses
+from posecli.types import Frame, PixelArray, Poses
 
-
-@dataclass(frozen=True)
-class Look:
-    """How annotated media look and are encoded. media: whether there are any."""
-
-    keypoint_set: KeypointSet
-    keypoint_threshold: float = 0.3
-    media: bool = True
-    audio: bool = True
-    show_boxes: bool = False
-    crf: int = 20
-    preset: str = "veryfast"
+__all__ = ["Look", "Sink"]
 
 
 class Sink:
     """Takes the frames of one input in order; finish makes its files appear, abort leaves none.
 
-    source is the open video, or None for a photo. output is the annotated file's place under out.
+    source is the open video, or None for a photo. output is the annotated file's place under out. shown sees each
+    annotated picture, where somebody looks on.
     """
 
     def __init__(
@@ -43,32 +31,42 @@ class Sink:
         header: Mapping[str, Any],
         look: Look,
         source: VideoReader | None,
+        shown: Callable[[PixelArray], None] | None = None,
     ) -> None:
+        self._shown = shown
         self._out, self._output, self._look, self._source = out, output, look, source
         self._thumbnail = thumbnail_path(out, record)
         self._most_people = -1
         self._size = (0, 0)
         self._stack = contextlib.ExitStack()
+        self._annotator = Annotator(look)
+        header = {**header, "keypoints": list(look.keypoint_set.names)}
         self._record = self._stack.enter_context(RecordWriter(record, header, look.keypoint_threshold))
         self._video: VideoWriter | None = None
         if look.media and source is not None:
-            self._video = VideoWriter(out / output, source, crf=look.crf, preset=look.preset, audio=look.audio)
+            self._video = self._open_video(look, source)
             self._stack.callback(self._video.abort)
+
+    def _open_video(self, look: Look, source: VideoReader) -> VideoWriter:
+        size = look.size(source.width, source.height)
+        options: dict[str, Any] = {"crf": look.crf, "preset": look.preset, "audio": look.audio}
+        if size != (source.width, source.height):
+            options["size"] = size
+        if look.codec != "h264":
+            options["codec"] = look.codec
+        return VideoWriter(self._out / self._output, source, **options)
 
     def write(self, frame: Frame, poses: Poses) -> None:
         """Draw, encode and record a frame."""
         self._record.write(frame, poses)
+        self._annotator.follow(frame, poses)
         self._size = (frame.width, frame.height)
         better = len(poses) > self._most_people
-        if not (self._look.media or better):
+        if not (self._look.media or better or self._shown is not None):
             return
-        drawn = draw_poses(
-            frame.pixels,
-            poses,
-            self._look.keypoint_set,
-            keypoint_threshold=self._look.keypoint_threshold,
-            show_boxes=self._look.show_boxes,
-        )
+        drawn = self._annotator.draw(frame, poses)
+        if self._shown is not None:
+            self._shown(drawn)
         if better:
             write_thumbnail(self._thumbnail, drawn)
             self._most_people = len(poses)
@@ -77,12 +75,11 @@ class Sink:
         elif self._look.media:
             write_image(self._out / self._output, drawn)
 
-    def finish(self, *, seconds: float, lost: Mapping[str, int]) -> Summary:
+    def finish(self, *, seconds: float, lost: Mapping[str, int], warnings: Sequence[str] = ()) -> Summary:
         """Complete the files. The record is last: it says that all the others stand."""
-        warnings: list[str] = []
         if self._video is not None:
             self._video.close()
-            warnings = self._video.warnings
+            warnings = [*warnings, *self._video.warnings]
         lost_frames = sum(lost.values())
         summary = Summary(
             status="partial" if lost_frames else "done",
@@ -95,14 +92,21 @@ class Sink:
             warnings=tuple(warnings),
             width=self._size[0],
             height=self._size[1],
+            frame_rate=self._frame_rate(),
+            tracks=self._record.tracks,
         )
         self._record.finish(summary)
         self._video = None
         self._stack.pop_all()
         return summary
 
+    def _frame_rate(self) -> float | None:
+        rate = self._source.frame_rate if self._source is not None else None
+        return round(float(rate), 3) if rate else None
+
     def abort(self) -> None:
         """Leave nothing of this input behind."""
         self._stack.close()
+        self._thumbnail.unlink(missing_ok=True)
         if self._look.media and self._source is None:
             (self._out / self._output).unlink(missing_ok=True)

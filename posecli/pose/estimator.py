@@ -25,7 +25,7 @@ class Estimator:
     """A pose model ready to run. Calling it maps frames and their people to poses.
 
     flip: average with the mirror image. shift_flipped: put the mirrored bins back exactly (codec.merge_flipped);
-    False is what much code does, for comparison.
+    False is what much code does, for comparison. resampled: whether the input size is not the one trained for.
     """
 
     config: PoseConfig
@@ -35,6 +35,7 @@ class Estimator:
     shift_flipped: bool = True
     weights: Path | None = None
     weights_sha256: str | None = None
+    resampled: bool = False
 
     def __call__(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
         """One Poses a frame; people of all frames go through the network together."""
@@ -87,11 +88,12 @@ def load_estimator(
     """
     path = find_weights(weights)
     network, config = load_network(path)
-    if input_size is not None and input_size != config.input_size:
+    resampled = input_size is not None and input_size != config.input_size
+    if input_size is not None and resampled:
         network, config = resize_network(network, config, input_size)
     key = sha256(path)
     runner = load_runner(network, config, device=device, runtime=runtime, key=key)
-    return Estimator(config, runner, decoder, flip, shift_flipped, path, key)
+    return Estimator(config, runner, decoder, flip, shift_flipped, path, key, resampled)
 
 
 def resize_network(network: SimCC, config: PoseConfig, size: tuple[int, int]) -> tuple[SimCC, PoseConfig]:

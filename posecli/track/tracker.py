@@ -4,170 +4,214 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from posecli.geometry import Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
-from posecli.types import Frame, Poses
+from posecli.track import kalman
+from posecli.track.cuts import differs, thumbnail
+from posecli.track.kalman import Motion
+from posecli.types import Frame, IntArray, Poses
 
 # Sigmas of a set that has none: about those of COCO's limbs.
-_DEFAULT_SIGMA = 0.08
+DEFAULT_SIGMA = 0.08
 
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """memory: seconds that somebody may be out of sight and keep the id.
+    """Lengths are in shares of a person's height, so that ids do not depend on the picture's size.
 
-    gate: lowest similarity at which a person of this frame is one of the frame before.
-    appearance: weight of the colours of the clothes where boxes alone do not decide.
+    memory: seconds that somebody may be out of sight and keep the id; brief_memory: the same for somebody seen
+    fewer than `confirmed` times, who may be an error of the detector.
+    gate: lowest similarity at which a person of this frame is a known one.
+    appearance: weight of the colours of the clothes; 0 leaves them out.
+    box_noise: standard deviation of a detector's box.
+    agility: root of the spectral density of the acceleration, 1/s^1.5; usual_speed: 1/s, of somebody new.
     """
 
     memory: float = 3.0
+    brief_memory: float = 0.6
+    confirmed: int = 3
     gate: float = 0.15
     appearance: float = 1.0
+    box_noise: float = 0.07
+    agility: float = 0.5
+    usual_speed: float = 1.0
 
 
-@dataclass
-class _Track:
-    """Somebody known: where and how fast at the last sight. State is x, y of the centre, width, height."""
+@dataclass(frozen=True, eq=False)
+class _Sights:
+    """T people: what is known of each from the last sight.
 
-    id: int
-    state: Float64Array
-    velocity: Float64Array
+    ids (T,); motion of (centre x, centre y, width, height) (T, 4); keypoints (T, K, 2); scores (T, K); looks
+    (T, 24); seen (T,), the time of the last sight; hits (T,), how many sights there were.
+    """
+
+    ids: IntArray
+    motion: Motion
     keypoints: Float64Array
     scores: Float64Array
-    look: Float64Array
-    seen: float
-    hits: int = 1
+    looks: Float64Array
+    seen: Float64Array
+    hits: IntArray
 
-    def predicted(self, time: float) -> Float64Array:
-        """State at a time. Where nobody was seen for long, the speed is less and less believed."""
-        gap = time - self.seen
-        return self.state + self.velocity * (gap if gap < 0.25 else 0.25 + 0.5 * (1 - np.exp(-(gap - 0.25) / 0.5)))
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: NDArray[np.bool_] | IntArray) -> "_Sights":
+        if rows.dtype == bool and rows.all():
+            return self  # most often everybody is meant, and a copy would cost more than all the rest
+        return _Sights(
+            self.ids[rows],
+            self.motion[rows],
+            self.keypoints[rows],
+            self.scores[rows],
+            self.looks[rows],
+            self.seen[rows],
+            self.hits[rows],
+        )
+
+    def join(self, other: "_Sights") -> "_Sights":
+        if not len(self) or not len(other):
+            return other if not len(self) else self
+        return _Sights(
+            np.concatenate([self.ids, other.ids]),
+            Motion.join([self.motion, other.motion]),
+            np.concatenate([self.keypoints, other.keypoints]),
+            np.concatenate([self.scores, other.scores]),
+            np.concatenate([self.looks, other.looks]),
+            np.concatenate([self.seen, other.seen]),
+            np.concatenate([self.hits, other.hits]),
+        )
 
 
 class Tracker:
     """Gives ids to the people of one clip, frame by frame, in the order of time.
 
     Similarity of a known person to one of this frame is a mean of the IoU of the boxes, the known one moved
-    on at constant velocity, and of the OKS of the keypoints, moved alike; the assignment of all to all is
-    optimal (Kuhn, "The Hungarian Method", 1955, by scipy). Who is not found this way is looked for once more
-    by distance, size and colours, as people who come out from behind somebody are. Ids count from 1 and are
-    never given twice.
+    on by a Kalman filter, and of the OKS of the keypoints, moved alike, less the difference of the colours; the
+    assignment of all to all is optimal (Kuhn, "The Hungarian Method", 1955, by scipy). Who is not found this way
+    is looked for once more by distance, size and colours, as people who come out from behind somebody are:
+    those just seen come first, as in Wojke et al., "Deep SORT" (2017), section 2.3. Nobody is followed over a
+    scene cut. Every person gets an id at once; ids count from 1 and are never given twice.
     """
 
     def __init__(self, keypoint_set: KeypointSet, options: TrackOptions | None = None) -> None:
         self._options = options or TrackOptions()
-        sigmas = keypoint_set.sigmas
-        self._sigmas = np.array(sigmas if sigmas else [_DEFAULT_SIGMA] * len(keypoint_set))
-        self._tracks: list[_Track] = []
+        self._sigmas = np.array(keypoint_set.sigmas or [DEFAULT_SIGMA] * len(keypoint_set))
+        self._known: _Sights | None = None
         self._next_id = 1
-        self._last_time: float | None = None
+        self._thumbnail: Float64Array | None = None
 
     def __call__(self, frame: Frame, poses: Poses) -> Poses:
-        """The poses with their track ids."""
-        time = float(frame.time) if frame.time is not None else float(frame.index)
-        self._tracks = [t for t in self._tracks if time - t.seen <= self._options.memory]
-        boxes = poses.boxes.astype(np.float64)
-        states = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
-        looks = [appearance(frame, box) for box in boxes]
-        # In a box that overlaps another, the colours may be somebody else's.
-        overlaps = iou(boxes, boxes) - np.eye(len(boxes)) if len(boxes) else np.zeros((0, 0))
-        clear = overlaps.max(axis=1, initial=0.0) < 0.2
-        matched: dict[int, _Track] = {}
-        # People of the frame before come first, then those who were out of sight.
-        before = [t for t in self._tracks if t.seen == self._last_time]
-        self._assign(before, self._near(before, time, states, boxes, poses, looks), matched, len(poses))
-        rest = [t for t in self._tracks if t not in matched.values()]
-        free = [row for row in range(len(poses)) if row not in matched]
-        again: dict[int, _Track] = {}
-        self._assign(rest, self._far(rest, time, states[free], [looks[row] for row in free]), again, len(free))
-        matched |= {free[row]: track for row, track in again.items()}
-        ids = np.zeros(len(poses), np.int64)
-        for row in range(len(poses)):
-            track = matched.get(row)
-            if track is None:
-                track = self._begin(states[row], poses, row, looks[row], time)
-            else:
-                self._follow(track, states[row], poses, row, looks[row] if clear[row] else track.look, time)
-            ids[row] = track.id
-        self._last_time = time
+        """The poses with their track ids, rows in the same order."""
+        time = float(frame.time) if frame.time is not None else frame.index / 25
+        seen = self._sights(frame, poses, time)
+        small = thumbnail(frame)
+        if self._known is None or (self._thumbnail is not None and differs(self._thumbnail, small)):
+            self._known = seen[np.zeros(0, np.int64)]
+        self._thumbnail = small
+        known = self._remembered(self._known, time)
+        predicted = self._predicted(known, time)
+        matched = self._match(known, predicted, seen, time)
+        new = matched < 0
+        # Ids go from left to right, so that they do not depend on the detector's order.
+        order = np.argsort(seen.motion.position[new, 0], kind="stable")
+        fresh = np.empty(len(order), np.int64)
+        fresh[order] = np.arange(self._next_id, self._next_id + len(order))
+        self._next_id += len(order)
+        ids = np.where(new, 0, known.ids[matched] if len(known) else 0)
+        ids[new] = fresh
+        seen = replace(seen, ids=ids)
+        old = matched[~new]
+        followed = _follow(known[old], predicted[old], seen[~new])
+        lost = np.ones(len(known), bool)
+        lost[old] = False
+        self._known = known[lost].join(followed).join(seen[new])
         return replace(poses, track_ids=ids)
 
-    def _assign(self, tracks: list[_Track], similarity: Float64Array, matched: dict[int, _Track], count: int) -> None:
-        if not tracks or not count:
-            return
-        for i, row in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
-            if similarity[i, row] >= self._options.gate:
-                matched[int(row)] = tracks[i]
-
-    def _near(
-        self,
-        tracks: list[_Track],
-        time: float,
-        states: Float64Array,
-        boxes: Float64Array,
-        poses: Poses,
-        looks: list[Float64Array],
-    ) -> Float64Array:
-        result = np.zeros((len(tracks), len(states)))
-        for i, track in enumerate(tracks):
-            if not len(states):
-                break
-            state = track.predicted(time)
-            overlap = iou(_corners(state)[None], boxes)[0]
-            moved = track.keypoints + (state - track.state)[:2]
-            # Keypoints count as far as both sights are sure of them.
-            sure = np.minimum(track.scores, poses.scores)
-            alike = oks(moved[None], poses.keypoints, sure > 0.1, states[:, 2] * states[:, 3] * 0.53, self._sigmas)
-            trust = 0.5 * np.clip(sure.mean(axis=1) / 0.5, 0, 1)
-            result[i] = (1 - trust) * overlap + trust * alike
-            result[i] *= overlap + alike > 0.05
-            result[i] -= self._options.appearance * 0.3 * _unlike(track.look, looks) * (result[i] > 0)
-        return result
-
-    def _far(self, tracks: list[_Track], time: float, states: Float64Array, looks: list[Float64Array]) -> Float64Array:
-        result = np.zeros((len(tracks), len(states)))
-        for i, track in enumerate(tracks):
-            if not len(states):
-                break
-            gap = time - track.seen
-            state = track.predicted(time)
-            size = np.maximum(track.state[3], 1.0)
-            distance = np.linalg.norm(states[:, :2] - state[:2], axis=1) / size
-            reach = min(0.35 + 1.2 * gap, 1.6)
-            taller = states[:, 3] / size
-            possible = (distance < reach) & (taller > 0.6) & (taller < 1.65)
-            result[i] = possible * (1 - 0.5 * distance / reach - self._options.appearance * _unlike(track.look, looks))
-        return result
-
-    def _begin(self, state: Float64Array, poses: Poses, row: int, look: Float64Array, time: float) -> _Track:
-        track = _Track(
-            self._next_id,
-            state,
-            np.zeros(4),
-            poses.keypoints[row].astype(np.float64),
-            poses.scores[row].astype(np.float64),
-            look,
-            time,
+    def _sights(self, frame: Frame, poses: Poses, time: float) -> _Sights:
+        boxes = poses.boxes.astype(np.float64)
+        size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+        states = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, size], axis=1)
+        height = np.maximum(size[:, 1:], size[:, :1])
+        options = self._options
+        return _Sights(
+            np.zeros(len(boxes), np.int64),
+            kalman.start(states, (options.box_noise * height) ** 2, (options.usual_speed * height) ** 2),
+            poses.keypoints.astype(np.float64),
+            poses.scores.astype(np.float64),
+            np.array([appearance(frame, box) for box in boxes]).reshape(len(boxes), 24),
+            np.full(len(boxes), time),
+            np.ones(len(boxes), np.int64),
         )
-        self._next_id += 1
-        self._tracks.append(track)
-        return track
 
-    def _follow(
-        self, track: _Track, state: Float64Array, poses: Poses, row: int, look: Float64Array, time: float
-    ) -> None:
-        gap = max(time - track.seen, 1e-3)
-        measured = (state - track.state) / gap
-        # A mean over about the last third of a second; the first speeds count at once.
-        share = max(1 / (track.hits + 1), 1 - np.exp(-gap / 0.3))
-        track.velocity = track.velocity + share * (measured - track.velocity)
-        track.state, track.seen = state, time
-        track.keypoints = poses.keypoints[row].astype(np.float64)
-        track.scores = poses.scores[row].astype(np.float64)
-        track.look = track.look + min(0.2, 1 / (track.hits + 1)) * (look - track.look)
-        track.hits += 1
+    def _remembered(self, known: _Sights, time: float) -> _Sights:
+        options = self._options
+        memory = np.where(known.hits >= options.confirmed, options.memory, options.brief_memory)
+        return known[time - known.seen <= memory]
+
+    def _match(self, known: _Sights, predicted: Motion, seen: _Sights, time: float) -> IntArray:
+        """(N,) row of known for each of seen, -1 for somebody new."""
+        matched = np.full(len(seen), -1)
+        if not len(known) or not len(seen):
+            return matched
+        waiting = np.ones(len(known), bool)
+        just_seen = known.seen == known.seen.max()
+        for rows, similarity in ((just_seen, self._near), (~just_seen, self._near), (waiting, self._far)):
+            left, free = np.flatnonzero(rows & waiting), np.flatnonzero(matched < 0)
+            if not len(left) or not len(free):
+                continue
+            table = similarity(known[rows & waiting], predicted[left], seen[matched < 0], time)
+            first, second = linear_sum_assignment(table, maximize=True)
+            good = table[first, second] >= self._options.gate
+            matched[free[second[good]]] = left[first[good]]
+            waiting[left[first[good]]] = False
+        return matched
+
+    def _predicted(self, known: _Sights, time: float) -> Motion:
+        gap = np.maximum(time - known.seen, 1e-3)
+        # Where somebody was not seen for long, the speed is less and less believed.
+        trusted = np.where(gap < 0.25, gap, 0.25 + 0.5 * (1 - np.exp(-(gap - 0.25) / 0.5)))
+        height = known.motion.position[:, 2:].max(axis=1)
+        return kalman.predict(known.motion, trusted[:, None], (self._options.agility * height[:, None]) ** 2)
+
+    def _near(self, known: _Sights, predicted: Motion, seen: _Sights, time: float) -> Float64Array:
+        states = seen.motion.position
+        overlap = iou(_corners(predicted.position), _corners(states))
+        moved = known.keypoints + (predicted.position - known.motion.position)[:, None, :2]
+        # Keypoints count as far as both sights are sure of them.
+        sure = np.minimum(known.scores[:, None], seen.scores[None])
+        # A person fills about 0.53 of the box: the ratio that xtcocotools uses for data sets without masks.
+        area = 0.53 * states[:, 2] * states[:, 3]
+        alike = oks(moved[:, None], seen.keypoints[None], sure > 0.1, area[None], self._sigmas)
+        trust = 0.5 * np.clip(sure.mean(axis=-1) / 0.5, 0, 1)
+        similarity = (1 - trust) * overlap + trust * alike
+        similarity -= 0.3 * self._options.appearance * _unlike(known.looks, seen.looks)
+        return np.where(overlap + alike > 0.05, similarity, 0.0)
+
+    def _far(self, known: _Sights, predicted: Motion, seen: _Sights, time: float) -> Float64Array:
+        gap = (time - known.seen)[:, None]
+        size = known.motion.position[:, None, 3]
+        states = seen.motion.position
+        distance = np.linalg.norm(states[None, :, :2] - predicted.position[:, None, :2], axis=-1) / size
+        reach = np.minimum(0.35 + 1.2 * gap, 1.6)
+        taller = states[None, :, 3] / size
+        possible = (distance < reach) & (taller > 0.6) & (taller < 1.65)
+        unlike = self._options.appearance * _unlike(known.looks, seen.looks)
+        return np.where(possible, 1 - 0.5 * distance / reach - unlike, 0.0)
+
+
+def _follow(known: _Sights, predicted: Motion, seen: _Sights) -> _Sights:
+    """The same people, known from before and predicted for now, with what is seen of them."""
+    motion = kalman.update(predicted, seen.motion.position, seen.motion.position_var)
+    # In a box that overlaps another, the colours may be somebody else's.
+    boxes = _corners(seen.motion.position)
+    crowded = (iou(boxes, boxes) - np.eye(len(boxes))).max(axis=1, initial=0.0) >= 0.2
+    share = np.where(crowded, 0.0, np.minimum(0.2, 1 / (known.hits + 1)))[:, None]
+    looks = known.looks + share * (seen.looks - known.looks)
+    return replace(seen, motion=motion, looks=looks, hits=known.hits + 1)
 
 
 def appearance(frame: Frame, box: Float64Array) -> Float64Array:
@@ -176,21 +220,19 @@ def appearance(frame: Frame, box: Float64Array) -> Float64Array:
     width, height = x2 - x1, y2 - y1
     low = (int(max(0, x1 + 0.25 * width)), int(max(0, y1 + 0.1 * height)))
     high = (int(min(frame.width, x2 - 0.25 * width)), int(min(frame.height, y2 - 0.1 * height)))
-    part = frame.pixels[low[1] : high[1], low[0] : high[0]]
+    part = frame.pixels[max(low[1], 0) : max(high[1], 0), low[0] : max(high[0], 0)]
     if part.size == 0:
         return np.full(24, 0.5)
-    step = max(1, min(part.shape[:2]) // 32)
+    step = max(1, min(part.shape[:2]) // 8)
     grid = cv2.resize(np.ascontiguousarray(part[::step, ::step]), (2, 4), interpolation=cv2.INTER_AREA)
     return np.asarray(grid.reshape(-1) / 255, np.float64)
 
 
-def _unlike(look: Float64Array, others: list[Float64Array]) -> Float64Array:
-    """Difference of colours (N,), about 1 for clothes that nobody takes for the same."""
-    if not others:
-        return np.zeros(0)
-    return np.asarray(np.minimum(np.abs(np.stack(others) - look).mean(axis=1) / 0.25, 1.0))
+def _unlike(looks: Float64Array, others: Float64Array) -> Float64Array:
+    """Difference of colours (T, N), about 1 for clothes that nobody takes for the same."""
+    return np.asarray(np.minimum(np.abs(looks[:, None] - others[None]).mean(axis=-1) / 0.25, 1.0))
 
 
-def _corners(state: Float64Array) -> Float64Array:
-    half = np.maximum(state[2:], 1.0) / 2
-    return np.concatenate([state[:2] - half, state[:2] + half])
+def _corners(states: Float64Array) -> Float64Array:
+    half = np.maximum(states[:, 2:], 1.0) / 2
+    return np.concatenate([states[:, :2] - half, states[:, :2] + half], axis=1)

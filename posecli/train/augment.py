@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from posecli import geometry
 from posecli.keypoints import KeypointSet
+from posecli.pose.crops import warp
 
 Float = NDArray[np.float64]
 
@@ -68,7 +69,8 @@ def draw_sample(
         matrix = mirror @ matrix
         order = list(keypoint_set.flip_indices)
         keypoints, weights = keypoints[order], weights[order]
-    crop = np.asarray(cv2.warpAffine(pixels, matrix[:2], (width, height), flags=cv2.INTER_LINEAR), np.uint8)
+    crop = np.empty((height, width, 3), np.uint8)
+    warp(pixels, matrix, crop)
     points = geometry.transform(matrix, keypoints)
     inside = ((points >= -0.5) & (points <= np.array([width, height]) - 0.5)).all(axis=-1)
     return change_pixels(crop, augmentation, random), points, weights * inside

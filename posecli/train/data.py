@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from posecli import geometry
 from posecli.errors import DataError
+from posecli.evaluate.people import first_category
 from posecli.keypoints import KeypointSet, from_category
+from posecli.pose.crops import warp
 
 Float = NDArray[np.float64]
 
@@ -86,13 +88,14 @@ def read_people(sources: Sequence[Source], *, missing_limit: float = 0.0) -> Peo
     remarks: list[str] = []
     for source in sources:
         document = _read_json(source.annotations)
-        found = from_category(document["categories"][0])
+        category, annotations = first_category(document)
+        found = from_category(category)
         if keypoint_set is not None and found.names != keypoint_set.names:
             raise DataError(f"{source.annotations}: its keypoints differ from those of the sources before it")
         keypoint_set = found
         records = {image["id"]: image for image in document["images"]}
         outside = labelled = 0
-        for annotation in document["annotations"]:
+        for annotation in annotations:
             if annotation.get("iscrowd") or "keypoints" not in annotation:
                 continue
             where = f"{source.annotations.name}: annotation {annotation.get('id')}"
@@ -261,21 +264,8 @@ def _write_crops(people: People, data_file: Path, index_file: Path, height: int,
             h = int(frame_heights[i])
             w = round(h * 3 / 4)
             matrix = geometry.crop_matrices(people.boxes[i], (h, w), PACK_PADDING)[0]
-            # Shrinking by area first keeps what warpAffine alone would alias.
-            shrink = max(1, int(1 / matrix[0, 0]))
-            source, to_crop = image, matrix
-            if shrink > 1:
-                source = cv2.resize(
-                    image,
-                    (image.shape[1] // shrink or 1, image.shape[0] // shrink or 1),
-                    interpolation=cv2.INTER_AREA,
-                )
-                factor = np.array([image.shape[1] / source.shape[1], image.shape[0] / source.shape[0]])
-                enlarge = np.eye(3)
-                enlarge[0, 0], enlarge[1, 1] = factor
-                enlarge[:2, 2] = (factor - 1) / 2
-                to_crop = matrix @ enlarge
-            crop = cv2.warpAffine(source, to_crop[:2], (w, h), flags=cv2.INTER_LINEAR)
+            crop = np.empty((h, w, 3), np.uint8)
+            warp(np.asarray(image, np.uint8), matrix, crop)
             boxes[i] = geometry.transform(matrix, people.boxes[i].reshape(2, 2)).reshape(4)
             keypoints[i] = geometry.transform(matrix, people.keypoints[i])
             ok, encoded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -16,6 +16,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
 from posecli.train.batches import Batch, batches
 from posecli.train.data import Crops
+from posecli.train.interrupt import whole_step
 from posecli.train.loss import kl_sums
 from posecli.train.parallel import World
 from posecli.train.recipe import Recipe
@@ -121,12 +122,14 @@ def _run_stage(
         # A new optimiser warms up again.
         warm = min(1.0, (state.seen - start + 1) / max(1, recipe.warmup_samples / 2))
         rate = recipe.rate_at(state.seen) * stage.rate * warm
-        losses.append(_step(state, network, batch, recipe, rate, where, world))
+        with whole_step():
+            losses.append(_step(state, network, batch, recipe, rate, where, world))
+            if np.isfinite(losses[-1]):
+                state.seen += batch.samples
         if not np.isfinite(losses[-1]):
             bad = folder / (f"bad_batch_{world.rank}.csv" if world.size > 1 else "bad_batch.csv")
             bad.write_text("\n".join(crops.people.ids[row] for row in batch.rows) + "\n")
             raise PosecliError(f"loss is {losses[-1]} after {state.seen} samples; the batch's people are in {bad}")
-        state.seen += batch.samples
         now = time.monotonic()
         if world.leads and (len(losses) == STEPS_A_ROW or state.seen >= end):
             row = {

@@ -1,0 +1,64 @@
+"""What ids and smoothing cost of a run: the CPU time within them over that of the whole process.
+
+python benchmarks/follow_cost.py CLIP... --out results/follow_cost.md
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from posecli.cli.progress import PlainProgress
+from posecli.detect import load_detector
+from posecli.media.inputs import find_inputs
+from posecli.pipeline import RunOptions, run, write
+from posecli.pose.estimator import load_estimator
+from posecli.types import Frame, Poses
+
+
+class Timed(write.Follower):
+    """A follower that notes how long it takes, in its own thread's time."""
+
+    seconds = 0.0
+    people = 0
+
+    def __call__(self, frame: Frame, poses: Poses) -> Poses:
+        """Follow as ever."""
+        start = time.thread_time()
+        found = super().__call__(frame, poses)
+        Timed.seconds += time.thread_time() - start
+        Timed.people += len(poses)
+        return found
+
+
+@click.command()
+@click.argument("clips", nargs=-1, type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--out", type=click.Path(path_type=Path))
+def main(clips: tuple[Path, ...], out: Path | None) -> None:
+    """Print a table."""
+    write.Follower = Timed  # type: ignore[misc]
+    detector, estimator = load_detector("person", device="cpu"), load_estimator("pose", device="cpu")
+    lines = ["| clip | frames | people a frame | CPU ms a frame | of the run's CPU time |", "|---|---|---|---|---|"]
+    for clip in clips:
+        Timed.seconds, Timed.people = 0.0, 0
+        start = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            options = RunOptions(smooth="kalman", preset="ultrafast")
+            found = find_inputs([str(clip)])
+            document = run(found, Path(folder), detector, estimator, options, PlainProgress(1, quiet=True))
+        frames, seconds = document["totals"]["frames"], time.process_time() - start
+        lines.append(
+            f"| {clip.name} | {frames} | {Timed.people / frames:.1f} | {1000 * Timed.seconds / frames:.2f} "
+            f"| {Timed.seconds / seconds:.2%} |"
+        )
+        click.echo(lines[-1], err=True)
+    command = f"python benchmarks/follow_cost.py {' '.join(clip.name for clip in clips)}"
+    text = f"# Cost of ids and streaming smoothing\n\n    {command}\n\n" + "\n".join(lines) + "\n"
+    click.echo(text)
+    if out is not None:
+        out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What `posecli eval` compares: every mixture of weights, boxes, sizes, runtimes, decoders and flips asked for."""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from posecli.detect import DETECTORS, Detector, load_detector
+from posecli.detect.boxes import read_boxes
+from posecli.errors import DataError, UsageError
+from posecli.evaluate.people import Truth, leaked
+from posecli.evaluate.predictions import Predictions, predict_all, remembering, true_boxes
+from posecli.pose.codec import DECODERS
+from posecli.pose.estimator import Estimator, load_estimator
+from posecli.types import Detections
+
+FLIPS = ("none", "shifted", "unshifted")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make predictions. Those that differ only in decoder and flip share the network's work."""
+
+    weights: str
+    boxes: str
+    input_size: tuple[int, int] | None
+    runtime: str
+    decoder: str
+    flip: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all variants have in common; see the options of `posecli eval`."""
+
+    device: str = "auto"
+    detector_threshold: float | None = None
+    rank_by: str = "box-keypoints"
+    allow_overlap: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Predictions to judge: what they are called, and what else the report says of them."""
+
+    name: str
+    predictions: Predictions
+    facts: Mapping[str, Any]
+
+
+def list_variants(
+    weights: Sequence[str],
+    boxes: Sequence[str],
+    sizes: Sequence[str],
+    runtimes: Sequence[str],
+    decoders: Sequence[str],
+    flips: Sequence[str],
+) -> list[Variant]:
+    """All combinations, each once. sizes: "HxW" texts, none for the model's own. Raises UsageError."""
+    for option, values, known in (("--decode", decoders, tuple(DECODERS)), ("--flip-test", flips, FLIPS)):
+        for value in values:
+            if value not in known:
+                raise UsageError(f"{option} {value}: choose from {', '.join(known)}")
+    sides = [_size(text) for text in sizes] or [None]
+    product = itertools.product(weights, boxes, sides, runtimes, decoders, flips)
+    return [Variant(*values) for values in dict.fromkeys(product)]
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise UsageError(f"--input-size {text}: HEIGHTxWIDTH, e.g. 256x192")
+    return int(height), int(width)
+
+
+def name_variants(variants: Sequence[Variant]) -> list[str]:
+    """What tells the variants apart, and the weights."""
+    differing = [field for field in Variant.__annotations__ if len({getattr(v, field) for v in variants}) > 1]
+    names = []
+    for variant in variants:
+        words = [_short(variant.weights, [v.weights for v in variants])]
+        size = "own size" if variant.input_size is None else "{}x{}".format(*variant.input_size)
+        spoken = {"boxes": Path(variant.boxes).name, "input_size": size, "flip": f"flip {variant.flip}"}
+        words += [spoken.get(field, getattr(variant, field)) for field in differing if field != "weights"]
+        names.append(" ".join(words))
+    return names
+
+
+def _short(weights: str, all_weights: Sequence[str]) -> str:
+    path = Path(weights)
+    if path.suffix != ".safetensors":
+        return weights
+    # Runs are told apart by their folders, not by last.safetensors.
+    alike = {w for w in all_weights if Path(w).name == path.name}
+    return str(Path(path.parent.name) / path.stem) if len(alike) > 1 else path.stem
+
+
+def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settings) -> Iterator[Candidate]:
+    """Predictions of every variant, in their order.
+
+    Raises DataError for weights of other keypoints than the truth's, and for weights that were trained on images of
+    the truth unless that is allowed.
+    """
+    names = iter(name_variants(variants))
+    for _, members in itertools.groupby(variants, lambda v: (v.weights, v.boxes, v.input_size, v.runtime)):
+        group = list(members)
+        first = group[0]
+        estimator = load_estimator(
+            first.weights, device=settings.device, runtime=first.runtime, input_size=first.input_size
+        )
+        trained_on = check_weights(estimator, first.weights, truth, settings.allow_overlap)
+        if len(group) > 1:
+            estimator = replace(estimator, runner=remembering(estimator.runner))
+        estimators = [
+            replace(estimator, decoder=v.decoder, flip=v.flip != "none", shift_flipped=v.flip != "unshifted")
+            for v in group
+        ]
+        boxes = find_boxes(first.boxes, truth, settings)
+        start = time.monotonic()
+        found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by)
+        seconds = time.monotonic() - start
+        for variant, predictions in zip(group, found, strict=True):
+            facts = {
+                "weights": variant.weights,
+                "weights_sha256": estimator.weights_sha256,
+                "boxes": variant.boxes,
+                "decode": variant.decoder,
+                "flip": variant.flip,
+                "input_size": list(estimator.config.input_size),
+                "resampled_to_this_size": estimator.resampled,
+                "runtime": estimator.runner.runtime,
+                "precision": estimator.runner.precision,
+                "device": estimator.runner.device,
+                "std_scale": estimator.config.std_scale,
+                "rank_by": settings.rank_by,
+                "trained_on_images": trained_on,
+                "predict_seconds": round(seconds, 2),
+                "predicted_together": len(group),
+                # Variants that shared one pass have no speed of their own.
+                "people_per_s": round(len(predictions) / max(seconds, 1e-9), 1) if len(group) == 1 else None,
+            }
+            yield Candidate(next(names), predictions, facts)
+
+
+def check_weights(estimator: Estimator, name: str, truth: Truth, allow_overlap: bool) -> int:
+    """How many images of the truth the model was trained on. Raises DataError where it cannot be judged by them."""
+    if estimator.config.keypoints.names != truth.keypoint_set.names:
+        raise DataError(f"{name} predicts other keypoints than the annotations have")
+    assert estimator.weights is not None
+    count, first = leaked(estimator.weights, truth)
+    if count and not allow_overlap:
+        raise DataError(
+            f"{name} was trained on {count} of the {len(truth.files)} images, first {first}: "
+            "its figure would be worth nothing (--allow-overlap shows it all the same)"
+        )
+    return count
+
+
+def find_boxes(name: str, truth: Truth, settings: Settings) -> Mapping[int, Detections] | Detector:
+    """ "gt", a detector's name ("detector": the embedded one) or a COCO file, as something that predict_all takes."""
+    if name == "gt":
+        return true_boxes(truth)
+    name = "person" if name == "detector" else name
+    if name in DETECTORS and name != "boxes":
+        return load_detector(name, device=settings.device, threshold=settings.detector_threshold)
+    path = Path(name.removeprefix("boxes:"))
+    if not path.is_file():
+        raise UsageError(f"--boxes {name}: no such file; else gt, detector, {', '.join(n for n in DETECTORS)}")
+    table = read_boxes(path, settings.detector_threshold or 0.0)
+    # Datasets have their own ids: pictures are the same by name. Lists of detections have ids only.
+    ids = {i: i if table.names is None else table.id_of(file) for i, file in truth.files.items()}
+    found = {i: table.by_id[of_file] for i, of_file in ids.items() if of_file is not None and of_file in table.by_id}
+    if not found and table.by_id:
+        unknown = ", ".join(map(str, sorted(table.by_id)[:5]))
+        raise DataError(f"{path}: none of its {len(table.by_id)} images is in the annotations: {unknown}")
+    return found

@@ -1,0 +1,248 @@
+"""Packets to decoded frames, each with its number in the source and its time; damage costs only what it hits."""
+
+import contextlib
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from av.audio.stream import AudioStream
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from posecli.errors import MediaError
+from posecli.media.losses import Ledger
+from posecli.media.sources import Source, open_source
+
+AnyPacket: TypeAlias = "Packet[Any]"
+
+# A damaged container may fail at every packet for ever.
+_MOST_ERRORS = 1000
+# A frame waits for at most so many packets before it is shown (H.264 and HEVC: 16).
+_REORDER = 32
+# Sound of a live source that waits for a writer: about a minute. Older packets go where none comes.
+_SOUND_PACKETS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A frame as it is stored, its number in the source and its time in ticks of the stream."""
+
+    frame: VideoFrame
+    index: int
+    pts: int
+
+
+class Decoder:
+    """The first video stream of an open source. frames, seek and close are for one thread.
+
+    time_base, frame_rate: the stream's; frame_rate is None where nothing is said. damage: the last reason why
+    something could not be read, or "". sound: packets of a live source's first audio stream, in order.
+
+    Raises MediaError for what cannot be opened, has no video stream or only sound.
+    """
+
+    def __init__(self, source: Source, picture_rate: Fraction) -> None:
+        self.source = source
+        self.damage = ""
+        self.ledger = Ledger()
+        self.sound: deque[AnyPacket] = deque(maxlen=_SOUND_PACKETS)
+        self._picture_rate = picture_rate
+        self._pictures = len(source.pictures())
+        # Frame threads are quicker; after damage they lose frames that can be decoded. A live source has one chance.
+        self._open(threads="SLICE" if source.live else "AUTO")
+
+    def _open(self, threads: Literal["SLICE", "AUTO"]) -> None:
+        try:
+            self.container = open_source(self.source, self._picture_rate)
+        except (FFmpegError, OSError, ValueError) as error:
+            raise MediaError(f"{self.source.shown}: cannot be opened as a video ({reason(error)})") from error
+        streams = [s for s in self.container.streams.video if not s.disposition & s.disposition.attached_pic]
+        sounds = self.container.streams.audio
+        if not streams:
+            self.container.close()
+            raise MediaError(f"{self.source.shown}: {'only sound, no' if sounds else 'no'} video stream")
+        self.stream: VideoStream = streams[0]
+        if self.stream.codec_context is None:
+            self.container.close()
+            raise MediaError(f"{self.source.shown}: there is no decoder for its video codec")
+        self.sound_stream: AudioStream | None = sounds[0] if sounds else None
+        # Threads end only when the container is closed.
+        self.stream.thread_type = self._threads = threads
+        self.time_base = Fraction(self.stream.time_base or Fraction(1, 90000))
+        self.frame_rate = Fraction(self.stream.average_rate) if self.stream.average_rate else None
+        self._usual_step = max(1, round(1 / (self.frame_rate * self.time_base))) if self.frame_rate else 1
+        # AVI holds no times; those that FFmpeg makes of its order are wrong where B-frames are packed.
+        self._by_order = self.container.format.name == "avi"
+        self._frames = self._decode(self._packets(), Ledger())
+        self._last_pts: int | None = None
+
+    def __iter__(self) -> Iterator[Decoded]:
+        """Frames in the order they are shown; a second loop goes on where the first one stopped.
+
+        A time that is missing or does not grow becomes the one before plus the usual step.
+        """
+        while True:
+            try:
+                frame = next(self._frames, None)
+            except _FrameThreadsFailed:
+                self._start_over()
+                continue
+            if frame is None:
+                return
+            self._last_pts = frame.pts
+            yield frame
+
+    def _start_over(self) -> None:
+        """Decode again without frame threads, from a place before the last frame that came out."""
+        last = self._last_pts
+        self.container.close()
+        self._open("SLICE")
+        if last is not None:
+            self.seek(Fraction(last))
+            self._frames = _after(last, self._frames)
+
+    def close(self) -> None:
+        """Release the source and the decoder's threads."""
+        self._frames.close()
+        self.container.close()
+
+    def indexed(self) -> int:
+        """How many frames to be shown the container's index holds; 0 where it has none of all frames."""
+        if self._pictures:
+            return self._pictures
+        if not self.stream.frames:
+            return 0  # only a list of places to seek to
+        held = sum(not entry.is_discard for entry in self.stream.index_entries)
+        return max(held, self.stream.frames) if self._by_order and self._is_cut() else held
+
+    def _is_cut(self) -> bool:
+        """Whether an AVI is shorter than its header says; its index went with its end then."""
+        path = Path(self.source.address)
+        with path.open("rb") as file:
+            promised = int.from_bytes(file.read(8)[4:], "little")
+        return path.stat().st_size < promised
+
+    def seek(self, start: Fraction | int) -> bool:
+        """Go to a key frame some frames before start: ticks of the stream as a Fraction, or a frame's number.
+
+        Only where the index tells the number of every frame and there is something to skip; else returns False
+        and nothing changes.
+        """
+        if self.source.live or not self.indexed():
+            return False
+        numbers: dict[int, int] = {}  # key frames' decoding times → numbers of frames before them
+        number, target = 0, None
+        for entry in self.stream.index_entries:
+            if entry.is_keyframe:
+                numbers[entry.timestamp] = number
+                if isinstance(start, int):
+                    skippable = number <= start - _REORDER
+                else:
+                    skippable = entry.timestamp <= start - _REORDER * self._usual_step
+                target = entry.timestamp if skippable else target
+            number += not entry.is_discard
+        if target is None or not numbers[target]:
+            return False
+        self._frames.close()
+        try:
+            self.container.seek(target, stream=self.stream)
+            packets = self._packets()
+            first = next(packets)
+            self._frames = self._decode(chain([first], packets), Ledger(numbers[first.dts or 0]))
+        except (FFmpegError, StopIteration, KeyError):
+            # Not where the index says: from the beginning then, for exact numbers.
+            self.container.close()
+            self._open(self._threads)
+        return True
+
+    def _decode(self, packets: Iterable[AnyPacket], ledger: Ledger) -> Generator[Decoded, None, None]:
+        self.ledger = ledger
+        previous: Decoded | None = None
+        number = ledger.index - 1
+        for packet in chain(packets, [None]):
+            if packet is not None and _is_shown(packet):
+                ledger.send(None if self._by_order else packet.pts)
+            for frame in self._decode_packet(packet):
+                stamp = frame.dts if self._by_order else frame.pts
+                index = ledger.show(None if self._by_order else stamp)
+                self._check(index == number + 1)
+                if stamp is None or (previous is not None and stamp <= previous.pts):
+                    stamp = 0 if previous is None else previous.pts + self._usual_step
+                previous, number = Decoded(frame, index, stamp), index
+                yield previous
+        self._check(number + 1 >= ledger.sent)
+
+    def _decode_packet(self, packet: "AnyPacket | None") -> list[VideoFrame]:
+        """The frames that come out when a packet goes in; None ends the stream."""
+        try:
+            return self.stream.codec_context.decode(packet)
+        except FFmpegError as error:
+            self.damage = reason(error)
+            self._check(False)
+            return []
+
+    def _check(self, sound: bool) -> None:
+        if not sound and self._threads == "AUTO":
+            raise _FrameThreadsFailed
+
+    def _packets(self) -> Generator[AnyPacket, None, None]:
+        """The video stream's packets; an error of the container is passed over where that is possible."""
+        wanted = [self.stream]
+        keep_sound = self.source.live and self.sound_stream is not None
+        errors = 0
+        packets = self.container.demux(self.stream, self.sound_stream) if keep_sound else self.container.demux(wanted)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, IndexError):
+                # PyAV trips at the end over streams that a damaged transport stream seemed to gain.
+                return
+            except FFmpegError as error:
+                self.damage = reason(error)
+                errors += 1
+                if errors == _MOST_ERRORS or self.source.live:
+                    return
+                packets = self.container.demux(wanted)
+                continue
+            errors = 0
+            if packet.is_corrupt:
+                self.damage = self.damage or "packets marked as corrupt"
+            if packet.stream_index != self.stream.index:
+                self.sound.append(packet)
+            elif packet.size:
+                yield packet
+
+
+class _FrameThreadsFailed(Exception):
+    """Something could not be decoded by frame threads."""
+
+
+def _after(pts: int, frames: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:
+    with contextlib.closing(frames):
+        for frame in frames:
+            if frame.pts > pts:
+                yield frame
+
+
+def _is_shown(packet: AnyPacket) -> bool:
+    """Whether a frame to be shown is in it."""
+    if packet.is_discard:  # hidden by an edit list
+        return False
+    codec = packet.stream.codec_context.name
+    if codec == "vp8":  # has frames that others only refer to
+        return bool(memoryview(packet)[0] >> 4 & 1)
+    # A transport stream made from an AVI with packed B-frames keeps the AVI's placeholders.
+    return codec != "mpeg4" or packet.size > 8 or packet.stream.container.format.name != "mpegts"
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, FFmpegError) and error.strerror:
+        return str(error.strerror)
+    return (str(error).splitlines() or [type(error).__name__])[0]

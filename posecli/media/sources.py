@@ -1,0 +1,143 @@
+"""Where a video comes from: a file, numbered pictures, standard input, a network stream, a webcam."""
+
+import glob
+import re
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+Kind = Literal["file", "pictures", "stdin", "url", "webcam"]
+
+# Numbered pictures have no rate of their own; this is FFmpeg's.
+PICTURES_RATE = Fraction(25)
+# Seconds without a byte after which a network source is given up.
+NETWORK_TIMEOUT = 20.0
+
+_SCHEMES = frozenset(["rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "http", "https"])
+_NUMBER = re.compile(r"%(?:0(\d+))?d")
+_PICTURES = frozenset(
+    [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".pgm", ".ppm", ".pbm", ".tga"]
+)
+_WEBCAM = re.compile(r"webcam:(\d+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that frames come from. address: as the user gave it. shown: the same without a password."""
+
+    kind: Kind
+    address: str
+
+    @property
+    def live(self) -> bool:
+        """Whether it can be read only once, from where it is."""
+        return self.kind in ("stdin", "webcam") or (self.kind == "url" and not self.address.lower().startswith("http"))
+
+    @property
+    def shown(self) -> str:
+        """The address without a password, for messages."""
+        if self.kind == "stdin":
+            return "standard input"
+        if self.kind != "url":
+            return self.address
+        parts = urlsplit(self.address)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+
+    @property
+    def name(self) -> str:
+        """A file name for what is made from it."""
+        if self.kind == "stdin":
+            return "stdin"
+        if self.kind == "webcam":
+            return re.sub(r"\W+", "-", self.address.removeprefix("/dev/"))
+        if self.kind == "url":
+            parts = urlsplit(self.address)
+            words = f"{parts.hostname or parts.scheme} {PurePosixPath(parts.path).name}"
+            return re.sub(r"[^\w.]+", "-", words).strip("-.")
+        path = Path(self.address)
+        if self.kind == "file":
+            return path.name
+        stem = _NUMBER.sub("", path.stem).rstrip("_-. ") or path.absolute().parent.name
+        return f"{stem}{path.suffix}"
+
+    def pictures(self) -> list[Path]:
+        """The files of numbered pictures, in order; there are none for other kinds."""
+        if self.kind != "pictures":
+            return []
+        path = Path(self.address)
+        before, after = path.name[: _place(path.name)[0]], path.name[_place(path.name)[1] :]
+        numbered = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+        found = [(numbered.fullmatch(file.name), file) for file in path.parent.glob(f"{glob.escape(before)}*")]
+        files = {int(match[1]): file for match, file in found if match and file.name == path.name % int(match[1])}
+        return [files[number] for number in sorted(files)]
+
+
+def _place(name: str) -> tuple[int, int]:
+    match = _NUMBER.search(name)
+    assert match is not None
+    return match.span()
+
+
+def source_of(text: Path | str) -> Source:
+    """What a path or an argument means, without touching the network. A Path, or what exists, is a file."""
+    address = str(text)
+    if isinstance(text, Path):
+        return Source("file", address)
+    if address == "-":
+        return Source("stdin", address)
+    if _WEBCAM.fullmatch(address) or re.fullmatch(r"/dev/video\d+", address):
+        return Source("webcam", address)
+    scheme, colon, _ = address.partition("://")
+    if colon and scheme.lower() in _SCHEMES:
+        return Source("url", address)
+    path = Path(address)
+    if len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() in _PICTURES and not path.exists():
+        return Source("pictures", address)
+    return Source("file", address)
+
+
+def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContainer":
+    """Open it with FFmpeg. rate: frames a second of numbered pictures.
+
+    Raises FFmpegError, OSError or ValueError where that fails.
+    """
+    import av
+
+    options: dict[str, str]
+    if source.kind == "stdin":
+        return av.open(sys.stdin.buffer, "r", metadata_errors="ignore")
+    if source.kind == "url":
+        options = {"rtsp_transport": "tcp"} if source.address.lower().startswith("rtsp") else {}
+        return av.open(source.address, "r", options=options, timeout=NETWORK_TIMEOUT, metadata_errors="ignore")
+    if source.kind == "webcam":
+        return _open_webcam(source.address)
+    if source.kind == "pictures":
+        files = source.pictures()
+        if not files:
+            raise FileNotFoundError("no file matches this pattern")
+        first = re.search(r"\d+", files[0].name[_place(Path(source.address).name)[0] :])
+        options = {"framerate": str(rate), "start_number": first[0] if first else "0"}
+        return av.open(source.address, "r", format="image2", options=options, metadata_errors="ignore")
+    # The protocol is named so that a colon in a file's name is not taken for one.
+    return av.open(f"file:{source.address}", "r", metadata_errors="ignore")
+
+
+def _open_webcam(address: str) -> "InputContainer":
+    import av
+
+    match = _WEBCAM.fullmatch(address)
+    number = match[1] if match else address.removeprefix("/dev/video")
+    if sys.platform == "darwin":
+        return av.open(number, "r", format="avfoundation", options={"framerate": "30"})
+    if sys.platform == "win32":
+        devices = [d.name for d in av.enumerate_input_devices("dshow") if "video" in d.media_types]
+        if int(number) >= len(devices):
+            raise ValueError(f"there is no webcam {number}")
+        return av.open(f"video={devices[int(number)]}", "r", format="dshow")
+    return av.open(f"/dev/video{number}", "r", format="v4l2")

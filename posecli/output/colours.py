@@ -1,0 +1,54 @@
+"""The colours of sides and of ids, the same in drawings and in the gallery."""
+
+from posecli.keypoints import KeypointSet
+
+Colour = tuple[int, int, int]
+
+# RGB, after the Okabe-Ito palette, which colour-blind people tell apart: left blue, right orange.
+COLOURS: dict[str, Colour] = {"left": (0, 158, 255), "right": (255, 140, 0), "middle": (64, 220, 120)}
+
+# Bright enough for black, deep enough for white; neighbours differ in hue and in lightness.
+ID_COLOURS: tuple[Colour, ...] = (
+    (255, 122, 26),
+    (46, 170, 255),
+    (246, 208, 48),
+    (196, 110, 255),
+    (48, 204, 126),
+    (255, 92, 158),
+    (0, 196, 196),
+    (226, 62, 56),
+    (168, 208, 60),
+    (112, 122, 255),
+    (222, 162, 112),
+    (178, 178, 190),
+)
+
+
+def id_colour(track_id: int) -> Colour:
+    """The colour of a track id, RGB; after twelve ids the colours come again."""
+    return ID_COLOURS[(track_id - 1) % len(ID_COLOURS)]
+
+
+def tint(colour: Colour, towards: Colour, share: float) -> Colour:
+    """The colour moved by a share of the way towards another."""
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(colour, towards, strict=True))
+    return red, green, blue
+
+
+def side_colours(track_id: int | None) -> dict[str, Colour]:
+    """Colours of left, right and middle: fixed ones, or shades of an id's, the right side lighter."""
+    if track_id is None:
+        return COLOURS
+    colour = id_colour(track_id)
+    return {"left": colour, "middle": colour, "right": tint(colour, (255, 255, 255), 0.5)}
+
+
+def limb_side(keypoint_set: KeypointSet, limb: tuple[int, int]) -> str:
+    """The side that a limb belongs to: that of its ends where they agree, or of the one that has a side."""
+    sides = {keypoint_set.side(i) for i in limb} - {"middle"}
+    return sides.pop() if len(sides) == 1 else "middle"
+
+
+def css(colour: Colour) -> str:
+    """The colour as CSS and SVG write it."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)

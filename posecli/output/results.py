@@ -1,0 +1,37 @@
+"""The files about all inputs: coco.json, coco_results.json, run.json, index.html and tables."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from posecli.keypoints import KeypointSet
+from posecli.output.coco import Recorded, write_coco
+from posecli.output.gallery import thumbnail_path, write_gallery
+from posecli.output.manifest import Finished, manifest, write_manifest
+from posecli.output.tables import write_tables
+
+
+def write_results(
+    out: Path,
+    finished: Sequence[Finished],
+    records: Mapping[str, Path],
+    keypoint_set: KeypointSet,
+    described: Mapping[str, Any],
+    tables: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write them from the records of what is finished; the document of run.json.
+
+    records: name of each input → its record. described: what run.json says of the run. tables: names of formats.
+    """
+    recorded = [
+        Recorded(item.name, item.kind, records[item.name]) for item in finished if item.summary.status != "failed"
+    ]
+    write_coco(out, recorded, keypoint_set)
+    written = write_tables(out, tables, recorded, keypoint_set)
+    document = manifest(finished, {**described, "tables": written})
+    write_manifest(out, document)
+    thumbnails = {item.name: thumbnail_path(out, records[item.name]) for item in finished}
+    cards = [(item, path if (path := thumbnails[item.name]).is_file() else None) for item in finished]
+    pose = document["models"]["pose"]
+    write_gallery(out, cards, document["totals"], f"{pose['backbone']} on {pose['runtime']}")
+    return document

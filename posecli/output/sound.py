@@ -1,0 +1,122 @@
+"""The source's sound, carried into an annotated video beside its pictures."""
+
+import errno
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+
+from posecli.media.video import VideoReader
+
+AnyPacket: TypeAlias = "Packet[Any]"
+
+
+class Sound:
+    """The source's first audio stream, fed into the output up to a given time.
+
+    Copied where MP4 takes its codec, else encoded as AAC, which is told in warnings. Where begin names an origin
+    (seconds on the source's timeline), packets that start before it are left out, and it is the output's zero.
+
+    Raises FFmpegError, ValueError or AttributeError for sound that nothing can read.
+    """
+
+    def __init__(self, output: OutputContainer, source: VideoReader, warnings: list[str]) -> None:
+        self._output, self._reader, self._warnings = output, source, warnings
+        self._live = source.source.live
+        self._input = None if self._live else source.open_again()
+        found = source.decoder.sound_stream if self._input is None else self._input.streams.audio[0]
+        assert found is not None
+        self._source = found
+        self._resampler: AudioResampler | None = None
+        try:
+            self._stream: Any = output.add_stream_from_template(self._source)
+        except (ValueError, FFmpegError):
+            # MP4 does not take this codec as it is.
+            self._stream = output.add_stream("aac", rate=self._source.rate or 48000)
+            self._resampler = AudioResampler(format="fltp", layout=self._stream.layout, rate=self._stream.rate)
+            warnings.append(f"sound encoded as AAC: MP4 does not take {self._source.codec_context.name}")
+        self._origin: Fraction | None = None
+        self._flushed = False
+        self._packets = self._encoded() if self._resampler else self._copied()
+        self._pending: deque[AnyPacket] = deque()
+
+    def begin(self, origin: Fraction) -> None:
+        """Say, before the first write, which time of the source is the output's zero. Else nothing is cut."""
+        self._origin = origin
+        if self._input is not None and origin > 1:
+            # A second early: packets before the origin are dropped one by one.
+            self._input.seek(int((origin - 1) * av.time_base))
+
+    def write_until(self, time: Fraction | None, *, last: bool = False) -> None:
+        """Write the packets that start before time, in seconds of the source; all where None. last: none follow."""
+        self._flushed = last
+        try:
+            while True:
+                if not self._pending:
+                    packet = next(self._packets, None)
+                    if packet is None:
+                        if self._live and not last:
+                            self._packets = self._encoded() if self._resampler else self._copied()
+                        return
+                    self._pending.append(packet)
+                packet = self._pending[0]
+                if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:
+                    return
+                self._pending.popleft()
+                shift = round((self._origin or 0) / packet.time_base)
+                packet.pts = None if packet.pts is None else packet.pts - shift
+                packet.dts = None if packet.dts is None else packet.dts - shift
+                packet.stream = self._stream
+                self._output.mux(packet)
+        except (FFmpegError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
+            self._warnings.append(f"sound ends early: {error}")
+            self._packets = iter(())
+            self._pending.clear()
+
+    def _copied(self) -> Iterator[AnyPacket]:
+        for packet in self._read():
+            time = None if packet.pts is None else packet.pts * packet.time_base
+            if packet.dts is not None and not self._is_early(time):
+                yield packet
+
+    def _is_early(self, time: "Fraction | float | None") -> bool:
+        return self._origin is not None and time is not None and time < self._origin
+
+    def _encoded(self) -> Iterator[AnyPacket]:
+        assert self._resampler is not None
+        for packet in self._read():
+            try:
+                frames = packet.decode()
+            except FFmpegError:
+                continue
+            for frame in frames:
+                if isinstance(frame, AudioFrame) and not self._is_early(frame.time):
+                    for part in self._resampler.resample(frame):
+                        yield from self._stream.encode(part)
+        if self._flushed or not self._live:
+            yield from self._stream.encode(None)
+
+    def _read(self) -> Iterator[AnyPacket]:
+        if self._input is None:
+            waiting = self._reader.decoder.sound
+            while waiting:
+                yield waiting.popleft()
+            return
+        try:
+            yield from self._input.demux(self._source)
+        except (FFmpegError, EOFError):
+            self._warnings.append("sound is damaged from some point on and ends there")
+
+    def close(self) -> None:
+        """Release the second look at the source."""
+        if self._input is not None:
+            self._input.close()

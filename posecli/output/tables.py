@@ -1,0 +1,202 @@
+"""Tables for other programs, made from the records: one file, or one folder, per input beside its media.
+
+csv, parquet and jsonl hold a row per keypoint per person per frame, with COLUMNS; openpose holds a JSON file
+per frame as OpenPose writes them; mot holds the boxes of a clip as MOTChallenge has them. Adding a format is
+one function and one line in TABLES.
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from posecli.errors import MachineError, UsageError
+from posecli.keypoints import KeypointSet
+from posecli.output.coco import Recorded
+from posecli.output.records import read_frames
+from posecli.output.whole import Whole
+
+# frame counts from 0, as in coco.json; person is the place within the frame, from 0. x, y, std_x, std_y are
+# source pixels; x_raw, y_raw are there where x, y are smoothed. What is not known is empty (null).
+COLUMNS = (
+    "input",
+    "frame",
+    "time_s",
+    "track_id",
+    "person",
+    "keypoint",
+    "x",
+    "y",
+    "score",
+    "std_x",
+    "std_y",
+    "x_raw",
+    "y_raw",
+    "filled",
+)
+
+_ROW_GROUP = 1 << 16
+
+Row = tuple[Any, ...]
+
+
+def check_tables(names: Sequence[str]) -> None:
+    """Say before any work whether the tables of these names can be written.
+
+    Raises UsageError for a name that is not in TABLES, MachineError where a package for one is missing.
+    """
+    for name in names:
+        if name not in TABLES:
+            raise UsageError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
+        if name == "parquet":
+            _pyarrow()
+
+
+def write_tables(out: Path, names: Sequence[str], inputs: Sequence[Recorded], keypoint_set: KeypointSet) -> list[str]:
+    """Write the tables of these names of all inputs; their places under out, folders for openpose.
+
+    The same records give the same bytes, each file is whole or not there, and memory does not grow with the
+    records. Raises as check_tables does, OSError where the disk refuses.
+    """
+    check_tables(names)
+    written = []
+    for name in dict.fromkeys(names):
+        for item in inputs:
+            path = table_path(out, name, item.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if TABLES[name](path, item, keypoint_set):
+                written.append(path.relative_to(out).as_posix())
+    return written
+
+
+def table_path(out: Path, table: str, name: str) -> Path:
+    """Where the table of this format of the input of this name lies."""
+    return out / f"{name}.{'mot.txt' if table == 'mot' else table}"
+
+
+def rows(item: Recorded, keypoint_set: KeypointSet) -> Iterator[Row]:
+    """The rows of an input: frames in order, people as in the record, keypoints as in the set."""
+    names = keypoint_set.names
+    for frame in read_frames(item.record):
+        for number, person in enumerate(frame["people"]):
+            start = (item.name, frame["index"], frame["time_s"], person.get("track_id"), number)
+            points, scores, std = person["keypoints"], person["keypoint_scores"], person["keypoint_std"]
+            raw, filled = person.get("keypoints_raw"), person.get("filled", False)
+            for k, name in enumerate(names):
+                sight = (points[3 * k], points[3 * k + 1], scores[k], *std[k])
+                yield (*start, name, *sight, *(raw[2 * k : 2 * k + 2] if raw else (None, None)), filled)
+
+
+# ---- one function a format: writes path, says whether there was something to write -----------------------
+
+
+def write_csv(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
+    """UTF-8, commas, a header line; filled is 0 or 1."""
+    with Whole(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((*row[:-1], int(row[-1])) for row in rows(item, keypoint_set))
+        text.detach()
+    return True
+
+
+def write_jsonl(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
+    """A JSON object a line, with the same names as the columns."""
+    with Whole(path) as file:
+        for row in rows(item, keypoint_set):
+            file.write(orjson.dumps(dict(zip(COLUMNS, row, strict=True))) + b"\n")
+    return True
+
+
+def write_parquet(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
+    """Apache Parquet in groups of 65,536 rows, compressed with Zstandard. Needs pyarrow."""
+    arrow, parquet = _pyarrow()
+    types = {
+        "input": arrow.string(),
+        "frame": arrow.int64(),
+        "track_id": arrow.int64(),
+        "person": arrow.int32(),
+        "keypoint": arrow.string(),
+        "filled": arrow.bool_(),
+    }
+    schema = arrow.schema([(name, types.get(name, arrow.float64())) for name in COLUMNS])
+    remaining = rows(item, keypoint_set)
+    with Whole(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        while group := list(islice(remaining, _ROW_GROUP)):
+            columns = [arrow.array(v, field.type) for v, field in zip(zip(*group, strict=True), schema, strict=True)]
+            writer.write_table(arrow.table(columns, schema=schema), row_group_size=_ROW_GROUP)
+    return True
+
+
+def write_openpose(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
+    """A folder with a JSON file a frame, also with nobody, as OpenPose writes them (version 1.3).
+
+    pose_keypoints_2d is x, y, score per keypoint in the order of the keypoint set: of COCO's seventeen that
+    is nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles, left before right (OpenPose's own
+    models have other orders). person_id is the track id, or -1. A clip's frames are named
+    <stem>_000000000012_keypoints.json, a photo <stem>_keypoints.json.
+    """
+    stem = PurePosixPath(item.name).stem
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        for frame in read_frames(item.record):
+            people = [_openpose_person(person) for person in frame["people"]]
+            number = f"_{frame['index']:012d}" if item.kind == "video" else ""
+            text = orjson.dumps({"version": 1.3, "people": people})
+            (part / f"{stem}{number}_keypoints.json").write_bytes(text)
+        shutil.rmtree(path, ignore_errors=True)
+        part.replace(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return True
+
+
+def _openpose_person(person: dict[str, Any]) -> dict[str, Any]:
+    points = list(person["keypoints"])
+    points[2::3] = person["keypoint_scores"]
+    kinds = ("face", "hand_left", "hand_right")
+    return {
+        "person_id": [person.get("track_id", -1)],
+        "pose_keypoints_2d": points,
+        **{f"{kind}_keypoints_2d": [] for kind in kinds},
+        **{f"{kind}_keypoints_3d": [] for kind in ("pose", *kinds)},
+    }
+
+
+def write_mot(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
+    """MOTChallenge: frame (from 1), id (-1 where not tracked), x, y, width, height, score, -1, -1, -1. Clips only."""
+    if item.kind != "video":
+        return False
+    with Whole(path) as file:
+        for frame in read_frames(item.record):
+            for person in sorted(frame["people"], key=lambda p: p.get("track_id", -1)):
+                values = (frame["index"] + 1, person.get("track_id", -1), *person["bbox"], person["score"], -1, -1, -1)
+                file.write(",".join(map(str, values)).encode() + b"\n")
+    return True
+
+
+TABLES: dict[str, Callable[[Path, Recorded, KeypointSet], bool]] = {
+    "csv": write_csv,
+    "parquet": write_parquet,
+    "jsonl": write_jsonl,
+    "openpose": write_openpose,
+    "mot": write_mot,
+}
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MachineError("parquet tables need pyarrow: pip install 'posecli[parquet]'") from error
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,141 @@
+"""The thread of the networks: people and their poses, frames of several inputs in one batch."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from posecli.detect import Detector
+from posecli.errors import PosecliError
+from posecli.output.journal import Journal
+from posecli.pipeline.events import Closed, Estimated, Job, Opened, Read
+from posecli.pose.estimator import Estimator
+from posecli.track.carry import Carrier
+from posecli.types import Poses
+
+BATCH_FRAMES = 8
+# A batch also ends here, so that large photos do not pile up in memory.
+BATCH_PIXELS = 24_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class _Clip:
+    """What is known of a video while it runs. carrier is None where the detector sees every frame."""
+
+    journal: Journal | None
+    carrier: Carrier | None
+
+
+class PoseStep:
+    """Maps the reader's events to the writer's, in their order.
+
+    every: frames of a video between two searches by the detector; None where the keypoints decide (track.carry).
+    answers: fingerprint of what the networks' answers depend on, for the journals.
+    """
+
+    def __init__(self, detector: Detector, estimator: Estimator, *, every: int | None, answers: str) -> None:
+        self._detector, self._estimator = detector, estimator
+        self._every, self._answers = every, answers
+        self._clips: dict[int, _Clip] = {}
+        self._failed: dict[int, str] = {}
+
+    def __call__(self, events: Iterable[Opened | Read | Closed]) -> Iterator[Opened | Estimated | Closed]:
+        """Frames wait for each other up to a batch."""
+        waiting: list[Opened | Read | Closed] = []
+        frames = pixels = 0
+        try:
+            for event in events:
+                waiting.append(event)
+                if isinstance(event, Read):
+                    frames += 1
+                    pixels += event.frame.width * event.frame.height
+                # A live source is shown at once.
+                live = isinstance(event, Read) and event.job.input.live
+                full = frames >= BATCH_FRAMES or pixels >= BATCH_PIXELS or len(waiting) >= 4 * BATCH_FRAMES
+                if full or live:
+                    yield from self._flush(waiting)
+                    waiting, frames, pixels = [], 0, 0
+            yield from self._flush(waiting)
+        finally:
+            for clip in self._clips.values():
+                if clip.journal is not None:
+                    clip.journal.close()
+
+    def _flush(self, waiting: Sequence[Opened | Read | Closed]) -> Iterator[Opened | Estimated | Closed]:
+        for event in waiting:
+            if isinstance(event, Opened) and event.source is not None:
+                self._clips[event.job.number] = self._begin(event)
+        poses = iter(self._poses([event for event in waiting if isinstance(event, Read)]))
+        for event in waiting:
+            if isinstance(event, Read):
+                found = next(poses)
+                if found is not None:
+                    yield Estimated(event.job, event.frame, found)
+                continue
+            if isinstance(event, Closed):
+                clip = self._clips.pop(event.job.number, None)
+                if clip is not None and clip.journal is not None:
+                    # The writer removes it, when its own files stand.
+                    clip.journal.close()
+                if event.job.number in self._failed:
+                    event = replace(event, error=self._failed[event.job.number])
+            yield event
+
+    def _begin(self, event: Opened) -> _Clip:
+        journal = Journal(event.job.journal, f"{event.content} {self._answers}") if event.content else None
+        carrier = None if self._every == 1 else Carrier(self._every, self._estimator.config.keypoints)
+        return _Clip(journal, carrier)
+
+    def _poses(self, reads: Sequence[Read]) -> list[Poses | None]:
+        """Poses of each frame; None for those of an input that failed."""
+        result: list[Poses | None] = [None] * len(reads)
+        together: list[int] = []
+        for place, read in enumerate(reads):
+            clip = self._clips.get(read.job.number)
+            known = clip.journal.recall(read.frame.index) if clip is not None and clip.journal is not None else None
+            if known is not None and clip is not None:
+                result[place] = clip.carrier.saw(read.frame, *known) if clip.carrier is not None else known[0]
+            elif clip is not None and clip.carrier is not None:
+                result[place] = self._carried(read, clip, clip.carrier)
+            else:
+                together.append(place)
+        found = self._estimate([reads[place] for place in together])
+        for place, poses in zip(together, found, strict=True):
+            result[place] = poses
+            clip = self._clips.get(reads[place].job.number)
+            if poses is not None and clip is not None and clip.journal is not None:
+                clip.journal.append(reads[place].frame.index, poses)
+        return result
+
+    def _carried(self, read: Read, clip: _Clip, carrier: Carrier) -> Poses | None:
+        """One frame of a video whose people are carried on from frame to frame: it waits for the one before."""
+        frame, name = read.frame, str(read.job.input.path)
+        detected = carrier.wants_detection(frame)
+        try:
+            people = self._detector([frame], [name])[0] if detected else carrier.boxes(frame)
+            poses = self._estimator([frame], [people])[0]
+        except PosecliError as error:
+            self._fail(read.job, error)
+            return None
+        if clip.journal is not None:
+            clip.journal.append(frame.index, poses, detected)
+        return carrier.saw(frame, poses, detected)
+
+    def _estimate(self, reads: Sequence[Read]) -> list[Poses | None]:
+        frames = [read.frame for read in reads]
+        names = [str(read.job.input.path) for read in reads]
+        if not frames:
+            return []
+        try:
+            return list(self._estimator(frames, self._detector(frames, names)))
+        except PosecliError:
+            # One input's fault: find out whose.
+            found: list[Poses | None] = []
+            for read, frame, name in zip(reads, frames, names, strict=True):
+                try:
+                    found.append(self._estimator([frame], self._detector([frame], [name]))[0])
+                except PosecliError as error:
+                    self._fail(read.job, error)
+                    found.append(None)
+            return found
+
+    def _fail(self, job: Job, error: PosecliError) -> None:
+        self._failed.setdefault(job.number, str(error))

@@ -1,0 +1,131 @@
+"""The whole run: three threads with bounded queues between them.
+
+One decodes, the caller's runs the networks, one follows, draws and encodes. Frames of several inputs share a batch,
+order is kept, and an input is either finished or not there.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from posecli.detect import Detector
+from posecli.errors import MachineError
+from posecli.media.inputs import Input
+from posecli.output.images import photo_name
+from posecli.output.manifest import Finished
+from posecli.output.records import record_path
+from posecli.output.results import write_results
+from posecli.output.video import video_name
+from posecli.pipeline.channel import Channel, Stopped
+from posecli.pipeline.estimate import PoseStep
+from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress, Read
+from posecli.pipeline.options import RunOptions, answers_key, models, options_key, plain
+from posecli.pipeline.read import read_all
+from posecli.pipeline.window import Window
+from posecli.pipeline.write import write_all
+from posecli.pose.estimator import Estimator
+
+
+def plan(inputs: Sequence[Input], out: Path) -> list[Job]:
+    """Give every input its output and its record."""
+    jobs, taken = [], set()
+    for number, item in enumerate(inputs):
+        output = video_name(item.name) if item.kind == "video" else photo_name(item.name)
+        while output.casefold() in taken:
+            output = str(Path(output).with_suffix("")) + "~" + Path(output).suffix
+        taken.add(output.casefold())
+        jobs.append(Job(number, item, output, record_path(out, item.name)))
+    return jobs
+
+
+def prepare_output(out: Path) -> None:
+    """Make sure, before any work, that the output can be written. Raises MachineError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".posecli-probe.part"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise MachineError(f"--out {out}: cannot be written ({error.strerror})") from error
+
+
+def run(
+    inputs: Sequence[Input],
+    out: Path,
+    detector: Detector,
+    estimator: Estimator,
+    options: RunOptions,
+    progress: Progress,
+    *,
+    overwrite: bool = False,
+    tables: Sequence[str] = (),
+    window: Window | None = None,
+) -> dict[str, Any]:
+    """Do all inputs; annotated media, coco.json, coco_results.json, run.json, index.html and tables go into out.
+
+    Returns the document of run.json. An input that fails is recorded there and the others go on. Raises
+    MachineError where out cannot be written, OSError where the disk is full, and passes KeyboardInterrupt on;
+    what was finished then stays finished, and the result files hold it.
+    """
+    prepare_output(out)
+    started = time.monotonic()
+    jobs = plan(inputs, out)
+    key = options_key(options, detector, estimator)
+    step = PoseStep(detector, estimator, every=options.detect_every, answers=answers_key(options, detector, estimator))
+    finished: list[Finished] = []
+    failures: list[BaseException] = []
+    stop, enough = threading.Event(), threading.Event()
+    read: Channel[Opened | Read | Closed] = Channel(4, stop)
+    estimated: Channel[Opened | Estimated | Closed] = Channel(8, stop)
+    keypoint_set = estimator.config.keypoints
+
+    def start(work: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except Stopped:
+                return
+            except BaseException as error:
+                failures.append(error)
+                stop.set()
+
+        thread = threading.Thread(target=guarded, daemon=True)
+        thread.start()
+        return thread
+
+    reader = start(lambda: read_all(jobs, out, key, options, read, overwrite=overwrite, enough=enough))
+    writer = start(lambda: write_all(out, key, keypoint_set, options, estimated, finished, progress, window))
+    try:
+        for item in step(read):
+            estimated.put(item)
+            if window is not None and window.refresh():
+                _leave(jobs, enough)
+        estimated.put(None)
+        while writer.is_alive():
+            writer.join(0.1)
+    except Stopped:
+        pass  # the failure of the other thread is raised below
+    finally:
+        stop.set()
+        for thread in (reader, writer):
+            thread.join()
+        described = {
+            "models": models(detector, estimator),
+            "options": plain(options),
+            "seconds": round(time.monotonic() - started, 3),
+            "unfinished": len(jobs) - len(finished),
+        }
+        records = {job.input.name: job.record for job in jobs}
+        document = write_results(out, finished, records, keypoint_set, described, tables)
+    if failures:
+        raise failures[0]
+    return document
+
+
+def _leave(jobs: Sequence[Job], enough: threading.Event) -> None:
+    """The window was closed: a live source ends here and is kept; files are left to be gone on with."""
+    if not all(job.input.live for job in jobs):
+        raise KeyboardInterrupt
+    enough.set()

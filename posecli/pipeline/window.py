@@ -1,0 +1,68 @@
+"""--show: the annotated frames in a window while they are made."""
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+
+import cv2
+import numpy as np
+
+from posecli.errors import MachineError
+from posecli.types import PixelArray
+
+_TITLE = "posecli"
+# The window's longer side in pixels to begin with, at most.
+_LARGEST = 1280
+# Frames that the shown rate is a mean over.
+_RATE_OVER = 30
+
+
+class Window:
+    """The writer's thread offers frames; the caller's thread, which owns the window, shows the latest.
+
+    Raises MachineError where there is no display to show a window on.
+    """
+
+    def __init__(self) -> None:
+        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise MachineError("--show: this machine has no display (DISPLAY is not set); leave --show out")
+        try:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        except cv2.error as error:
+            raise MachineError("--show: this OpenCV cannot open windows: `pip install opencv-python`") from error
+        self._lock = threading.Lock()
+        self._latest: PixelArray | None = None
+        self._sized = False
+        self._times: deque[float] = deque(maxlen=_RATE_OVER)
+
+    def offer(self, pixels: PixelArray) -> None:
+        """The next annotated frame (height, width, 3) RGB; an older one that was not shown yet is dropped."""
+        self._times.append(time.monotonic())
+        picture = np.ascontiguousarray(pixels[..., ::-1])
+        if len(self._times) > 1:
+            rate = (len(self._times) - 1) / max(self._times[-1] - self._times[0], 1e-9)
+            place = (12, picture.shape[0] - 14)
+            for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+                text = f"{rate:.1f} frames/s   q quits"
+                cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
+        with self._lock:
+            self._latest = picture
+
+    def refresh(self) -> bool:
+        """Show the latest frame. True once the user pressed q or closed the window."""
+        with self._lock:
+            picture, self._latest = self._latest, None
+        if picture is not None:
+            if not self._sized:
+                scale = min(1.0, _LARGEST / max(picture.shape[:2]))
+                cv2.resizeWindow(_TITLE, round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+                self._sized = True
+            cv2.imshow(_TITLE, picture)
+        pressed = cv2.waitKey(1) & 0xFF
+        return pressed in (ord("q"), 27) or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
+
+    def close(self) -> None:
+        """Take the window away."""
+        cv2.destroyAllWindows()

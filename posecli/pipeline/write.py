@@ -1,0 +1,184 @@
+"""The thread that follows people over time, draws, encodes and records."""
+
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+
+from av.error import FFmpegError
+
+from posecli.errors import PosecliError
+from posecli.keypoints import KeypointSet
+from posecli.media.inputs import printable
+from posecli.media.video import VideoReader
+from posecli.output.journal import Journal, read_journal
+from posecli.output.manifest import Finished
+from posecli.output.records import Summary
+from posecli.output.sink import Look, Sink
+from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress
+from posecli.pipeline.options import RunOptions
+from posecli.pipeline.trouble import one_line
+from posecli.pipeline.window import Window
+from posecli.track.choose import person_choice
+from posecli.track.offline import smooth_offline
+from posecli.track.smoothing import SMOOTHERS
+from posecli.track.tracker import Tracker
+from posecli.types import Frame, Poses
+
+# What goes wrong with one input's files; the others go on.
+_TROUBLE = (PosecliError, FFmpegError, ValueError)
+
+
+def write_all(
+    out: Path,
+    key: str,
+    keypoint_set: KeypointSet,
+    options: RunOptions,
+    events: Iterable[Opened | Estimated | Closed],
+    finished: list[Finished],
+    progress: Progress,
+    window: Window | None = None,
+) -> None:
+    """Follow, draw, encode and record; every input that ends is appended to finished."""
+    scribe: _Scribe | None = None
+    with ExitStack() as stack:
+        stack.callback(lambda: scribe.abort() if scribe is not None else None)
+        for event in events:
+            if isinstance(event, Opened):
+                progress.begin(event.job.input.name, 1 if event.source is None else event.source.frame_count)
+                scribe = _Scribe(out, key, keypoint_set, options, event, window)
+            elif isinstance(event, Estimated):
+                if scribe is not None:
+                    scribe.write(event.frame, event.poses)
+                progress.advance(event.job.input.name, 1)
+            else:
+                summary = event.ended or (scribe.close(event) if scribe is not None else _failure(event.error))
+                scribe = None
+                item = event.job.input
+                if summary.status == "failed":
+                    event.job.record.unlink(missing_ok=True)
+                event.job.journal.unlink(missing_ok=True)
+                done = Finished(item.name, printable(item.shown), item.kind, summary, event.ended is not None)
+                finished.append(done)
+                progress.finish(done)
+
+
+class _Scribe:
+    """Writes the files of one input, frame by frame. Its own failures wait for close, which tells them."""
+
+    def __init__(
+        self,
+        out: Path,
+        key: str,
+        keypoint_set: KeypointSet,
+        options: RunOptions,
+        opened: Opened,
+        window: Window | None,
+    ) -> None:
+        self._job, self._options, self._keypoint_set = opened.job, options, keypoint_set
+        self._started = time.monotonic()
+        self._problem: str | None = None
+        self._sink: Sink | None = None
+        self._choose = person_choice(options.person)
+        self._follow = Follower(keypoint_set, options) if opened.source is not None and options.track else None
+        self._draft: Journal | None = None
+        item = opened.job.input
+        header = {"name": item.name, "kind": item.kind, "content": opened.content, "options": key}
+        look = look_of(keypoint_set, options)
+        shown = window.offer if window is not None else None
+        try:
+            self._sink = Sink(out, opened.job.output, opened.job.record, header, look, opened.source, shown)
+            if self._follow is not None and options.smooth == "offline":
+                self._draft = Journal(_draft_path(opened.job), "draft")
+        except _TROUBLE as error:
+            self._fail(error)
+
+    def write(self, frame: Frame, poses: Poses) -> None:
+        """Take the next frame; where the whole clip is needed first, only note its people."""
+        if self._sink is None:
+            return
+        try:
+            if self._follow is not None:
+                poses = self._follow(frame, poses)
+            if self._draft is not None:
+                self._draft.append(frame.index, poses, time=frame.time)
+            else:
+                self._sink.write(frame, self._choose(poses))
+        except _TROUBLE as error:
+            self._fail(error)
+
+    def close(self, event: Closed) -> Summary:
+        """Make the files appear, or say why there are none."""
+        if event.error is None and self._problem is None and self._draft is not None:
+            try:
+                self._draft.close()
+                self._write_again()
+            except _TROUBLE as error:
+                self._fail(error)
+        problem = event.error or self._problem
+        if problem is not None or self._sink is None:
+            self.abort()
+            return _failure(problem)
+        try:
+            summary = self._sink.finish(
+                seconds=time.monotonic() - self._started, lost=event.lost, warnings=event.warnings
+            )
+        except _TROUBLE as error:
+            self._fail(error)
+            return _failure(self._problem)
+        self._leave_draft()
+        return summary
+
+    def _write_again(self) -> None:
+        """The second pass of offline smoothing: the clip is decoded once more for its smoothed people."""
+        assert self._sink is not None
+        path = _draft_path(self._job)
+        noted = ((float(when), poses) for when, poses in read_journal(path))
+        smoothed = smooth_offline(noted)
+        with VideoReader(self._job.input.source, span=self._options.span) as reader:
+            for frame, poses in zip(reader, smoothed, strict=True):
+                self._sink.write(frame, self._choose(poses))
+
+    def abort(self) -> None:
+        """Leave nothing of this input behind."""
+        if self._sink is not None:
+            self._sink.abort()
+            self._sink = None
+        self._leave_draft()
+
+    def _leave_draft(self) -> None:
+        if self._draft is not None:
+            self._draft.remove()
+            self._draft = None
+
+    def _fail(self, error: BaseException) -> None:
+        self._problem = one_line(error, self._job.input.shown)
+        self.abort()
+
+
+class Follower:
+    """People over the frames of one clip: ids, then the streaming smoother of the options."""
+
+    def __init__(self, keypoint_set: KeypointSet, options: RunOptions) -> None:
+        self._track = Tracker(keypoint_set)
+        smooth = options.smooth if options.smooth in SMOOTHERS else "none"
+        self._smooth = SMOOTHERS[smooth](keypoint_set)
+
+    def __call__(self, frame: Frame, poses: Poses) -> Poses:
+        """The poses with ids, smoothed."""
+        return self._smooth(float(frame.time or 0), self._track(frame, poses))
+
+
+def look_of(keypoint_set: KeypointSet, options: RunOptions) -> Look:
+    """How the options want media to look."""
+    names = {field.name for field in fields(Look)} & {field.name for field in fields(RunOptions)}
+    return Look(keypoint_set, **{name: getattr(options, name) for name in sorted(names)})
+
+
+def _draft_path(job: Job) -> Path:
+    return job.journal.with_suffix(".draft")
+
+
+def _failure(error: str | None) -> Summary:
+    return Summary("failed", error=error)

@@ -1,0 +1,131 @@
+"""Carried boxes: when the detector is asked, where boxes go, and who is dropped."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from posecli.geometry import iou
+from posecli.keypoints import COCO17
+from posecli.track.carry import Carrier
+from posecli.types import Detections, Frame, Poses
+from tests.painted import BLUE, RED, SCENES, Scene, Walker, line
+
+Step = tuple[Frame, Poses]
+
+
+def estimate(truth: Poses, boxes: Detections) -> Poses:
+    """A perfect pose network: in each box the person that fills it best."""
+    rows = iou(boxes.boxes, truth.boxes).argmax(axis=1) if len(boxes) else np.zeros(0, int)
+    found = Poses(**{name: None if v is None else v[rows] for name, v in vars(truth).items()})
+    return replace(found, boxes=boxes.boxes, box_scores=boxes.scores)
+
+
+def run(steps: list[Step], every: int | None) -> tuple[list[int], list[Poses]]:
+    """Indices of the frames that the detector saw, and the poses."""
+    carrier = Carrier(every, COCO17)
+    detected, result = [], []
+    for frame, truth in steps:
+        asked = carrier.wants_detection(frame)
+        found = Detections(truth.boxes, truth.box_scores) if asked else carrier.boxes(frame)
+        result.append(carrier.saw(frame, estimate(truth, found), asked))
+        detected += [frame.index] if asked else []
+    return detected, result
+
+
+def steps_of(scene: Scene, noise: float = 0.0) -> list[Step]:
+    return [(frame, poses) for frame, poses, _ in scene.frames(noise)]
+
+
+CALM = Scene((Walker(180, RED, line(200, 260, 80, 4)), Walker(170, BLUE, line(450, 400, 90, 4))), 2)
+
+
+def test_every_frame_is_the_exact_reference() -> None:
+    steps = steps_of(SCENES["crossing"], noise=0.02)[:60]
+    carrier = Carrier(1, COCO17)
+    for frame, truth in steps:
+        assert carrier.wants_detection(frame)
+        assert carrier.saw(frame, truth, True) is truth
+
+
+@pytest.mark.parametrize("every", [2, 4, 7])
+def test_every_so_many_frames_at_the_latest(every: int) -> None:
+    assert run(steps_of(CALM), every)[0] == list(range(0, 50, every))
+
+
+@pytest.mark.parametrize("rate", [10, 25, 50])
+def test_auto_goes_by_seconds(rate: int) -> None:
+    detected, _ = run(steps_of(replace(CALM, rate=rate)), None)
+    assert np.diff(detected).tolist() == [int(np.ceil(0.3 * rate))] * (len(detected) - 1)
+
+
+@pytest.mark.parametrize("every", [4, 12, None])
+def test_boxes_stay_on_the_people(every: int | None) -> None:
+    steps = steps_of(CALM, noise=0.01)
+    for (_, truth), own in zip(steps, run(steps, every)[1], strict=True):
+        assert len(own) == 2
+        assert iou(own.boxes, truth.boxes).max(axis=1).min() > 0.7
+        np.testing.assert_array_equal(own.box_scores, truth.box_scores)
+
+
+def detected_after(change: int, steps: list[Step]) -> bool:
+    """Whether the detector, asked every 30 frames, looks within two frames of a change."""
+    return any(change <= index <= change + 2 for index in run(steps, 30)[0])
+
+
+def test_a_cut_asks_for_the_detector_at_once() -> None:
+    steps = steps_of(CALM)
+    pattern = np.random.default_rng(0).integers(0, 2, (9, 16, 1)).repeat(3, 2).repeat(40, 0).repeat(40, 1)
+    for i in range(10, 20):
+        steps[i] = (replace(steps[i][0], pixels=(pattern * 250).astype(np.uint8)), steps[i][1])
+    assert 10 in run(steps, 30)[0] and 20 in run(steps, 30)[0]
+
+
+@pytest.mark.parametrize("score", [0.35, 0.05])
+def test_sinking_scores_ask_for_the_detector(score: float) -> None:
+    steps = steps_of(CALM)
+    low = [(f, replace(p, scores=np.full_like(p.scores, score))) if f.index >= 10 else (f, p) for f, p in steps]
+    assert not detected_after(10, steps) and detected_after(10, low)
+
+
+def test_who_is_lost_is_dropped_until_the_detector_finds_them() -> None:
+    steps = steps_of(CALM)
+    gone = replace(steps[10][1], scores=np.where(np.arange(2)[:, None] == 1, 0.05, steps[10][1].scores))
+    steps[10] = (steps[10][0], gone)
+    detected, poses = run(steps, 30)
+    assert [len(p) for p in poses[9:12]] == [2, 1, 2] and 11 in detected
+
+
+def test_reaching_the_border_asks_once() -> None:
+    scene = Scene((Walker(180, RED, line(560, 640, 80, 2)),), 2)
+    detected, _ = run(steps_of(scene), 30)
+    assert len(detected) in (3, 4) and detected[1] < 25
+
+
+def test_two_that_become_one_lose_the_worse() -> None:
+    frame, truth = steps_of(CALM)[0]
+    carrier = Carrier(30, COCO17)
+    truth = replace(truth, person_scores=np.array([0.5, 0.6], np.float32))
+    carrier.saw(frame, truth, True)
+    later = replace(frame, index=1, time=Fraction(1, 25))
+    assert not carrier.wants_detection(later)
+    both = replace(truth, keypoints=truth.keypoints[[1, 1]], boxes=truth.boxes[[1, 1]])
+    kept = carrier.saw(later, both, False)
+    assert len(kept) == 1 and kept.person_scores[0] == np.float32(0.6)
+    assert carrier.wants_detection(replace(frame, index=2, time=Fraction(2, 25)))
+
+
+def test_people_who_stood_together_at_the_detection_stay_two() -> None:
+    frame, truth = steps_of(CALM)[0]
+    truth = replace(truth, keypoints=truth.keypoints[[1, 1]], boxes=truth.boxes[[1, 1]])
+    carrier = Carrier(30, COCO17)
+    carrier.saw(frame, truth, True)
+    later = replace(frame, index=1, time=Fraction(1, 25))
+    assert len(carrier.saw(later, estimate(truth, carrier.boxes(later)), False)) == 2
+
+
+def test_nobody_is_carried_as_nobody() -> None:
+    frames = [(frame, Poses.empty(17)) for frame, _ in steps_of(CALM)]
+    detected, poses = run(frames, 5)
+    assert detected == list(range(0, 50, 5)) and not any(map(len, poses))

@@ -1,0 +1,107 @@
+"""Videos that are no files: numbered pictures, standard input, addresses."""
+
+import io
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from posecli.errors import MediaError
+from posecli.media.inputs import content_key, find_inputs
+from posecli.media.sources import source_of
+from posecli.media.span import Span
+from posecli.media.video import VideoReader
+from posecli.output.video import VideoWriter
+from tests.media_factory import picture, write_photo, write_video
+
+SOURCES = [
+    ("-", "stdin", "stdin", True),
+    ("webcam:0", "webcam", "webcam-0", True),
+    ("/dev/video2", "webcam", "video2", True),
+    ("rtsp://me:secret@cam.local:554/live/one", "url", "cam.local-one", True),
+    ("https://example.org/clips/a%20b.mp4?token=1", "url", "example.org-a-20b.mp4", False),
+    ("shots/frame_%05d.png", "pictures", "frame.png", False),
+    ("shots/%d.jpg", "pictures", "shots.jpg", False),
+    ("100%done.mp4", "file", "100%done.mp4", False),
+    ("http.mp4", "file", "http.mp4", False),
+]
+
+
+@pytest.mark.parametrize(("address", "kind", "name", "live"), SOURCES)
+def test_what_an_address_means(address: str, kind: str, name: str, live: bool) -> None:
+    source = source_of(address)
+    assert (source.kind, source.name, source.live) == (kind, name, live)
+    assert "secret" not in source.shown and "token" not in source.shown
+
+
+def test_inputs_that_are_no_files(tmp_path: Path) -> None:
+    for i in range(3):
+        write_photo(tmp_path / f"f{i:03}.png", picture(seed=i))
+    pattern = str(tmp_path / "f%03d.png")
+    arguments = ["-", "webcam:1", "rtsp://cam/live", "rtsp://cam/live", pattern, str(tmp_path / "none%03d.png")]
+    found = find_inputs(arguments)
+    assert [item.name for item in found] == ["stdin", "webcam-1", "cam-live", "f.png", "none.png"]
+    assert [item.source for item in found] == ["-", "webcam:1", "rtsp://cam/live", pattern, arguments[-1]]
+    assert {item.kind for item in found} == {"video"}
+    assert [bool(item.error) for item in found] == [False] * 4 + [True]
+    before = content_key(pattern)
+    assert content_key(pattern) == before
+    write_photo(tmp_path / "f001.png", picture(seed=9))
+    assert content_key(pattern) != before
+    assert content_key("-") != content_key("-")
+
+
+def test_numbered_pictures(tmp_path: Path) -> None:
+    for i in range(5, 12):
+        write_photo(tmp_path / f"frame_{i:05}.png", picture(seed=i))
+    with VideoReader(str(tmp_path / "frame_%05d.png")) as reader:
+        frames = list(reader)
+        assert (reader.frame_count, reader.frame_rate, reader.has_audio) == (7, 25, False)
+    assert [frame.time for frame in frames] == [Fraction(i, 25) for i in range(7)]
+    assert all((frame.pixels == picture(seed=i + 5)).all() for i, frame in enumerate(frames))
+    with VideoReader(str(tmp_path / "frame_%05d.png"), picture_rate=Fraction(10)) as reader:
+        assert list(reader)[6].time == Fraction(6, 10)
+    (tmp_path / "frame_00008.png").unlink()  # FFmpeg stops at a gap: told, not passed over
+    with VideoReader(str(tmp_path / "frame_%05d.png")) as reader:
+        kept = len(list(reader))
+        assert kept + reader.lost_frames == 6
+    with pytest.raises(MediaError, match="no file matches"):
+        VideoReader(str(tmp_path / "none_%05d.png"))
+
+
+class Pipe(io.BytesIO):
+    """Standard input as a pipe is: it cannot go back."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def test_standard_input_with_its_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_video(tmp_path / "a.mkv", 50, sound="aac", times=[200 + 40 * i for i in range(50)])
+    monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": Pipe(source.read_bytes())}))
+    with VideoReader("-", Span(duration=Fraction(1))) as reader, VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        for frame in reader:
+            assert frame.time is not None
+            writer.write(frame.pixels, frame.time)
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        frames = list(reader)
+        assert len(frames) == 25 and frames[0].time == 0 and reader.has_audio
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        assert before.streams.audio[0].frames == 0
+        assert after.streams.audio[0].frames > 0
+
+
+def test_what_cannot_be_reached_is_told_in_one_line() -> None:
+    for address, words in (("rtsp://me:secret@127.0.0.1:9/x", "127.0.0.1"), ("webcam:87", "webcam:87")):
+        with pytest.raises(MediaError, match=words) as caught:
+            VideoReader(address)
+        assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_whose_names_look_like_something_else(tmp_path: Path) -> None:
+    for name in ("a:b.mp4", "rtsp:x.mp4", "100%d.mp4", "-.mp4"):
+        path = write_video(tmp_path / "plain.mp4", 3).rename(tmp_path / name)
+        with VideoReader(path) as reader:
+            assert len(list(reader)) == 3
