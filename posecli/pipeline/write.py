@@ -90,6 +90,8 @@ class _Scribe:
         try:
             self._sink = Sink(out, opened.job.output, opened.job.record, header, look, opened.source, shown)
             if self._follow is not None and options.smooth == "offline":
+                # A killed run's draft is of no use: ids are given anew from the first frame.
+                _draft_path(opened.job).unlink(missing_ok=True)
                 self._draft = Journal(_draft_path(opened.job), "draft")
         except _TROUBLE as error:
             self._fail(error)
@@ -162,8 +164,8 @@ class Follower:
 
     def __init__(self, keypoint_set: KeypointSet, options: RunOptions) -> None:
         self._track = Tracker(keypoint_set)
-        smooth = options.smooth if options.smooth in SMOOTHERS else "none"
-        self._smooth = SMOOTHERS[smooth](keypoint_set)
+        # Offline, the second pass smooths.
+        self._smooth = SMOOTHERS["none" if options.smooth == "offline" else options.smooth](keypoint_set)
 
     def __call__(self, frame: Frame, poses: Poses) -> Poses:
         """The poses with ids, smoothed."""
