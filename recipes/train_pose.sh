@@ -3,6 +3,8 @@
 # torchvision's mobilenet_v2-b0353104.pth.
 set -euo pipefail
 : "${SHARED:?folder of the training data}" "${INIT:?ImageNet weights of MobileNetV2}" "${RUNS:=runs}"
+# On a CPU each step takes and frees the same large tensors: glibc should keep that memory, not map it anew each time.
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=200000000000
 train() {
   local name=$1 coco_weight=$2
   posecli train --name "$name" --runs "$RUNS" --threads "${THREADS:-2}" --device "${DEVICE:-auto}" \

@@ -79,7 +79,6 @@ def train_command(**options: Any) -> int:
     import torch
 
     from posecli.pose.runtimes import resolve_device
-    from posecli.train.allocator import keep_freed_memory
     from posecli.train.calibrate import std_fitter
     from posecli.train.data import pack_crops, read_people
     from posecli.train.loop import Watch, train
@@ -97,8 +96,6 @@ def train_command(**options: Any) -> int:
     recipe = _recipe(options, people)
     start = read_start(options["init"], recipe.model.backbone) if options["init"] else None
     with join(str(resolve_device(options["device"]))) as (world, device):
-        if device == "cpu":
-            keep_freed_memory()
         say = _say if world.leads else _silent
         cache = options["cache"] or options["runs"] / "crops"
         if world.leads:
