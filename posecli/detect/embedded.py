@@ -14,6 +14,7 @@ from posecli.detect.detector import Detector, DetectorOptions
 from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos, level_sizes
 from posecli.errors import DataError, UsageError
 from posecli.pose.runtimes import resolve_device
+from posecli.pose.signals import signal_stack_kept
 from posecli.types import Detections, Frame, PixelArray
 from posecli.weights.files import find_weights, load_weights, sha256
 
@@ -149,6 +150,7 @@ def _openvino_run(network: PersonNetwork, config: PersonConfig, device: torch.de
     def compiled(height: int, width: int) -> Any:
         return compile_openvino(network, (1, height, width, 3), key)
 
+    @signal_stack_kept()
     def run(pictures: PixelArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         height, width = pictures.shape[1:3]
         queue = compiled(height, width)

@@ -22,6 +22,7 @@ from posecli import __version__
 from posecli.errors import MachineError, UsageError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
+from posecli.pose.signals import signal_stack_kept
 
 LOG = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ def _chunks(crops: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
         yield np.ascontiguousarray(chunk)
 
 
+@signal_stack_kept()
 def compile_openvino(network: nn.Module, shape: tuple[int, ...], key: str | None) -> Any:
     """An AsyncInferQueue of a module for one uint8 input of this shape, in float32 on the CPU.
 
@@ -170,6 +172,7 @@ def _openvino_runner(network: PixelNetwork, config: PoseConfig, device: torch.de
     # One person a request, several requests at once: fast, and independent of the batch.
     queue = compile_openvino(network, (1, height, width, 3), key)
 
+    @signal_stack_kept()
     def run(crops: NDArray[np.uint8]) -> Logits:
         keypoints = len(config.keypoints)
         x = np.empty((len(crops), keypoints, config.bins[0]), np.float32)
