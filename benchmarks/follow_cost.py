@@ -44,7 +44,7 @@ def main(clips: tuple[Path, ...], out: Path | None) -> None:
         Timed.seconds, Timed.people = 0.0, 0
         start = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            options = RunOptions(smooth="kalman", preset="ultrafast")
+            options = RunOptions(smooth="kalman")
             found = find_inputs([str(clip)])
             document = run(found, Path(folder), detector, estimator, options, PlainProgress(1, quiet=True))
         frames, seconds = document["totals"]["frames"], time.process_time() - start
