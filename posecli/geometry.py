@@ -65,9 +65,10 @@ def iou(a: ArrayLike, b: ArrayLike) -> Float64Array:
     b = np.asarray(b, np.float64).reshape(-1, 4)
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=-1)
-    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=-1)
+    overlap, area_a, area_b = (
+        sides[..., 0] * sides[..., 1]
+        for sides in (np.maximum(corner, 0.0) for corner in (high - low, a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]))
+    )
     union = area_a[:, None] + area_b[None] - overlap
     result: Float64Array = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
     return result

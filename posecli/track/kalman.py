@@ -34,6 +34,8 @@ class Motion:
         return self.position, self.velocity, self.position_var, self.covariance, self.velocity_var
 
     def __getitem__(self, rows: Any) -> "Motion":
+        if everybody(rows, len(self.position)):
+            return self
         return Motion(*[part[rows] for part in self.parts])
 
     def where(self, chosen: NDArray[np.bool_], other: "Motion") -> "Motion":
@@ -47,13 +49,18 @@ class Motion:
         return cls(*[np.concatenate(arrays) for arrays in zip(*[part.parts for part in parts], strict=True)])
 
 
+def everybody(rows: Any, count: int) -> bool:
+    """Whether a mask or positions mean all of count rows in their order: most often so, and a copy costs more."""
+    if not isinstance(rows, np.ndarray) or rows.shape != (count,):
+        return False
+    return bool(rows.all() if rows.dtype == bool else (rows == np.arange(count)).all())
+
+
 def start(position: ArrayLike, position_var: ArrayLike, velocity_var: ArrayLike) -> Motion:
     """At first sight: standing still, with what is known of the position and of usual speeds."""
-    shape = np.shape(position)
-    zeros = np.zeros(shape)
-    first, variance, speeds = (
-        np.array(np.broadcast_to(values, shape), np.float64) for values in (position, position_var, velocity_var)
-    )
+    first: Float64Array = np.array(position, np.float64)
+    zeros = np.zeros_like(first)
+    variance, speeds = (zeros + np.asarray(values, np.float64) for values in (position_var, velocity_var))
     return Motion(first, zeros, variance, zeros, speeds)
 
 

@@ -61,6 +61,8 @@ class People:
         return len(self.ids)
 
     def __getitem__(self, rows: Any) -> "People":
+        if kalman.everybody(rows, len(self)):
+            return self
         return People(self.ids[rows], self.motion[rows], self.agility[rows], self.sizes[rows], self.seen[rows])
 
     @classmethod
@@ -92,7 +94,7 @@ class KalmanSmoother:
             return poses
         options = self._options
         variance = variances(poses, options)
-        known = begin(time, poses, variance, options)[:0] if self._people is None else self._people
+        known = begin(time, poses, variance, options)[np.zeros(0, np.int64)] if self._people is None else self._people
         known = known[time - known.seen <= options.memory]
         same = known.ids[:, None] == poses.track_ids[None]
         before, rows = np.nonzero(same)
@@ -108,7 +110,7 @@ class KalmanSmoother:
             rows = np.concatenate([rows, np.flatnonzero(new)])
         lost = ~same.any(axis=1)
         self._people = People.join([now, known[lost]]) if lost.any() else now
-        return smoothed(poses, now.motion[np.argsort(rows)])
+        return smoothed(poses, now[np.argsort(rows)].motion)
 
 
 def begin(time: float, poses: Poses, variance: Float64Array, options: SmoothOptions) -> People:
@@ -161,9 +163,9 @@ def advance(
     motion = kalman.update(predicted, measured, total * excess[..., None] - predicted.position_var)
     surprise = np.where(np.isfinite(variance[..., 0]), np.minimum(distance, options.gate) / 2 - 1, 0.0)
     # A step is bounded, so that one sight after a pause does not decide alone.
-    rate = options.learning * np.clip(seconds, 0.0, 0.1)[:, None]
-    bounds = options.agility * options.calmest, options.agility * options.wildest
-    return motion, np.clip(agility * np.exp(rate * surprise), *bounds)
+    rate = options.learning * np.minimum(np.maximum(seconds, 0.0), 0.1)[:, None]
+    calmest, wildest = options.agility * options.calmest, options.agility * options.wildest
+    return motion, np.minimum(np.maximum(agility * np.exp(rate * surprise), calmest), wildest)
 
 
 def smoothed(poses: Poses, motion: Motion) -> Poses:

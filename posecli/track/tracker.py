@@ -60,8 +60,8 @@ class _Sights:
         return len(self.ids)
 
     def __getitem__(self, rows: NDArray[np.bool_] | IntArray) -> "_Sights":
-        if rows.dtype == bool and rows.all():
-            return self  # most often everybody is meant, and a copy would cost more than all the rest
+        if kalman.everybody(rows, len(self)):
+            return self
         return _Sights(
             self.ids[rows],
             self.motion[rows],
@@ -126,9 +126,11 @@ class Tracker:
         seen = replace(seen, ids=ids)
         old = matched[~new]
         followed = _follow(known[old], predicted[old], seen[~new])
-        lost = np.ones(len(known), bool)
-        lost[old] = False
-        self._known = known[lost].join(followed).join(seen[new])
+        if len(old) < len(known):
+            lost = np.ones(len(known), bool)
+            lost[old] = False
+            followed = known[lost].join(followed)
+        self._known = followed.join(seen[new]) if len(order) else followed
         return replace(poses, track_ids=ids)
 
     def _sights(self, frame: Frame, poses: Poses, time: float) -> _Sights:
@@ -157,17 +159,24 @@ class Tracker:
         matched = np.full(len(seen), -1)
         if not len(known) or not len(seen):
             return matched
-        waiting = np.ones(len(known), bool)
         just_seen = known.seen == known.seen.max()
+        first, second = _alone(predicted, seen.motion, just_seen)
+        matched[second] = first
+        if len(second) == len(seen):
+            return matched
+        waiting, free = np.ones(len(known), bool), matched < 0
+        waiting[first] = False
         for rows, similarity in ((just_seen, self._near), (~just_seen, self._near), (waiting, self._far)):
-            left, free = np.flatnonzero(rows & waiting), np.flatnonzero(matched < 0)
-            if not len(left) or not len(free):
+            rows = rows & waiting
+            if not free.any() or not rows.any():
                 continue
-            table = similarity(known[rows & waiting], predicted[left], seen[matched < 0], time)
+            left, new = np.flatnonzero(rows), np.flatnonzero(free)
+            table = similarity(known[rows], predicted[left], seen[free], time)
             first, second = linear_sum_assignment(table, maximize=True)
             good = table[first, second] >= self._options.gate
-            matched[free[second[good]]] = left[first[good]]
-            waiting[left[first[good]]] = False
+            left, new = left[first[good]], new[second[good]]
+            matched[new] = left
+            waiting[left] = free[new] = False
         return matched
 
     def _predicted(self, known: _Sights, time: float) -> Motion:
@@ -186,7 +195,7 @@ class Tracker:
         # A person fills about 0.53 of the box: the ratio that xtcocotools uses for data sets without masks.
         area = 0.53 * states[:, 2] * states[:, 3]
         alike = oks(moved[:, None], seen.keypoints[None], sure > 0.1, area[None], self._sigmas)
-        trust = 0.5 * np.clip(sure.mean(axis=-1) / 0.5, 0, 1)
+        trust = 0.5 * np.minimum(sure.mean(axis=-1) / 0.5, 1.0)
         similarity = (1 - trust) * overlap + trust * alike
         similarity -= 0.3 * self._options.appearance * _unlike(known.looks, seen.looks)
         return np.where(overlap + alike > 0.05, similarity, 0.0)
@@ -203,15 +212,27 @@ class Tracker:
         return np.where(possible, 1 - 0.5 * distance / reach - unlike, 0.0)
 
 
+def _alone(predicted: Motion, seen: Motion, just_seen: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """Rows of those known and seen whose boxes overlap well, and nobody else's at all: there is nothing to weigh."""
+    overlap = iou(_corners(predicted.position), _corners(seen.position))
+    touching = overlap > 0.02
+    single = (touching.sum(axis=1) == 1)[:, None] & (touching.sum(axis=0) == 1)
+    pairs = np.argwhere(single & (overlap >= 0.6) & just_seen[:, None])
+    return pairs[:, 0], pairs[:, 1]
+
+
 def _follow(known: _Sights, predicted: Motion, seen: _Sights) -> _Sights:
     """The same people, known from before and predicted for now, with what is seen of them."""
     motion = kalman.update(predicted, seen.motion.position, seen.motion.position_var)
     # In a box that overlaps another, the colours may be somebody else's.
-    boxes = _corners(seen.motion.position)
-    crowded = (iou(boxes, boxes) - np.eye(len(boxes))).max(axis=1, initial=0.0) >= 0.2
-    share = np.where(crowded, 0.0, np.minimum(0.2, 1 / (known.hits + 1)))[:, None]
-    looks = known.looks + share * (seen.looks - known.looks)
-    return replace(seen, motion=motion, looks=looks, hits=known.hits + 1)
+    hits = known.hits + 1
+    share = np.minimum(0.2, 1 / hits)
+    if len(seen) > 1:
+        boxes = _corners(seen.motion.position)
+        crowded = (iou(boxes, boxes) >= 0.2).sum(axis=1) > 1
+        share = np.where(crowded, 0.0, share)
+    looks = known.looks + share[:, None] * (seen.looks - known.looks)
+    return _Sights(seen.ids, motion, seen.keypoints, seen.scores, looks, seen.seen, hits)
 
 
 def appearance(frame: Frame, box: Float64Array) -> Float64Array:
