@@ -41,10 +41,13 @@ class Detections:
 
     boxes: (N, 4) float32, x1 y1 x2 y2 in source pixels, continuous corners as in COCO.
     scores: (N,) float32 in [0, 1], descending.
+    lowest: None where all of them are people; else they are proposals, and the score that each must reach once the
+    pose network has had its say.
     """
 
     boxes: FloatArray
     scores: FloatArray
+    lowest: float | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -63,7 +66,7 @@ class Poses:
     std: (N, K, 2) float32, standard deviation of x and y in source pixels.
     scores: (N, K) float32 in [0, 1].
     boxes: (N, 4) float32, x1 y1 x2 y2 in source pixels.
-    box_scores: (N,) float32 in [0, 1], as the detector gave them.
+    box_scores: (N,) float32 in [0, 1], as the detector gave them; of proposals, as the pose network left them.
     person_scores: (N,) float32 in [0, 1], box score × mean of keypoint scores above 0.2.
     track_ids: (N,) int64, or None where nobody was tracked.
     raw_keypoints: (N, K, 2) float32, as the network gave them; None where `keypoints` are just these (not smoothed).

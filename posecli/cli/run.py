@@ -73,6 +73,7 @@ def execute(found: "list[Input]", options: dict[str, Any]) -> int:
             threshold=options["detector_thr"],
             weights=options["detector_weights"],
             max_people=options["max_people"],
+            confirmed=estimator.config.presence,
         )
         progress = stack.enter_context(progress_of(len(found), options["quiet"]))
         document = run(

@@ -16,6 +16,7 @@ class DetectorOptions:
     """What a detector is built with.
 
     argument: what stood behind the colon of its name. threshold: lowest score, None for the detector's own.
+    confirmed: whether a pose network with a presence output comes after it (Detections.lowest).
     """
 
     argument: str = ""
@@ -24,6 +25,7 @@ class DetectorOptions:
     threshold: float | None = None
     weights: Path | None = None
     max_people: int = 100
+    confirmed: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,11 @@ def load_detector(
     threshold: float | None = None,
     weights: Path | None = None,
     max_people: int = 100,
+    confirmed: bool = False,
 ) -> Detector:
     """A detector by name, ready to run. boxes:FILE takes people from a file.
+
+    confirmed: the pose network that comes after it tells who is a person, so that the embedded one may propose more.
 
     Raises UsageError for an unknown name, MachineError for missing weights, DataError for a broken file.
     """
@@ -102,4 +107,4 @@ def load_detector(
         raise UsageError(f"--detector {name}: choose from {', '.join(DETECTORS)} (boxes:FILE)")
     if bool(argument) != (kind == "boxes"):
         raise UsageError(f"--detector {name}: only boxes takes, and needs, a file: boxes:FILE")
-    return DETECTORS[kind](DetectorOptions(argument, device, runtime, threshold, weights, max_people))
+    return DETECTORS[kind](DetectorOptions(argument, device, runtime, threshold, weights, max_people, confirmed))

@@ -1,6 +1,7 @@
 """The embedded person detector at work: letterbox, network, suppression."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,7 @@ def build(options: DetectorOptions) -> Detector:
     key = sha256(path)
     run = RUNTIMES[runtime](network, config, device, key)
     threshold = config.threshold if options.threshold is None else options.threshold
+    proposal = min(config.proposal, threshold) if options.confirmed else threshold
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         result: dict[int, Detections] = {}
@@ -55,9 +57,8 @@ def build(options: DetectorOptions) -> Detector:
             pictures, scales = letterbox([frames[i].pixels for i in rows], shape)
             boxes, scores = run(pictures)
             for k, i in enumerate(rows):
-                result[i] = select(
-                    boxes[k], scores[k], scales[k], frames[i], threshold, config.nms_iou, options.max_people
-                )
+                people = select(boxes[k], scores[k], scales[k], frames[i], proposal, config.nms_iou, options.max_people)
+                result[i] = replace(people, lowest=threshold) if options.confirmed else people
         return [result[i] for i in range(len(frames))]
 
     return Detector(find, "person", threshold, runtime, str(device), key)

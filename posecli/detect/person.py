@@ -26,12 +26,14 @@ class PersonConfig:
     """What the embedded detector is: it stands in its weights' header.
 
     input_size: largest (height, width) that pictures are letterboxed to. threshold: default lowest score.
+    proposal: lowest score of a box where the pose network confirms people after it.
     """
 
     input_size: tuple[int, int] = (416, 416)
     channels: int = 64
     convolutions: int = 2
     threshold: float = 0.3
+    proposal: float = 0.3
     nms_iou: float = 0.5
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)

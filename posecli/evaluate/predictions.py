@@ -19,7 +19,7 @@ from posecli.media.images import decode_image
 from posecli.output.coco import result_of
 from posecli.output.records import people_of
 from posecli.pose.estimator import Estimator, person_scores
-from posecli.pose.runtimes import Logits, Runner
+from posecli.pose.runtimes import Outputs, Runner
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray
 
 # Pictures whose people share a batch.
@@ -82,7 +82,7 @@ def predict_all(
     """
     if rank_by not in RANKINGS:
         raise UsageError(f"--rank-by {rank_by}: choose from {', '.join(RANKINGS)}")
-    ids: list[int] = []
+    ids: list[list[int]] = [[] for _ in estimators]
     people: list[list[dict[str, Any]]] = [[] for _ in estimators]
     wanted = None if callable(boxes) else {image_id for image_id, found in boxes.items() if len(found)}
     for image_ids, frames, names in read_ahead(truth, wanted):
@@ -90,12 +90,12 @@ def predict_all(
             detections = boxes(frames, names)
         else:
             detections = [boxes.get(image_id, Detections.empty()) for image_id in image_ids]
-        ids += [image_id for image_id, found in zip(image_ids, detections, strict=True) for _ in range(len(found))]
-        for estimator, of_estimator in zip(estimators, people, strict=True):
-            for poses in estimator(frames, detections):
+        for estimator, own_ids, of_estimator in zip(estimators, ids, people, strict=True):
+            for image_id, poses in zip(image_ids, estimator(frames, detections), strict=True):
+                own_ids += [image_id] * len(poses)
                 ranked = replace(poses, person_scores=RANKINGS[rank_by](poses.box_scores, poses.scores))
                 of_estimator += people_of(ranked, 0.0)
-    return [_collect(ids, of_estimator, truth) for of_estimator in people]
+    return [_collect(own_ids, of_estimator, truth) for own_ids, of_estimator in zip(ids, people, strict=True)]
 
 
 def _collect(ids: Sequence[int], people: Sequence[dict[str, Any]], truth: Truth) -> Predictions:
@@ -114,15 +114,15 @@ def _collect(ids: Sequence[int], people: Sequence[dict[str, Any]], truth: Truth)
 
 def remembering(runner: Runner, kept: int = 2) -> Runner:
     """The same runner, which has its last answers ready when it is asked again: a crop's, and its mirror image's."""
-    last: deque[tuple[PixelArray, Logits]] = deque(maxlen=kept)
+    last: deque[tuple[PixelArray, Outputs]] = deque(maxlen=kept)
 
-    def run(crops: PixelArray) -> Logits:
-        for known, logits in last:
+    def run(crops: PixelArray) -> Outputs:
+        for known, outputs in last:
             if np.array_equal(known, crops):
-                return logits
-        logits = runner(crops)
-        last.append((crops, logits))
-        return logits
+                return outputs
+        outputs = runner(crops)
+        last.append((crops, outputs))
+        return outputs
 
     return replace(runner, run=run)
 

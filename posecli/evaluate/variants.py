@@ -117,7 +117,7 @@ def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settin
             replace(estimator, decoder=v.decoder, flip=v.flip != "none", shift_flipped=v.flip != "unshifted")
             for v in group
         ]
-        boxes = find_boxes(first.boxes, truth, settings)
+        boxes = find_boxes(first.boxes, truth, settings, confirmed=estimator.config.presence)
         start = time.monotonic()
         found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by)
         seconds = time.monotonic() - start
@@ -158,13 +158,18 @@ def check_weights(estimator: Estimator, name: str, truth: Truth, allow_overlap: 
     return count
 
 
-def find_boxes(name: str, truth: Truth, settings: Settings) -> Mapping[int, Detections] | Detector:
-    """ "gt", a detector's name ("detector": the embedded one) or a COCO file, as something that predict_all takes."""
+def find_boxes(
+    name: str, truth: Truth, settings: Settings, *, confirmed: bool = False
+) -> Mapping[int, Detections] | Detector:
+    """ "gt", a detector's name ("detector": the embedded one) or a COCO file, as something that predict_all takes.
+
+    confirmed: whether the pose network tells who is a person, as load_detector takes it.
+    """
     if name == "gt":
         return true_boxes(truth)
     name = "person" if name == "detector" else name
     if name in DETECTORS and name != "boxes":
-        return load_detector(name, device=settings.device, threshold=settings.detector_threshold)
+        return load_detector(name, device=settings.device, threshold=settings.detector_threshold, confirmed=confirmed)
     path = Path(name.removeprefix("boxes:"))
     if not path.is_file():
         raise UsageError(f"--boxes {name}: no such file; else gt, detector, {', '.join(n for n in DETECTORS)}")

@@ -53,6 +53,7 @@ def models(detector: Detector, estimator: Estimator) -> dict[str, Any]:
             "sha256": estimator.weights_sha256,
             "backbone": estimator.config.backbone,
             "input_size": list(estimator.config.input_size),
+            "presence": estimator.config.presence,
             "decoder": estimator.decoder,
             "flip": estimator.flip,
             "runtime": estimator.runner.runtime,

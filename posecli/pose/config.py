@@ -28,6 +28,8 @@ class PoseConfig:
 
     laterals: whether the trunk's finer features are added to each transposed convolution (Lin et al., "Feature
     Pyramid Networks", CVPR 2017, section 3).
+    presence: whether a further output says if the crop shows a person at all (as the presence flag of Bazarevsky et
+    al., "BlazePose: On-device Real-time Body Pose Tracking", 2020).
     input_size: (height, width) of the crop in pixels.
     split_ratio: k, bins per crop pixel; width · k and height · k are the numbers of bins.
     sigma: standard deviation of the label's Gaussian in bins, (x, y).
@@ -39,6 +41,7 @@ class PoseConfig:
     deconv_channels: tuple[int, ...] = (128,)
     deconv_kernel: int = 4
     laterals: bool = False
+    presence: bool = False
     input_size: tuple[int, int] = (256, 192)
     split_ratio: float = 2.0
     sigma: tuple[float, float] = (6.0, 6.0)
@@ -79,6 +82,7 @@ class PoseConfig:
             "deconv_channels": list(self.deconv_channels),
             "deconv_kernel": self.deconv_kernel,
             "laterals": self.laterals,
+            "presence": self.presence,
             "input_size": list(self.input_size),
             "split_ratio": self.split_ratio,
             "sigma": list(self.sigma),
@@ -110,6 +114,7 @@ class PoseConfig:
                 deconv_channels=tuple(values["deconv_channels"]),
                 deconv_kernel=values["deconv_kernel"],
                 laterals=values.get("laterals", False),  # older weights know none
+                presence=values.get("presence", False),
                 input_size=tuple(values["input_size"]),
                 split_ratio=values["split_ratio"],
                 sigma=tuple(values["sigma"]),

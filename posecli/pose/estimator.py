@@ -16,6 +16,8 @@ from posecli.pose.runtimes import Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, Poses
 from posecli.weights.files import find_weights, load_weights, sha256
 
+# Of two proposals whose poses are more alike than this, one person is meant.
+SAME_PERSON = 0.7
 # COCO's custom, after MMPose and SimpleBaselines: keypoints below it do not count for a person's score.
 SCORE_FLOOR = 0.2
 
@@ -38,7 +40,10 @@ class Estimator:
     resampled: bool = False
 
     def __call__(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
-        """One Poses a frame; people of all frames go through the network together."""
+        """One Poses a frame; people of all frames go through the network together.
+
+        Of proposals (Detections.lowest) only those that the network confirms are left.
+        """
         boxes = [found.boxes for found in detections]
         config = self.config
         crops, matrices = cut_crops(
@@ -46,9 +51,13 @@ class Estimator:
         )
         if not len(crops):
             return [Poses.empty(len(config.keypoints)) for _ in frames]
-        logits = self.runner(crops)
+        outputs = self.runner(crops)
+        logits, presence = outputs.logits, outputs.presence
         if self.flip:
-            mirrored = self.runner(np.ascontiguousarray(crops[:, :, ::-1]))
+            other = self.runner(np.ascontiguousarray(crops[:, :, ::-1]))
+            mirrored = other.logits
+            if presence is not None and other.presence is not None:
+                presence = np.asarray((presence + other.presence) / 2, np.float32)
             # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
             ratio = config.split_ratio if self.shift_flipped else 1.0
             logits = codec.merge_flipped(logits, mirrored, config.keypoints.flip_indices, ratio)
@@ -61,7 +70,13 @@ class Estimator:
         pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]
         std = np.stack([x.std, y.std], axis=-1) / config.split_ratio * pixel_size * config.std_scale
         scores = np.minimum(x.scores, y.scores)
-        return _split(keypoints, std.astype(np.float32), scores, detections)
+        found = _split(keypoints, std.astype(np.float32), scores, detections)
+        odds = np.zeros(len(crops), np.float32) if presence is None else presence
+        parts = np.split(odds, np.cumsum([len(poses) for poses in found])[:-1])
+        return [
+            poses if people.lowest is None else confirmed(poses, part, people.lowest, config.keypoints.sigmas)
+            for poses, part, people in zip(found, parts, detections, strict=True)
+        ]
 
 
 def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
@@ -69,6 +84,29 @@ def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
     counted = scores > SCORE_FLOOR
     mean = (scores * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
     return np.asarray(box_scores * mean, np.float32)
+
+
+def confirmed(poses: Poses, presence: FloatArray, lowest: float, sigmas: Sequence[float] | None) -> Poses:
+    """The proposals that are people, best first, each person once.
+
+    presence: (N,) log-odds that are added to those of the box scores. lowest: score to be reached. sigmas: of OKS;
+    without them nobody is taken for the same.
+    """
+    given = np.clip(poses.box_scores.astype(np.float64), 1e-6, 1 - 1e-6)
+    scores = (1 / (1 + (1 / given - 1) * np.exp(-presence.astype(np.float64)))).astype(np.float32)
+    poses = replace(poses, box_scores=scores, person_scores=person_scores(scores, poses.scores))
+    order = np.argsort(-scores, kind="stable")
+    poses = poses.rows(order[scores[order] >= lowest])
+    if sigmas is None or len(poses) < 2:
+        return poses
+    areas = 0.53 * np.prod(poses.boxes[:, 2:] - poses.boxes[:, :2], axis=1)  # as in track.tracker
+    visible = np.ones(poses.scores.shape)
+    alike = geometry.oks(poses.keypoints[:, None], poses.keypoints[None], visible, areas[:, None], sigmas)
+    kept: list[int] = []
+    for row in range(len(poses)):
+        if not kept or alike[kept, row].max() <= SAME_PERSON:
+            kept.append(row)
+    return poses.rows(np.array(kept))
 
 
 def load_estimator(

@@ -79,7 +79,8 @@ _DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
 class SimCC(nn.Module):
     """Crops to one distribution per axis and keypoint.
 
-    forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k).
+    forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k). With config.presence,
+    judged also tells how surely there is a person.
     """
 
     def __init__(self, config: PoseConfig) -> None:
@@ -89,6 +90,8 @@ class SimCC(nn.Module):
         self.trunk, channels, taps = BACKBONES[config.backbone]()
         if config.laterals and len(taps) < len(config.deconv_channels):
             raise DataError(f"backbone {config.backbone}: it offers {len(taps)} levels for laterals")
+        if config.presence:
+            self.presence = nn.Linear(channels, 1)
         layers: list[nn.Module] = []
         padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
         for out in config.deconv_channels:
@@ -110,19 +113,35 @@ class SimCC(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised crops (N, 3, H, W) → x logits (N, K, W·k), y logits (N, K, H·k)."""
-        maps = self.final(self._features(crops)).flatten(2)  # (N, K, h·w), row-major
+        return self._located(self._features(crops))
+
+    def judged(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same and presence logits (N,): log-odds to be added to those of the box's own score."""
+        features = self._features(crops)
+        deepest = features[-1]
+        return *self._located(features), self.presence(deepest.mean(dim=(2, 3)))[:, 0]
+
+    def _located(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        maps = self.final(self._enlarged(features)).flatten(2)  # (N, K, h·w), row-major
         return self.fc_x(maps), self.fc_y(maps)
 
-    def _features(self, x: Tensor) -> Tensor:
-        """Transposed convolutions on the trunk, each with the trunk's own finer features added to it."""
+    def _features(self, x: Tensor) -> list[Tensor]:
+        """The trunk's output, after its finer features for the laterals."""
         if not self.taps:
-            return cast(Tensor, self.deconv(self.trunk(x)))
+            return [self.trunk(x)]
         kept: dict[str, Tensor] = {}
         for name, child in self.trunk.named_children():
             x = kept[name] = child(x)
+        return [*(kept[name] for name in self.taps), x]
+
+    def _enlarged(self, features: list[Tensor]) -> Tensor:
+        """Transposed convolutions on the trunk's output, each with the trunk's own finer features added to it."""
+        x = features[-1]
+        if not self.taps:
+            return cast(Tensor, self.deconv(x))
         for number, lateral in enumerate(self.laterals):
             convolution, norm, activation = (self.deconv[3 * number + part] for part in range(3))
-            x = activation(norm(convolution(x) + lateral(kept[self.taps[number]])))
+            x = activation(norm(convolution(x) + lateral(features[number])))
         return x
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,40 +30,58 @@ Float = NDArray[np.float32]
 Logits = tuple[Float, Float]
 
 
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What the network says of N crops.
+
+    logits: x (N, K, W·k) and y (N, K, H·k). presence: (N,) log-odds that there is a person, None where the network
+    does not tell.
+    """
+
+    logits: Logits
+    presence: Float | None = None
+
+    @classmethod
+    def of(cls, arrays: Sequence[Float]) -> "Outputs":
+        """From the network's outputs in their order."""
+        return cls((arrays[0], arrays[1]), arrays[2] if len(arrays) > 2 else None)
+
+
 class PixelNetwork(nn.Module):
-    """The network with normalisation inside: uint8 crops (N, H, W, 3) RGB → x and y logits."""
+    """The network with normalisation inside: uint8 crops (N, H, W, 3) RGB → x, y and perhaps presence logits."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, network: SimCC, config: PoseConfig) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.judges = network, config.presence
         preprocessing = config.preprocessing
         self.reverse_channels = preprocessing.channels == "BGR"
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k)."""
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k); with config.presence also (N,)."""
         pixels = crops.permute(0, 3, 1, 2).to(self.mean.dtype)
         if self.reverse_channels:
             pixels = pixels.flip(1)
-        logits: tuple[Tensor, Tensor] = self.network((pixels - self.mean) / self.std)
-        return logits
+        network = self.network.judged if self.judges else self.network
+        outputs: tuple[Tensor, ...] = network((pixels - self.mean) / self.std)
+        return outputs
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A network ready to run; calling it maps uint8 crops (N, H, W, 3) to logits."""
+    """A network ready to run; calling it maps uint8 crops (N, H, W, 3) to its outputs."""
 
-    run: Callable[[NDArray[np.uint8]], Logits]
+    run: Callable[[NDArray[np.uint8]], Outputs]
     runtime: str
     device: str
     precision: str
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Logits:
-        """Crops (N, H, W, 3) uint8 RGB, N ≥ 1 → logits (N, K, W·k) and (N, K, H·k), float32."""
+    def __call__(self, crops: NDArray[np.uint8]) -> Outputs:
+        """Crops (N, H, W, 3) uint8 RGB, N ≥ 1 → float32 outputs."""
         return self.run(crops)
 
 
@@ -93,16 +111,17 @@ def _torch_runner(network: PixelNetwork, config: PoseConfig, device: torch.devic
     size = 32 if on_gpu else 4
 
     @torch.inference_mode()
-    def run(crops: NDArray[np.uint8]) -> Logits:
-        parts: list[tuple[Tensor, Tensor]] = []
+    def run(crops: NDArray[np.uint8]) -> Outputs:
+        parts: list[tuple[Tensor, ...]] = []
         for chunk in _chunks(crops, size):
             pixels = torch.from_numpy(chunk)
             if on_gpu:
                 pixels = pixels.pin_memory().to(device, non_blocking=True)
             with torch.autocast(device.type, torch.float16, enabled=on_gpu):
                 parts.append(network(pixels))
-        x, y = (torch.cat([part[axis] for part in parts]).float().cpu().numpy()[: len(crops)] for axis in range(2))
-        return x, y
+        return Outputs.of(
+            [torch.cat(outputs).float().cpu().numpy()[: len(crops)] for outputs in zip(*parts, strict=True)]
+        )
 
     return Runner(run, "torch", str(device), "float16" if on_gpu else "float32")
 
@@ -173,20 +192,21 @@ def _openvino_runner(network: PixelNetwork, config: PoseConfig, device: torch.de
     queue = compile_openvino(network, (1, height, width, 3), key)
 
     @signal_stack_kept()
-    def run(crops: NDArray[np.uint8]) -> Logits:
+    def run(crops: NDArray[np.uint8]) -> Outputs:
         keypoints = len(config.keypoints)
-        x = np.empty((len(crops), keypoints, config.bins[0]), np.float32)
-        y = np.empty((len(crops), keypoints, config.bins[1]), np.float32)
+        shapes: list[tuple[int, ...]] = [(keypoints, config.bins[0]), (keypoints, config.bins[1])]
+        shapes += [()] * config.presence
+        outputs = [np.empty((len(crops), *shape), np.float32) for shape in shapes]
 
         def keep(request: Any, row: int) -> None:
-            x[row] = request.get_output_tensor(0).data[0]
-            y[row] = request.get_output_tensor(1).data[0]
+            for number, output in enumerate(outputs):
+                output[row] = request.get_output_tensor(number).data[0]
 
         queue.set_callback(keep)
         for row in range(len(crops)):
             queue.start_async({0: np.ascontiguousarray(crops[row : row + 1])}, row)
         queue.wait_all()
-        return x, y
+        return Outputs.of(outputs)
 
     return Runner(run, "openvino", "cpu", "float32")
 

@@ -41,7 +41,7 @@ def std_fitter(crops: Crops, count: int = 400, seed: int = 0) -> Calibrate:
         ]
         pixels, points, weights = (np.stack(part) for part in zip(*samples, strict=True))
         device = str(next(network.parameters()).device)
-        logits = load_runner(network, config, device=device, runtime="torch")(pixels)
+        logits = load_runner(network, config, device=device, runtime="torch")(pixels).logits
         axes = [
             codec.decode(values, sigma, temperature=config.temperature)
             for values, sigma in zip(logits, config.sigma, strict=True)

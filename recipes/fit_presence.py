@@ -1,0 +1,213 @@
+"""Add to a pose model an output that tells whether a crop shows a person at all: weights/pose.safetensors' last step.
+
+    python recipes/fit_presence.py --data SHARED --pose runs/pose/last.safetensors --out weights/pose.safetensors
+
+The network stays as it is. The embedded detector proposes boxes on training photos; a logistic regression on the
+mean of the trunk's features is fitted to whether each is a person, with the log-odds of the detector's score as its
+offset: the two add up. Photos of nobody are also shown mirrored and in parts, for there are few.
+
+On photos that the detector's training held out too (train_detector.is_held_out) the ridge is chosen by the loss;
+then the bias is moved until the detector's own default score means at most FALSE_PEOPLE on a photo of nobody.
+"""
+
+import json
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch.nn import functional
+from train_detector import is_held_out
+
+from posecli.detect import Detector, load_detector
+from posecli.detect.person import PersonConfig
+from posecli.geometry import iou, xywh_to_xyxy
+from posecli.media.images import decode_image
+from posecli.pose.crops import cut_crops
+from posecli.pose.estimator import load_network
+from posecli.pose.network import SimCC
+from posecli.pose.runtimes import PixelNetwork
+from posecli.types import Frame
+from posecli.weights.files import find_weights, load_weights, save_weights, sha256
+
+FALSE_PEOPLE = 0.015
+RIDGES = (1e-3, 3e-3, 1e-2, 3e-2)
+TABLES = (
+    ("everyday/person_keypoints_everyday.json", "everyday/images"),
+    ("coco/annotations/person_keypoints_train2017.json", "coco/train2017"),
+    ("negatives/person_none.json", "negatives/images"),
+)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """N boxes: features (N, C), the detector's log-odds (N,), the id of the person in it or 0 (N,), held out (N,), and
+    whether its photo shows nobody (N,).
+
+    photos: how many held-out photos of nobody there were. people: how many held-out people.
+    """
+
+    features: np.ndarray
+    odds: np.ndarray
+    who: np.ndarray
+    held_out: np.ndarray
+    nobody: np.ndarray
+    photos: int
+    people: int
+
+    @property
+    def person(self) -> np.ndarray:
+        """(N,) whether it is a person."""
+        return self.who > 0
+
+
+def read_proposals(data: Path, detector: Detector, network: SimCC, config, share: int) -> Proposals:
+    """Every photo of nobody and of COCO, and one in share of the everyday ones besides those held out."""
+    pixels_in = PixelNetwork(network, config).eval()
+    rows: list[tuple[np.ndarray, float, int, bool, bool]] = []
+    photos = held_people = 0
+    for table, folder in TABLES:
+        document = json.loads((data / table).read_bytes())
+        people: dict[int, list[dict]] = {}
+        for annotation in document["annotations"]:
+            people.setdefault(annotation["image_id"], []).append(annotation)
+        nobody = "negatives" in table
+        for image in document["images"]:
+            held_out = is_held_out(Path(table).stem, image["file_name"])
+            if "everyday" in table and not held_out and zlib.crc32(image["file_name"].encode()) % share:
+                continue
+            of_image = people.get(image["id"], [])
+            photos += nobody and held_out
+            held_people += held_out * sum(not a.get("iscrowd") for a in of_image)
+            whole = decode_image((data / folder / image["file_name"]).read_bytes(), "", ignore_orientation=True)
+            for view in views(whole) if nobody and not held_out else [whole]:
+                found = detector([Frame(view)], [""])[0]
+                if not len(found):
+                    continue
+                truth = label(found.boxes, of_image, image.get("persons_complete", True))
+                crops, _ = cut_crops([view], [found.boxes], config.input_size, config.preprocessing.padding)
+                features = pooled(pixels_in, crops)
+                odds = np.log(found.scores / (1 - found.scores))
+                rows += [
+                    (features[i], float(odds[i]), int(truth[i]), held_out, nobody)
+                    for i in range(len(found))
+                    if truth[i] >= 0
+                ]
+        click.echo(f"{table}: {len(rows)} proposals so far", err=True)
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return Proposals(*columns, photos, held_people)
+
+
+def views(pixels: np.ndarray) -> list[np.ndarray]:
+    """A photo of nobody, its mirror image, its four quarters (enlarged by half) and its middle."""
+    height, width = pixels.shape[:2]
+    h, w = 2 * height // 3, 2 * width // 3
+    places = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w), ((height - h) // 2, (width - w) // 2)]
+    return [
+        np.ascontiguousarray(part)
+        for part in (pixels, pixels[:, ::-1], *(pixels[y : y + h, x : x + w] for y, x in places))
+    ]
+
+
+def label(boxes: np.ndarray, annotations: list[dict], complete: bool) -> np.ndarray:
+    """(N,) the id of the person in each box, 0 for none, -1 where nobody knows."""
+    true, crowd = (
+        xywh_to_xyxy(np.array([a["bbox"] for a in annotations if bool(a.get("iscrowd")) is wanted]).reshape(-1, 4))
+        for wanted in (False, True)
+    )
+    ids = np.array([a["id"] for a in annotations if not a.get("iscrowd")] or [0])
+    table = iou(boxes, true) if len(true) else np.zeros((len(boxes), 1))
+    overlap = table.max(axis=1)
+    low, high = np.maximum(boxes[:, None, :2], crowd[None, :, :2]), np.minimum(boxes[:, None, 2:], crowd[None, :, 2:])
+    inside = np.prod(np.maximum(high - low, 0), axis=-1) / np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)[:, None]
+    known = complete & (overlap < 0.3) & (inside.max(axis=1, initial=0.0) < 0.3)
+    return np.where(overlap >= 0.5, ids[table.argmax(axis=1)], np.where(known, 0, -1))
+
+
+@torch.inference_mode()
+def pooled(network: PixelNetwork, crops: np.ndarray) -> np.ndarray:
+    """(N, C) mean features of the trunk, as SimCC.judged takes them."""
+    parts = []
+    for chunk in np.array_split(crops, -(-len(crops) // 16)):
+        pixels = (torch.from_numpy(chunk).permute(0, 3, 1, 2).float() - network.mean) / network.std
+        parts.append(network.network.trunk(pixels.contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3)))
+    return torch.cat(parts).numpy()
+
+
+def fit(found: Proposals, ridge: float) -> tuple[np.ndarray, float, float]:
+    """Weights (C,) and bias on the features as they are, and the loss on held-out photos."""
+    train = ~found.held_out
+    mean, std = found.features[train].mean(axis=0), found.features[train].std(axis=0) + 1e-6
+    x = torch.tensor((found.features - mean) / std, dtype=torch.float64)
+    y, odds = torch.tensor(found.person, dtype=torch.float64), torch.tensor(found.odds)
+    weight, bias = (
+        torch.zeros(x.shape[1], dtype=x.dtype, requires_grad=True),
+        torch.zeros(1, dtype=x.dtype, requires_grad=True),
+    )
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=300)
+
+    def loss(rows: np.ndarray) -> torch.Tensor:
+        return functional.binary_cross_entropy_with_logits(x[rows] @ weight + bias + odds[rows], y[rows])
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = loss(train) + ridge * weight.square().sum()
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    with torch.no_grad():
+        held = float(loss(found.held_out))
+        plain = weight.numpy() / std
+        return plain, float(bias) - float((plain * mean).sum()), held
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--pose", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--detector", default="person", help="Weights of the embedded detector.")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--share", default=3, show_default=True, help="One in so many everyday photos is used.")
+@click.option("--proposal", type=float, help="Lowest score of a proposal, else the detector's own.")
+def main(data: Path, pose: Path, detector: str, out: Path, share: int, proposal: float | None) -> None:
+    """Fit, say what it means on held-out photos as JSON, and write OUT."""
+    detector_file = find_weights(detector)
+    settings = PersonConfig.from_json(load_weights(detector_file)[1]["config"])
+    lowest, threshold = proposal or settings.proposal, settings.threshold
+    network, config = load_network(pose)
+    find = load_detector("person", device="cpu", weights=detector_file, threshold=lowest)
+    found = read_proposals(data, find, network.to(memory_format=torch.channels_last), config, share)
+    fits = {ridge: fit(found, ridge) for ridge in RIDGES}
+    ridge = min(fits, key=lambda ridge: fits[ridge][2])
+    weight, bias, loss = fits[ridge]
+    needed = np.log(threshold / (1 - threshold))
+    odds = found.features @ weight + bias + found.odds
+    empty = np.sort(odds[found.held_out & found.nobody])[::-1]
+    allowed = int(FALSE_PEOPLE * found.photos)
+    # Half-way between the last box that must go and the one before it, so that the figure does not hang on one box.
+    edge = (empty[allowed] + (empty[allowed - 1] if allowed else empty[0])) / 2 if len(empty) > allowed else needed
+    shift = needed - max(edge, needed)
+    report = {"ridge": ridge, "held_out_loss": round(loss, 4), "shift": round(float(shift), 3)}
+    held = found.held_out
+    for low in (None, lowest, *(level for level in (0.35, 0.4, 0.45) if level > lowest)):
+        kept = found.odds >= needed
+        if low is not None:
+            kept = (odds + shift >= needed) & (found.odds >= np.log(low / (1 - low)))
+        report["detector alone" if low is None else f"proposals from {low}"] = {
+            "recall": round(len(np.unique(found.who[held & kept & found.person])) / found.people, 3),
+            "precision": round(float(found.person[held & kept & ~found.nobody].mean()), 3),
+            "false people on a photo of nobody": round(float((kept & held & found.nobody).sum() / found.photos), 3),
+        }
+    tensors, header = load_weights(pose)
+    tensors["presence.weight"] = torch.from_numpy(weight).to(torch.float16)[None]
+    tensors["presence.bias"] = torch.tensor([bias + shift], dtype=torch.float16)
+    header["config"] = replace(config, presence=True).to_json()
+    header["presence"] = {"detector_sha256": sha256(detector_file), "proposal": lowest, "share": share, **report}
+    save_weights(out, tensors, header)
+    click.echo(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The presence output: proposals of the detector that the pose network confirms."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posecli.detect import load_detector
+from posecli.detect.person import PersonConfig
+from posecli.keypoints import COCO17
+from posecli.pose.estimator import confirmed, load_estimator, load_network
+from posecli.pose.network import SimCC
+from posecli.train.start import build_model, read_start
+from posecli.types import Detections, Frame, Poses
+from posecli.weights.files import find_weights, load_weights, save_weights
+from tests.media_factory import picture
+
+BOXES = np.array([[5, 5, 40, 60], [30, 2, 80, 69]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def judging_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a presence output that depends on the crop."""
+    tensors, header = load_weights(tiny_weights)
+    config = replace(load_network(tiny_weights)[1], presence=True)
+    torch.manual_seed(0)
+    tensors |= {"presence.weight": torch.randn(1, 1280) * 0.1, "presence.bias": torch.zeros(1)}
+    path = tmp_path_factory.mktemp("presence") / "judging.safetensors"
+    save_weights(path, tensors, header | {"config": config.to_json()})
+    return path
+
+
+def poses_at(keypoints: np.ndarray, box_scores: list[float]) -> Poses:
+    count = len(box_scores)
+    low, high = keypoints.min(axis=1), keypoints.max(axis=1)
+    return Poses(
+        keypoints=keypoints.astype(np.float32),
+        std=np.ones((count, 17, 2), np.float32),
+        scores=np.full((count, 17), 0.5, np.float32),
+        boxes=np.concatenate([low, high], axis=1).astype(np.float32),
+        box_scores=np.array(box_scores, np.float32),
+        person_scores=np.array(box_scores, np.float32) / 2,
+    )
+
+
+def test_log_odds_add_up_and_decide() -> None:
+    points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
+    apart = np.concatenate([points, points + 500, points + 1000])
+    presence = np.array([-3.0, 2.0, 0.0], np.float32)
+    kept = confirmed(poses_at(apart, [0.8, 0.4, 0.5]), presence, 0.45, COCO17.sigmas)
+    expected = 1 / (1 + np.exp(-(np.log(0.4 / 0.6) + 2)))
+    np.testing.assert_allclose(kept.box_scores, [expected, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(kept.person_scores, [expected / 2, 0.25], rtol=1e-6)
+    np.testing.assert_array_equal(kept.keypoints, apart[[1, 2]].astype(np.float32))
+
+
+def test_scores_at_the_ends_stay_finite_and_nobody_stays_nobody() -> None:
+    points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
+    both = poses_at(np.concatenate([points, points + 300]), [1.0, 0.0])
+    kept = confirmed(both, np.array([-200.0, 200.0], np.float32), 0.0, COCO17.sigmas)
+    assert np.isfinite(kept.box_scores).all() and len(kept) == 2
+    assert len(confirmed(Poses.empty(17), np.zeros(0, np.float32), 0.5, COCO17.sigmas)) == 0
+
+
+def test_of_two_proposals_with_one_pose_the_better_stays() -> None:
+    points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
+    people = poses_at(np.concatenate([points, points + 1, points + 60]), [0.6, 0.7, 0.5])
+    kept = confirmed(people, np.zeros(3, np.float32), 0.3, COCO17.sigmas)
+    np.testing.assert_allclose(kept.box_scores, [0.7, 0.5], rtol=1e-6)
+    assert len(confirmed(people, np.zeros(3, np.float32), 0.3, None)) == 3
+
+
+def test_only_proposals_are_judged(judging_weights: Path, tiny_weights: Path) -> None:
+    frame, scores = Frame(picture(90, 70)), np.array([0.9, 0.5], np.float32)
+    judging, plain = (
+        load_estimator(str(path), device="cpu", runtime="torch") for path in (judging_weights, tiny_weights)
+    )
+    people = judging([frame], [Detections(BOXES, scores)])[0]
+    np.testing.assert_array_equal(people.box_scores, scores)
+    np.testing.assert_array_equal(people.keypoints, plain([frame], [Detections(BOXES, scores)])[0].keypoints)
+    judged = judging([frame, frame], [Detections(BOXES, scores, lowest=0.0), Detections(BOXES, scores)])
+    assert not np.isin(judged[0].box_scores, scores).any()
+    np.testing.assert_array_equal(judged[1].box_scores, scores)
+    assert len(judging([frame], [Detections(BOXES, scores, lowest=1.0)])[0]) == 0
+    # A network that cannot tell leaves the box scores to decide.
+    np.testing.assert_allclose(plain([frame], [Detections(BOXES, scores, lowest=0.6)])[0].box_scores, [0.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_runtimes_agree_on_presence(judging_weights: Path, flip: bool) -> None:
+    frame, found = Frame(picture(90, 70)), Detections(BOXES, np.array([0.6, 0.5], np.float32), lowest=0.0)
+    first, second = (
+        load_estimator(str(judging_weights), device="cpu", runtime=runtime, flip=flip)([frame], [found])[0]
+        for runtime in ("torch", "openvino")
+    )
+    np.testing.assert_allclose(first.box_scores, second.box_scores, atol=1e-3)
+
+
+def test_presence_is_the_mean_of_the_trunk_s_features(judging_weights: Path) -> None:
+    network, config = load_network(judging_weights)
+    crops = torch.randn(2, 3, *config.input_size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        x, y, presence = network.judged(crops)
+        features = network.trunk(crops).mean(dim=(2, 3))
+        expected = features @ network.presence.weight[0] + network.presence.bias
+        np.testing.assert_allclose(presence, expected, rtol=1e-5)
+        for given, plain in zip((x, y), network(crops), strict=True):
+            np.testing.assert_array_equal(given, plain)
+
+
+def test_laterals_do_not_change_what_presence_sees() -> None:
+    torch.manual_seed(0)
+    from posecli.pose.config import PoseConfig
+
+    config = PoseConfig(deconv_channels=(8, 8), laterals=True, presence=True, input_size=(64, 32))
+    network = SimCC(config).eval()
+    crops = torch.randn(1, 3, 64, 32)
+    with torch.inference_mode():
+        expected = network.presence(network.trunk(crops).mean(dim=(2, 3)))[:, 0]
+        np.testing.assert_allclose(network.judged(crops)[2], expected, rtol=1e-5)
+
+
+def test_the_detector_proposes_more_where_it_is_confirmed() -> None:
+    frame = [Frame(picture(300, 200, 1))]
+    config = PersonConfig.from_json(load_weights(find_weights("person"))[1]["config"])
+    alone, proposing = (load_detector("person", device="cpu", confirmed=flag) for flag in (False, True))
+    assert alone.threshold == proposing.threshold == config.threshold
+    assert alone(frame, [""])[0].lowest is None
+    found = proposing(frame, [""])[0]
+    assert found.lowest == config.threshold and (found.scores >= config.proposal).all()
+    chosen = load_detector("person", device="cpu", confirmed=True, threshold=0.05)(frame, [""])[0]
+    assert chosen.lowest == 0.05 and len(chosen) >= len(found)
+
+
+def test_training_on_leaves_the_presence_output_out(judging_weights: Path) -> None:
+    start = read_start(str(judging_weights), "mobilenet_v2")
+    assert start.config is not None
+    model, notes = build_model(replace(start.config, presence=False), start)
+    assert notes == ["the presence head is left out"]
+    assert not any(name.startswith("presence") for name in model.state_dict())
