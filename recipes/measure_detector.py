@@ -2,6 +2,9 @@
 
     python recipes/measure_detector.py --data SHARED --weights weights/person.safetensors
 
+Where the pose weights have a presence output, each detector is also measured as `posecli run` uses it: its proposals
+confirmed by the pose network.
+
 --weights may be given several times: the detectors are then measured with one pose model in one run. With --write
 a detector's threshold is written into its file as the default.
 """
@@ -9,6 +12,7 @@ a detector's threshold is written into its file as the default.
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -23,7 +27,7 @@ from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
 from posecli.geometry import iou, xywh_to_xyxy
 from posecli.media.images import decode_image
-from posecli.pose.estimator import load_estimator
+from posecli.pose.estimator import Estimator, load_estimator
 from posecli.types import Detections, Frame
 from posecli.weights.files import load_weights, save_weights
 
@@ -111,11 +115,28 @@ def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | No
         }
         ratio = round(own.values["AP"] / max(true.values["AP"], 1e-9), 3)
         report[str(path)] = {"held_out": held_out} | figures | {"keypoints": keypoints, "ratio": ratio}
+        if estimator.config.presence:
+            proposing = load_detector("person", weights=path, confirmed=True, threshold=threshold)
+            judged = {i: judge(replace(estimator, flip=False), proposing, frame) for i, frame in frames.items()}
+            figures, _ = measure_boxes(truth.dataset, judged, proposing.threshold)
+            own = score_keypoints(truth.dataset, predict(estimator, truth, proposing).results, truth.keypoint_set)
+            report[f"{path}, confirmed"] = {
+                "threshold": proposing.threshold,
+                **figures,
+                "keypoints": {name: round(own.values[name], 4) for name in ("AP", "AP50")},
+                "ratio": round(own.values["AP"] / max(true.values["AP"], 1e-9), 3),
+            }
         if write:
             tensors, header = load_weights(path)
             header["config"]["threshold"] = held_out["threshold"]
             save_weights(path, tensors, header)
     click.echo(json.dumps(report, indent=2))
+
+
+def judge(estimator: Estimator, detector: Detector, frame: Frame) -> Detections:
+    """All proposals of a frame, with their scores after the pose network had its say, as `posecli run` takes them."""
+    poses = estimator([frame], [replace(detector([frame], [""])[0], lowest=0.0)])[0]
+    return Detections(poses.boxes, poses.box_scores)
 
 
 def measure_boxes(

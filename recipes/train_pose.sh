@@ -1,22 +1,32 @@
 #!/usr/bin/env bash
-# The recipe of weights/pose.safetensors, in two runs. SHARED holds the data that weights/README.md names; INIT is
-# torchvision's mobilenet_v2-b0353104.pth.
+# The recipe of weights/pose.safetensors, in three runs and a last step. SHARED holds the data that weights/README.md
+# names; INIT is torchvision's mobilenet_v2-b0353104.pth.
 set -euo pipefail
 : "${SHARED:?folder of the training data}" "${INIT:?ImageNet weights of MobileNetV2}" "${RUNS:=runs}"
 # On a CPU each step takes and frees the same large tensors: glibc should keep that memory, not map it anew each time.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=200000000000
+HERE=$(dirname "$0")
+EVERYDAY=$SHARED/everyday/person_keypoints_everyday.json
+VAL=(--val-ann "$SHARED/coco/annotations/person_keypoints_val2017.json" --val-images "$SHARED/coco/val2017")
 train() {
-  local name=$1 coco_weight=$2
+  local name=$1 lspet_weight=$2 coco_weight=$3
   posecli train --name "$name" --runs "$RUNS" --threads "${THREADS:-2}" --device "${DEVICE:-auto}" \
-    --ann "$SHARED/everyday/person_keypoints_everyday.json" --images "$SHARED/everyday/images" \
-    --ann "$SHARED/lspet/person_keypoints_lspet.json" --images "$SHARED/lspet/images:0.7" \
+    --ann "$EVERYDAY" --images "$SHARED/everyday/images" \
+    --ann "$SHARED/lspet/person_keypoints_lspet.json" --images "$SHARED/lspet/images:$lspet_weight" \
     --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017:$coco_weight" \
-    --val-ann "$SHARED/coco/annotations/person_keypoints_val2017.json" --val-images "$SHARED/coco/val2017" \
     --backbone mobilenet_v2 --split-ratio 2 --sigma 6 --batch-size 64 --freeze 4 \
-    --scale 0.35 --rotation 45 --rotation-p 0.5 --half-body-p 0.15 --dropout-p 0.2 "${@:3}"
+    --scale 0.35 --rotation 45 --rotation-p 0.5 --half-body-p 0.15 --dropout-p 0.2 "${VAL[@]}" "${@:4}"
 }
 # From ImageNet's trunk, one transposed convolution.
-train pose-first 1 --init "$INIT" --deconv 128 --rate 1.5e-3 --stages 128x96:190000,256x192:60000
+train pose-first 0.7 1 --init "$INIT" --deconv 128 --rate 1.5e-3 --stages 128x96:190000,256x192:60000
 # From the first run's trunk, with a new head: two transposed convolutions with laterals.
-train pose 2 --init "$RUNS/pose-first/last.safetensors" --deconv 128,64 --laterals --rate 2.5e-3 \
-  --stages 128x96:200000,256x192:100000 "$@"
+train pose-second 0.7 2 --init "$RUNS/pose-first/last.safetensors" --deconv 128,64 --laterals --rate 2.5e-3 \
+  --stages 128x96:200000,256x192:100000
+# On from there at full size. What was chosen on the way was chosen by the everyday photos held out here.
+python "$HERE/hold_out.py" "$EVERYDAY" "$RUNS/everyday"
+EVERYDAY=$RUNS/everyday/train.json
+VAL=(--val-ann "$RUNS/everyday/held.json" --val-images "$SHARED/everyday/images")
+train pose 0.5 3 --init "$RUNS/pose-second/last.safetensors" --deconv 128,64 --laterals --rate 2.1e-3 \
+  --flat-share 0.45 --weak-share 0.25 --stages 256x192:380000 "$@"
+# Whether there is a person at all.
+python "$HERE/fit_presence.py" --data "$SHARED" --pose "$RUNS/pose/last.safetensors" --out "$RUNS/pose/pose.safetensors"
