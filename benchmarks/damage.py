@@ -171,8 +171,10 @@ def main() -> None:
                     target.unlink(missing_ok=True)
                     print(f"| {clip.name} | {name} | {whole} | – | – | – | – | – | cannot be made: {error} |")
                     continue
-                if name == "transport":
-                    whole = int(run(PLAIN, folder / f"whole{suffix}"))  # where no edit list hides frames
+                # A clip in another container may show frames that its own edit list hides.
+                copy = folder / (f"whole{suffix}" if name == "transport" else f"front-{clip.name}")
+                if name in ("transport", "truncated", "header") and copy.is_file():
+                    whole = int(run(PLAIN, copy))
                 if options.keep:
                     options.keep.mkdir(parents=True, exist_ok=True)
                     shutil.copy(target, options.keep)

@@ -194,5 +194,18 @@ def test_gaps_count_where_the_rest_is_regular() -> None:
     for i, time in enumerate(times * 1):
         regular.add(time, i if time < 400 else i + 1)  # one of the two missing has a number
         varying.add(time + i * i * 3, i)
+    for steps in (regular, varying):
+        steps.close()
     assert regular.missing() == 1
     assert varying.missing() == 0
+
+
+def test_gaps_far_from_damage_are_the_video_s_own() -> None:
+    known: set[int] = set()
+    steps = Steps(lambda pts: pts in known)
+    for number, time in enumerate(t for t in range(0, 400, 10) if t not in (100, 250, 260)):
+        steps.add(time, number)
+        if time == 130:
+            known.add(110)  # told only after the frame came out
+    steps.close()
+    assert steps.missing() == 1

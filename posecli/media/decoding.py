@@ -25,6 +25,8 @@ AnyPacket: TypeAlias = "Packet[Any]"
 _MOST_ERRORS = 1000
 # A frame waits for at most so many packets before it is shown (H.264 and HEVC: 16).
 _REORDER = 32
+# A transport stream marks the packet before a lost one in decoding order, or one close to it.
+_NEAR = 4
 # Sound of a live source that waits for a writer: about a minute. Older packets go where none comes.
 _SOUND_PACKETS = 4096
 
@@ -79,6 +81,10 @@ class Decoder:
         self._usual_step = max(1, round(1 / (self.frame_rate * self.time_base))) if self.frame_rate else 1
         # AVI holds no times; those that FFmpeg makes of its order are wrong where B-frames are packed.
         self._by_order = self.container.format.name == "avi"
+        # None where nothing tells which packets damage is close to.
+        self._near: set[int] | None = set() if self.container.format.name == "mpegts" else None
+        self._recent: deque[int] = deque(maxlen=_NEAR)
+        self._still_near = 0
         self._frames = self._decode(self._packets(), Ledger())
         self._last_pts: int | None = None
 
@@ -167,6 +173,7 @@ class Decoder:
         number = ledger.index - 1
         for packet in chain(packets, [None]):
             if packet is not None and _is_shown(packet):
+                self._note(packet)
                 ledger.send(None if self._by_order else packet.pts)
             for frame in self._decode_packet(packet):
                 stamp = frame.dts if self._by_order else frame.pts
@@ -186,6 +193,21 @@ class Decoder:
             self.damage = reason(error)
             self._check(False)
             return []
+
+    def is_near_damage(self, pts: int) -> bool:
+        """Whether a frame of this time may have lost a neighbour; True where the container cannot tell."""
+        return self._near is None or pts in self._near
+
+    def _note(self, packet: AnyPacket) -> None:
+        if self._near is None or packet.pts is None:
+            return
+        if packet.is_corrupt:
+            self._near.update(self._recent)
+            self._still_near = _NEAR + 1
+        if self._still_near:
+            self._near.add(packet.pts)
+            self._still_near -= 1
+        self._recent.append(packet.pts)
 
     def _check(self, sound: bool) -> None:
         if not sound and self._threads == "AUTO":

@@ -1,10 +1,12 @@
 """How many frames a damaged video lost: packets against frames, the index against both, gaps in time."""
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 
 # More different steps than these and a video has no regular rate, from which gaps could be told.
 _MANY_STEPS = 64
+_LATER = 8
 
 
 class Ledger:
@@ -49,26 +51,42 @@ class Ledger:
 
 
 class Steps:
-    """Counts the steps from frame to frame, in ticks and in numbers of frames."""
+    """Counts the steps from frame to frame, in ticks and in numbers of frames, and whether damage is near.
 
-    def __init__(self) -> None:
-        self._steps: Counter[tuple[int, int]] = Counter()
-        self._previous: tuple[int, int] | None = None
+    near: whether a frame of this time may have lost a neighbour; asked some frames later, when damage that was read
+    after the frame is known too.
+    """
+
+    def __init__(self, near: Callable[[int], bool] = lambda pts: True) -> None:
+        self._near = near
+        self._steps: Counter[tuple[int, int, bool]] = Counter()
+        self._waiting: deque[tuple[int, int]] = deque()
 
     def add(self, pts: int, index: int) -> None:
         """The next frame's time and number."""
-        if self._previous is not None and len(self._steps) <= _MANY_STEPS:
-            self._steps[pts - self._previous[0], index - self._previous[1]] += 1
-        self._previous = pts, index
+        self._waiting.append((pts, index))
+        if len(self._waiting) > _LATER:
+            self._count()
+
+    def _count(self) -> None:
+        before, number = self._waiting.popleft()
+        after, next_number = self._waiting[0]
+        if len(self._steps) <= _MANY_STEPS:
+            self._steps[after - before, next_number - number, self._near(before) or self._near(after)] += 1
+
+    def close(self) -> None:
+        """There are no more frames."""
+        while len(self._waiting) > 1:
+            self._count()
 
     def usual(self) -> float | None:
         """The regular step in ticks, or None where there is none."""
         if not self._steps or len(self._steps) > _MANY_STEPS:
             return None
-        ((most, _), _), *_ = self._steps.most_common(1)
-        near = {step: count for (step, numbers), count in self._steps.items() if numbers == 1 and abs(step - most) <= 1}
-        total = sum(near.values())
-        return sum(step * count for step, count in near.items()) / total if total and most > 0 else None
+        ((most, _, _), _), *_ = self._steps.most_common(1)
+        alike = [(step, n) for (step, numbers, _), n in self._steps.items() if numbers == 1 and abs(step - most) <= 1]
+        total = sum(count for _, count in alike)
+        return sum(step * count for step, count in alike) / total if total and most > 0 else None
 
     def missing(self) -> int:
         """Frames missing between those of a regular video, beside the ones that have numbers; else 0."""
@@ -77,11 +95,11 @@ class Steps:
             return 0
         total = sum(self._steps.values())
         missing = irregular = 0
-        for (step, numbers), count in self._steps.items():
+        for (step, numbers, near), count in self._steps.items():
             times = round(step / usual)
             # A gap longer than all the rest is a wrong time rather than that many frames.
             if not 1 <= times <= total or abs(step - times * usual) > max(1.5, 0.1 * usual):
                 irregular += count
-            else:
+            elif near:  # elsewhere a gap is the video's own
                 missing += max(0, times - numbers) * count
         return missing if irregular <= 0.02 * total else 0

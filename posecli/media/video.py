@@ -110,7 +110,7 @@ class VideoReader:
 
         Raises MediaError at the end where the span holds no frame.
         """
-        steps, kept = Steps(), 0
+        steps, kept = Steps(lambda pts: self.decoder.is_near_damage(pts)), 0
         first: Decoded | None = None
         last: Decoded | None = None
         for item in self._from_start():
@@ -127,12 +127,14 @@ class VideoReader:
         else:
             if first is None:
                 raise MediaError(f"{self.source.shown}: ends before the start asked for, nothing is read")
+            steps.close()
             # Read to the source's end: what its container promises counts too.
             begin = self._begin(first)
             held = max(self.decoder.ledger.sent, begin + kept)
             absent = max(0, self.decoder.indexed() - held) or self._cut_off(last, steps)
             self._count(held - begin - kept, absent, steps)
             return
+        steps.close()
         if first is not None and last is not None:
             self._count(max(0, last.index + 1 - self._begin(first) - kept), 0, steps)
 
