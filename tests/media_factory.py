@@ -11,7 +11,7 @@ import numpy as np
 
 os.environ.setdefault("SVT_LOG", "1")
 QUIET = {
-    "libx265": {"preset": "ultrafast", "crf": "10", "x265-params": "log-level=none:pools=1:frame-threads=1:bframes=0"},
+    "libx265": {"preset": "ultrafast", "crf": "10", "x265-params": "log-level=none:pools=1:frame-threads=1"},
     "libsvtav1": {"preset": "12", "crf": "10"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "0"},
 }

@@ -80,6 +80,15 @@ def test_every_codec_keeps_times_sound_and_colour_and_gives_the_same_bytes(tmp_p
             assert np.abs((b.pixels.astype(float) - a.pixels).mean((0, 1))).max() < 1
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_shortest_clips_can_be_written(tmp_path: Path, codec: str, frames: int) -> None:
+    source = write_video(tmp_path / "a.mkv", frames, times=[0, 40, 90][:frames])
+    assert copy(source, tmp_path / "out.mp4", codec=codec) == []
+    with VideoReader(source) as before, VideoReader(tmp_path / "out.mp4") as after:
+        assert [frame.time for frame in before] == [frame.time for frame in after]
+
+
 def test_every_preset_and_quality_is_one_of_the_encoders() -> None:
     for codec in CODECS.values():
         for preset in PRESETS:

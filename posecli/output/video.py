@@ -55,6 +55,7 @@ class VideoWriter:
         self._source = source
         self._origin: Fraction | None = None
         self._last = Fraction(0)
+        self._frames = 0
         self._sound: Sound | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
@@ -105,6 +106,7 @@ class VideoWriter:
         frame.time_base = self._source.time_base
         self._container.mux(self._stream.encode(frame))
         self._last = time
+        self._frames += 1
         if self._sound is not None:
             self._sound.write_until(time)
 
@@ -114,7 +116,12 @@ class VideoWriter:
             self.abort()
             raise MediaError(f"{self.path}: not written, for want of frames")
         try:
-            self._container.mux(self._stream.encode(None))
+            packets = self._stream.encode(None)
+            if self._frames <= 2:
+                # Too few to be reordered; x265 leaves their decoding times to chance.
+                for packet in packets:
+                    packet.dts = packet.pts
+            self._container.mux(packets)
             if self._sound is not None:
                 step = self._source.span.stride / (self._source.frame_rate or Fraction(30))
                 self._sound.write_until(self._last + step if self._source.span.ends else None, last=True)
