@@ -69,7 +69,8 @@ def drift(reference: list[Poses], carried: list[Poses]) -> dict[str, float]:
 @click.option("--detector", default="person")
 def main(videos: tuple[Path, ...], every: tuple[str, ...], detector: str) -> None:
     """Print a Markdown table."""
-    find, estimate = load_detector(detector, device="cpu"), load_estimator("pose", device="cpu")
+    estimate = load_estimator("pose", device="cpu")
+    find = load_detector(detector, device="cpu", confirmed=estimate.config.presence)
     click.echo("| clip | people a frame | N | frames detected | drift, mean (95 %) | lost | gained | speed |")
     click.echo("|---|---|---|---|---|---|---|---|")
     for video in videos:

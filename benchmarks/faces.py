@@ -64,7 +64,7 @@ def main(ann: str, data: Path | None, threshold: tuple[float, ...], out: Path | 
     ]
     lines.append("|---|---|---|---|---|---|")
     for lowest in threshold:
-        detector = load_detector(threshold=lowest)
+        detector = load_detector(threshold=lowest, confirmed=estimator.config.presence)
         faces = whole = found = found_whole = 0
         shares = []
         for image in truth["images"]:

@@ -38,7 +38,8 @@ class Timed(write.Follower):
 def main(clips: tuple[Path, ...], out: Path | None) -> None:
     """Print a table."""
     write.Follower = Timed  # type: ignore[misc]
-    detector, estimator = load_detector("person", device="cpu"), load_estimator("pose", device="cpu")
+    estimator = load_estimator("pose", device="cpu")
+    detector = load_detector("person", device="cpu", confirmed=estimator.config.presence)
     lines = ["| clip | frames | people a frame | CPU ms a frame | of the run's CPU time |", "|---|---|---|---|---|"]
     for clip in clips:
         Timed.seconds, Timed.people = 0.0, 0

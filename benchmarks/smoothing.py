@@ -108,7 +108,8 @@ def painted(kind: str, errors: Errors, seeds: range) -> dict[str, np.ndarray]:
 
 def real(path: Path) -> str:
     """A row of the person seen most often in a clip."""
-    detector, estimator = load_detector("person", device="cpu"), load_estimator("pose", device="cpu")
+    estimator = load_estimator("pose", device="cpu")
+    detector = load_detector("person", device="cpu", confirmed=estimator.config.presence)
     tracker = Tracker(estimator.config.keypoints)
     clip: Clip = []
     with VideoReader(path) as reader:

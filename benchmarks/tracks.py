@@ -94,12 +94,13 @@ def read_truth(path: Path) -> dict[int, Sight]:
 
 def best(folder: Path, detector: str) -> dict[str, float]:
     """What nobody can surpass with a detector's boxes: those that meet a true one (IoU 0.5) have its id."""
-    truth, find = read_truth(folder / "gt.txt"), load_detector(detector, device="cpu")
+    truth, estimator = read_truth(folder / "gt.txt"), load_estimator("pose", device="cpu")
+    find = load_detector(detector, device="cpu", confirmed=estimator.config.presence)
     expected, given, strangers = [], [], itertools.count(1_000_000)
     with VideoReader(folder / f"{folder.name}.mp4") as reader:
         for frame in reader:
             ids, true = truth.get(frame.index + 1, ([], np.zeros((0, 4))))
-            found = find([frame], [""])[0].boxes
+            found = estimator([frame], find([frame], [""]))[0].boxes
             overlap = iou(true, found)
             pairs = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
             met = {j: ids[i] for i, j in pairs if overlap[i, j] >= 0.5}
@@ -112,7 +113,7 @@ def clip(folder: Path, boxes: str) -> dict[str, float]:
     """A clip with true boxes ("true") or those of a detector as detections."""
     truth = read_truth(folder / "gt.txt")
     estimator = load_estimator("pose", device="cpu")
-    detector = None if boxes == "true" else load_detector(boxes, device="cpu")
+    detector = None if boxes == "true" else load_detector(boxes, device="cpu", confirmed=estimator.config.presence)
     tracker = Tracker(estimator.config.keypoints)
     smoother = KalmanSmoother()
     expected, tracked, seconds = [], [], np.zeros(3)

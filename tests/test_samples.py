@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
 def test_skeletons_sit_on_the_people_of_the_samples(samples: Path, runtime: str) -> None:
     """Where the noses and ankles of the three photos are, read off by eye, within a tenth of the person."""
-    detector = load_detector("person", device="cpu", runtime=runtime)
     estimator = load_estimator("pose", device="cpu", runtime=runtime)
+    detector = load_detector("person", device="cpu", runtime=runtime, confirmed=estimator.config.presence)
     for name, people in {
         "astronaut.jpg": [{"nose": (223, 124)}],
         "walk_and_climb.jpg": [{"nose": (585, 400), "right_ankle": (555, 655)}, {"nose": (554, 92)}],
