@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The recipe of weights/pose.safetensors, in three runs and a last step. SHARED holds the data that weights/README.md
+# The recipe of weights/pose.safetensors, in four runs and a last step. SHARED holds the data that weights/README.md
 # names; INIT is torchvision's mobilenet_v2-b0353104.pth.
 set -euo pipefail
 : "${SHARED:?folder of the training data}" "${INIT:?ImageNet weights of MobileNetV2}" "${RUNS:=runs}"
@@ -26,7 +26,9 @@ train pose-second 0.7 2 --init "$RUNS/pose-first/last.safetensors" --deconv 128,
 python "$HERE/hold_out.py" "$EVERYDAY" "$RUNS/everyday"
 EVERYDAY=$RUNS/everyday/train.json
 VAL=(--val-ann "$RUNS/everyday/held.json" --val-images "$SHARED/everyday/images")
-train pose 0.5 3 --init "$RUNS/pose-second/last.safetensors" --deconv 128,64 --laterals --rate 2.1e-3 \
-  --flat-share 0.45 --weak-share 0.25 --stages 256x192:380000 "$@"
+train pose-third 0.5 3 --init "$RUNS/pose-second/last.safetensors" --deconv 128,64 --laterals --rate 2.1e-3 \
+  --flat-share 0.45 --weak-share 0.25 --stages 256x192:380000
+train pose 0.5 3 --init "$RUNS/pose-third/last.safetensors" --deconv 128,64 --laterals --rate 1.3e-3 --seed 1 \
+  --flat-share 0.25 --weak-share 0.5 --stages 256x192:48000 "$@"
 # Whether there is a person at all.
 python "$HERE/fit_presence.py" --data "$SHARED" --pose "$RUNS/pose/last.safetensors" --out "$RUNS/pose/pose.safetensors"
