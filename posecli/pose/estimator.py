@@ -16,8 +16,8 @@ from posecli.pose.runtimes import Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, Poses
 from posecli.weights.files import find_weights, load_weights, sha256
 
-# Of two proposals whose poses have an OKS above this, one person is meant: boxes of half a person are as low as 0.4, and
-# labelled people of one photo that are more alike than 0.35 are nearly all above 0.7, labelled twice.
+# Of two proposals whose poses have an OKS above this, one person is meant. Boxes of half a person go down to 0.4;
+# labelled people of one photo that are above 0.35 are nearly all above 0.7 too: labelled twice.
 SAME_PERSON = 0.35
 # COCO's custom, after MMPose and SimpleBaselines: keypoints below it do not count for a person's score.
 SCORE_FLOOR = 0.2
