@@ -72,6 +72,13 @@ def test_of_two_proposals_with_one_pose_the_better_stays() -> None:
     assert len(confirmed(people, np.zeros(3, np.float32), 0.3, None)) == 3
 
 
+def test_of_one_person_s_boxes_the_detector_s_favourite_stays_and_the_surest_person_comes_first() -> None:
+    points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
+    people = poses_at(np.concatenate([points + 500, points, points + 1]), [0.5, 0.7, 0.6])
+    kept = confirmed(people, np.array([4.0, 0.0, 3.0], np.float32), 0.3, COCO17.sigmas)
+    np.testing.assert_array_equal(kept.keypoints, people.keypoints[[0, 1]])
+
+
 def test_only_proposals_are_judged(judging_weights: Path, tiny_weights: Path) -> None:
     frame, scores = Frame(picture(90, 70)), np.array([0.9, 0.5], np.float32)
     judging, plain = (
