@@ -29,7 +29,7 @@ from posecli.detect.person import STRIDES, PersonConfig, build_fcos, locations
 from posecli.train.augment import Augmentation, change_pixels
 from posecli.weights.files import load_weights, save_weights, sha256
 
-COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, dropout_p=0)
+COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, dropout_p=0, coarse_p=0)
 GREY = 114
 
 

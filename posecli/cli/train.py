@@ -59,7 +59,8 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--colour", default=0.3, show_default=True, help="Strength of brightness, contrast, saturation.")
 @click.option("--blur-p", default=0.1, show_default=True)
 @click.option("--dropout-p", default=0.2, show_default=True, help="Chance of a grey rectangle.")
-@click.option("--cut-p", default=0.2, show_default=True, help="Chance that the picture ends inside the person.")
+@click.option("--cut-p", default=0.2, show_default=True, help="Chance that the person goes on out of sight.")
+@click.option("--coarse-p", default=0.2, show_default=True, help="Chance of the few pixels of a small person.")
 @click.option("--weak-share", default=0.2, show_default=True, help="Last part of the run, with weak augmentation.")
 @click.option("--preview", type=int, help="Write a contact sheet of so many augmented samples, and stop.")
 @click.option("--evaluate-every", type=int, help="Samples between two evaluations; an epoch by default.")
@@ -188,6 +189,7 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
         "blur_p",
         "dropout_p",
         "cut_p",
+        "coarse_p",
     )
     augmentation = NONE if options["no_augment"] else Augmentation(**{name: options[name] for name in drawn})
     return Recipe(

@@ -1,5 +1,6 @@
 """Augmentation: one 3×3 matrix and one pass over the pixels a sample."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -20,9 +21,9 @@ class Augmentation:
     scale: the box is enlarged by a factor from [1 - scale, 1 + scale]. rotation: degrees to either side,
     drawn with probability rotation_p. shift: of the box's centre, as a share of its padded side.
     half_body_p: chance that only the upper or lower body is cropped, for people with 9 or more keypoints.
-    cut_p: chance that a picture's border cuts through the person: black beyond it, and no keypoints.
-    colour: strength of brightness, contrast and saturation. blur_p, dropout_p: chances of a Gaussian blur
-    and of one rectangle of noise-free grey.
+    cut_p: chance that the person goes on beyond a picture's border or behind something: black or another picture
+    there, and no keypoints. colour: strength of brightness, contrast and saturation. blur_p, dropout_p: chances of a
+    Gaussian blur and of one rectangle of noise-free grey. coarse_p: chance of the few pixels of a small person.
     """
 
     flip_p: float = 0.5
@@ -35,11 +36,12 @@ class Augmentation:
     blur_p: float = 0.1
     dropout_p: float = 0.3
     cut_p: float = 0.2
+    coarse_p: float = 0.2
 
 
-NONE = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NONE = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 WEAK = Augmentation(
-    scale=0.2, rotation=30, rotation_p=0.4, shift=0.05, half_body_p=0.1, colour=0.15, blur_p=0, dropout_p=0, cut_p=0.2
+    scale=0.2, rotation=30, rotation_p=0.4, shift=0.05, half_body_p=0.1, colour=0.15, blur_p=0, dropout_p=0, cut_p=0.3
 )
 
 
@@ -53,14 +55,17 @@ def draw_sample(
     augmentation: Augmentation,
     random: np.random.Generator,
     padding: float = 1.25,
+    other: Callable[[], NDArray[np.uint8]] | None = None,
 ) -> tuple[NDArray[np.uint8], Float, Float]:
     """One training sample: crop (height, width, 3) uint8 RGB, keypoints (K, 2) in its pixels, weights (K,).
 
-    Keypoints that fall outside the crop have weight 0.
+    Keypoints that fall outside the crop have weight 0. other: gives another picture, to hide a part of the person.
     """
     height, width = size
     if random.random() < augmentation.cut_p:
-        pixels, box, weights = cut_off(pixels, box, keypoints, weights, random)
+        beyond = other() if other is not None and random.random() < 0.5 else None
+        for _ in range(1 + int(random.random() < 0.3)):
+            pixels, box, weights = cut_off(pixels, box, keypoints, weights, random, beyond)
     elif random.random() < augmentation.half_body_p:
         box = half_body_box(box, keypoints, weights, keypoint_set, random)
     matrix = crop_matrix(box, size, augmentation, random, padding)
@@ -100,27 +105,36 @@ _CUT_SIDES = (0.6, 0.15, 0.15, 0.1)
 
 
 def cut_off(
-    pixels: NDArray[np.uint8], box: Float, keypoints: Float, weights: Float, random: np.random.Generator
+    pixels: NDArray[np.uint8],
+    box: Float,
+    keypoints: Float,
+    weights: Float,
+    random: np.random.Generator,
+    beyond: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], Float, Float]:
-    """As if the picture ended inside the person: (pixels black beyond, the box up to there, weights).
+    """As if the person went on out of sight beyond a line: (pixels, the box up to there, weights).
 
-    Unchanged where fewer than 3 labelled keypoints would be left.
+    beyond: the picture there, black by default. Unchanged where fewer than 2 labelled keypoints would be left.
     """
     side = int(random.choice(4, p=_CUT_SIDES))
-    share = random.uniform(0.25, 0.85)
+    share = random.uniform(0.15, 0.85)
     axis = 1 if side in (0, 3) else 0
     low, high = box[axis], box[axis + 2]
-    # Sides 0 and 2 (below, right) lose what lies after the border, the others what lies before it.
+    # Sides 0 and 2 (below, right) lose what lies after the line, the others what lies before it.
     after = side in (0, 2)
     border = low + share * (high - low) if after else high - share * (high - low)
     inside = keypoints[:, axis] < border if after else keypoints[:, axis] > border
-    if np.count_nonzero((weights > 0) & inside) < 3:
+    if np.count_nonzero((weights > 0) & inside) < 2:
         return pixels, box, weights
     box, place = box.copy(), int(np.clip(round(border), 0, pixels.shape[1 - axis]))
     box[axis + 2 if after else axis] = border
     pixels = pixels.copy()
     gone = slice(place, None) if after else slice(0, place)
-    pixels[(gone, slice(None)) if axis == 1 else (slice(None), gone)] = 0
+    region = pixels[(gone, slice(None)) if axis == 1 else (slice(None), gone)]
+    if beyond is None or not region.size:
+        region[:] = 0
+    else:
+        region[:] = cv2.resize(beyond, region.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return pixels, box, weights * inside
 
 
@@ -143,9 +157,11 @@ def half_body_box(
 def change_pixels(
     crop: NDArray[np.uint8], augmentation: Augmentation, random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Colour, blur and dropout."""
+    """Colour, few pixels, blur and dropout."""
     if augmentation.colour:
         crop = _change_colour(crop, augmentation.colour, random)
+    if random.random() < augmentation.coarse_p:
+        crop = _make_coarse(crop, random.uniform(0.15, 0.6))
     if random.random() < augmentation.blur_p:
         crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), random.uniform(0.5, 1.5)), np.uint8)
     if random.random() < augmentation.dropout_p:
@@ -165,3 +181,11 @@ def _change_colour(crop: NDArray[np.uint8], strength: float, random: np.random.G
     mix = contrast * brightness * gains[:, None] * mix
     offset = np.full(3, (1 - contrast) * 116.0)
     return np.asarray(cv2.transform(crop, np.hstack([mix, offset[:, None]])), np.uint8)
+
+
+def _make_coarse(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """The crop as it would be of a picture with factor times the pixels a side."""
+    height, width = crop.shape[:2]
+    small = (max(1, round(width * factor)), max(1, round(height * factor)))
+    few = cv2.resize(crop, small, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(few, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

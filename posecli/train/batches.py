@@ -59,6 +59,7 @@ def batches(
             order[epoch] = sample_order(len(crops), recipe.seed, epoch)
         row = int(order[epoch][place])
         people = crops.people
+        random = np.random.default_rng([recipe.seed, 1, number])
         crop, points, weights = draw_sample(
             crops.pixels(row),
             people.boxes[row],
@@ -67,8 +68,9 @@ def batches(
             people.keypoint_set,
             stage.input_size,
             recipe.augmentation_at(number),
-            np.random.default_rng([recipe.seed, 1, number]),
+            random,
             recipe.model.preprocessing.padding,
+            lambda: crops.pixels(int(random.integers(len(crops)))),
         )
         return crop, points, weights, row
 
