@@ -12,7 +12,9 @@ Each of the folder's clips (the first 12 by name) is damaged in five ways, seede
   Matroska, and as many pieces of 188 bytes).
 
 Every variant is read by VideoReader in a process of its own, and by plain PyAV, packet by packet, in another.
-"lost" is what VideoReader reports, "truly" is what the undamaged clip has more than was kept.
+An edit list hides frames, genuinely or by its damage: no packet tells which. So each frame of the clip must be kept,
+said to be lost or said to be hidden: "lost" and "hidden" are what VideoReader reports, "truly" is what the undamaged
+clip holds, hidden ones included, more than was kept.
 """
 
 import argparse
@@ -37,16 +39,19 @@ from posecli.media.video import VideoReader
 try:
     with VideoReader(Path(sys.argv[1])) as reader:
         frames = [frame.index for frame in reader]
-        print(json.dumps({"frames": len(frames), "lost": dict(reader.lost), "ordered": frames == sorted(set(frames))}))
+        ordered = frames == sorted(set(frames))
+        lost = dict(reader.lost)
+        print(json.dumps({"frames": len(frames), "lost": lost, "hidden": reader.hidden, "ordered": ordered}))
 except MediaError as error:
-    print(json.dumps({"frames": 0, "lost": {}, "error": str(error)}))
+    print(json.dumps({"frames": 0, "lost": {}, "hidden": 0, "error": str(error)}))
 """
 
 PLAIN = """
 import sys, av
-frames = 0
+frames = hidden = 0
 try:
     with av.open(sys.argv[1], metadata_errors="ignore") as container:
+        hidden = sum(entry.is_discard for entry in container.streams.video[0].index_entries)
         for packet in container.demux(container.streams.video[0]):
             try:
                 frames += len(packet.decode())
@@ -54,7 +59,7 @@ try:
                 pass
 except (av.error.FFmpegError, IndexError):
     pass
-print(frames)
+print(frames, hidden)
 """
 
 
@@ -133,6 +138,12 @@ DAMAGES: dict[str, Callable[[Path, Path, random.Random, Path], None]] = {
 }
 
 
+def held(path: Path) -> tuple[int, int]:
+    """How many frames plain PyAV shows of an undamaged clip, and how many its edit list hides."""
+    shown, hidden = map(int, run(PLAIN, path).split())
+    return shown, hidden
+
+
 def run(program: str, path: Path) -> str:
     """What it prints; "hangs" or "crashes" where it does not come to that."""
     try:
@@ -147,45 +158,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", type=Path)
     parser.add_argument("--only", choices=DAMAGES)
+    parser.add_argument("--seed", default="", help="for other damages than those of the table")
     parser.add_argument("--keep", type=Path, help="a folder for the damaged files")
     options = parser.parse_args()
     clips = sorted(path for path in options.clips.iterdir() if path.is_file())[:12]
     print("# Damaged videos\n\n    python benchmarks/damage.py CLIPS > results/damage.md\n")
-    print("Loss by frames: *truly* against the undamaged clip, *said* by the reader. The script tells the damages.\n")
-    print("| clip | damage | whole | plain PyAV | kept | truly lost | said lost | off by | reasons |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|---|")
+    print(
+        "Frames: those in the undamaged clip, those its edit list hides of them; of the damaged one those kept, those"
+    )
+    print("said to be lost and to be hidden. The script tells the damages.\n")
+    print(
+        "| clip | damage | held | hidden | plain PyAV | kept | not kept | said lost | said hidden | off by | reasons |"
+    )
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|")
     exact = near = unread = wrong = fewer = count = 0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for clip in clips:
-            frames = int(run(PLAIN, clip))
+            of_clip = held(clip)
             for name, damage in DAMAGES.items():
                 if options.only not in (None, name):
                     continue
                 suffix = transport_suffix(clip) if name == "transport" else clip.suffix
                 target = folder / f"{clip.stem}-{name}{suffix}"
-                whole = frames
+                whole, concealed = of_clip
                 try:
-                    damage(clip, target, random.Random(f"{clip.name} {name}"), folder)
+                    damage(clip, target, random.Random(f"{clip.name} {name}{options.seed}"), folder)
                 except (av.error.FFmpegError, ValueError) as error:
                     target.unlink(missing_ok=True)
-                    print(f"| {clip.name} | {name} | {whole} | – | – | – | – | – | cannot be made: {error} |")
+                    print(
+                        f"| {clip.name} | {name} | {whole + concealed} |" + " – |" * 7 + f" cannot be made: {error} |"
+                    )
                     continue
                 # A clip in another container may show frames that its own edit list hides.
                 copy = folder / (f"whole{suffix}" if name == "transport" else f"front-{clip.name}")
                 if name in ("transport", "truncated", "header") and copy.is_file():
-                    whole = int(run(PLAIN, copy))
+                    whole, concealed = held(copy)
                 if options.keep:
                     options.keep.mkdir(parents=True, exist_ok=True)
                     shutil.copy(target, options.keep)
-                plain, answer = run(PLAIN, target), run(READER, target)
+                plain, answer = run(PLAIN, target).split()[0], run(READER, target)
                 count += 1
+                all_frames = whole + concealed
                 if not answer.startswith("{"):
                     wrong += 1
-                    print(f"| {clip.name} | {name} | {whole} | {plain} | **{answer}** | | | | |")
+                    print(f"| {clip.name} | {name} | {all_frames} | {concealed} | {plain} | **{answer}** |" + " |" * 5)
                     continue
                 found = json.loads(answer)
-                kept, said = found["frames"], sum(found["lost"].values())
+                kept, said, hidden = found["frames"], sum(found["lost"].values()), found["hidden"]
                 fewer += plain.isdigit() and kept < int(plain)
                 if "error" in found:
                     unread += 1
@@ -193,13 +213,13 @@ def main() -> None:
                     said_text = "all"
                 else:
                     reasons = ", ".join(f"{n} {why}" for why, n in found["lost"].items())
-                    difference = said - (whole - kept)
+                    difference = said + hidden - (all_frames - kept)
                     off, said_text = f"{difference:+d}" if difference else "0", str(said)
                     exact += difference == 0
                     near += abs(difference) <= 1
                     wrong += not found["ordered"]
-                cells = (clip.name, name, whole, plain, kept, whole - kept, said_text, off, reasons)
-                print(f"| {' | '.join(map(str, cells))} |", flush=True)
+                numbers = (all_frames, concealed, plain, kept, all_frames - kept, said_text, hidden, off)
+                print(f"| {' | '.join(map(str, (clip.name, name, *numbers, reasons)))} |", flush=True)
                 target.unlink()
     read = count - unread
     print(

@@ -11,7 +11,7 @@ import pytest
 from av.error import FFmpegError
 
 from posecli.errors import MediaError
-from posecli.media.losses import Ledger, Steps
+from posecli.media.losses import Ledger, Slots, Steps
 from posecli.media.video import VideoReader
 from tests.media_factory import picture, write_video
 
@@ -197,7 +197,7 @@ def test_gaps_count_where_the_rest_is_regular() -> None:
     for steps in (regular, varying):
         steps.close()
     assert regular.missing() == 1
-    assert varying.missing() == 0
+    assert varying.missing() is None
 
 
 def test_gaps_far_from_damage_are_the_video_s_own() -> None:
@@ -209,3 +209,64 @@ def test_gaps_far_from_damage_are_the_video_s_own() -> None:
             known.add(110)  # told only after the frame came out
     steps.close()
     assert steps.missing() == 1
+
+
+def test_decoding_times_tell_what_is_missing_where_packets_share_one() -> None:
+    """Packed B-frames after remuxing: two frames of one time, then a packet that only keeps the next one's place."""
+    packets = [
+        (0, True),
+        (10, True),
+        (20, True),
+        (20, True),
+        (30, False),
+        (40, True),
+        (50, True),
+        (50, True),
+        (60, False),
+    ]
+
+    def missing(left_out: set[int], near: set[int]) -> int | None:
+        slots = Slots(lambda dts: dts in near)
+        for number, (dts, shown) in enumerate(packets):
+            if number not in left_out:
+                slots.add(dts, shown)
+        return slots.missing()
+
+    assert missing(set(), set()) == 0
+    assert missing({3}, set()) == 1  # one of a pair
+    assert missing({5}, {30, 50}) == 1  # a gap near damage
+    assert missing({5}, set()) == 0  # a gap of the video's own
+
+
+def test_a_damaged_time_in_matroska_is_no_loss(tmp_path: Path) -> None:
+    """A packet is destroyed, and the last cluster comes two seconds later: one frame is lost, not eleven."""
+    times = [200 * i for i in range(60)]
+    path = write_video(tmp_path / "a.mkv", len(times), times=times, options={"g": "10", "bf": "0"})
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packet = [p for p in container.demux(video=0) if p.size][15]
+        assert packet.pos is not None
+        inside = slice(packet.pos + 16, packet.pos + packet.size)  # the block's own header stays
+        content[inside] = bytes(packet.size - 16)
+    # The cluster's Timestamp element: E7, its size, the value in milliseconds.
+    place = content.index(b"\xe7", content.rindex(b"\x1f\x43\xb6\x75"))
+    size = content[place + 1] & 0x7F
+    time = int.from_bytes(content[place + 2 : place + 2 + size], "big") + 2000
+    content[place + 2 : place + 2 + size] = time.to_bytes(size, "big")
+    path.write_bytes(content)
+    with VideoReader(path) as reader:
+        assert len(list(reader)) + reader.lost_frames == len(times)
+
+
+def test_frames_that_an_edit_list_hides_are_told_and_no_loss(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 30, options={"bf": "0"})
+    with VideoReader(path) as reader:
+        assert (len(list(reader)), reader.hidden, reader.warnings) == (30, 0, [])
+        ticks = int(1 / 25 / reader.time_base)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"elst") + 16  # after version, flags, count and the entry's duration: where it starts
+    content[place : place + 4] = (7 * ticks).to_bytes(4, "big")
+    path.write_bytes(content)
+    with VideoReader(path) as reader:
+        assert (len(list(reader)), reader.hidden, reader.lost_frames) == (23, 7, 0)
+        assert reader.warnings == ["7 frames left out by the file's own index (edit list), as players do"]

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from posecli.errors import MediaError
-from posecli.media.losses import Ledger
+from posecli.media.losses import Ledger, Slots
 from posecli.media.sources import Source, open_source
 
 AnyPacket: TypeAlias = "Packet[Any]"
@@ -83,8 +83,10 @@ class Decoder:
         self._by_order = self.container.format.name == "avi"
         # None where nothing tells which packets damage is close to.
         self._near: set[int] | None = set() if self.container.format.name == "mpegts" else None
-        self._recent: deque[int] = deque(maxlen=_NEAR)
+        self._near_decoding: set[int] = set()
+        self._recent: deque[tuple[int, int]] = deque(maxlen=_NEAR)
         self._still_near = 0
+        self.slots = Slots(lambda dts: dts in self._near_decoding)
         self._frames = self._decode(self._packets(), Ledger())
         self._last_pts: int | None = None
 
@@ -126,6 +128,12 @@ class Decoder:
             return 0  # only a list of places to seek to
         held = sum(not entry.is_discard for entry in self.stream.index_entries)
         return max(held, self.stream.frames) if self._by_order and self._is_cut() else held
+
+    def hidden(self) -> int:
+        """How many frames of an MP4 its index leaves out, as edit lists say."""
+        if not self.container.format.name.startswith("mov"):
+            return 0
+        return max(0, self.stream.frames - self.indexed())
 
     def _is_cut(self) -> bool:
         """Whether an AVI is shorter than its header says; its index went with its end then."""
@@ -172,8 +180,10 @@ class Decoder:
         previous: Decoded | None = None
         number = ledger.index - 1
         for packet in chain(packets, [None]):
-            if packet is not None and _is_shown(packet):
-                self._note(packet)
+            shown = packet is not None and _is_shown(packet)
+            if packet is not None:
+                self._note(packet, shown)
+            if packet is not None and shown:
                 ledger.send(None if self._by_order else packet.pts)
             for frame in self._decode_packet(packet):
                 stamp = frame.dts if self._by_order else frame.pts
@@ -198,16 +208,20 @@ class Decoder:
         """Whether a frame of this time may have lost a neighbour; True where the container cannot tell."""
         return self._near is None or pts in self._near
 
-    def _note(self, packet: AnyPacket) -> None:
-        if self._near is None or packet.pts is None:
+    def _note(self, packet: AnyPacket, shown: bool) -> None:
+        """Remember what is near damage, and the packet's place among the others."""
+        if self._near is None or packet.pts is None or packet.dts is None:
             return
         if packet.is_corrupt:
-            self._near.update(self._recent)
+            self._near.update(pts for pts, _ in self._recent)
+            self._near_decoding.update(dts for _, dts in self._recent)
             self._still_near = _NEAR + 1
         if self._still_near:
             self._near.add(packet.pts)
+            self._near_decoding.add(packet.dts)
             self._still_near -= 1
-        self._recent.append(packet.pts)
+        self._recent.append((packet.pts, packet.dts))
+        self.slots.add(packet.dts, shown)
 
     def _check(self, sound: bool) -> None:
         if not sound and self._threads == "AUTO":

@@ -54,16 +54,18 @@ class Steps:
     """Counts the steps from frame to frame, in ticks and in numbers of frames, and whether damage is near.
 
     near: whether a frame of this time may have lost a neighbour; asked some frames later, when damage that was read
-    after the frame is known too.
+    after the frame is known too. frames: how many there were.
     """
 
     def __init__(self, near: Callable[[int], bool] = lambda pts: True) -> None:
         self._near = near
+        self.frames = 0
         self._steps: Counter[tuple[int, int, bool]] = Counter()
         self._waiting: deque[tuple[int, int]] = deque()
 
     def add(self, pts: int, index: int) -> None:
         """The next frame's time and number."""
+        self.frames += 1
         self._waiting.append((pts, index))
         if len(self._waiting) > _LATER:
             self._count()
@@ -88,11 +90,11 @@ class Steps:
         total = sum(count for _, count in alike)
         return sum(step * count for step, count in alike) / total if total and most > 0 else None
 
-    def missing(self) -> int:
-        """Frames missing between those of a regular video, beside the ones that have numbers; else 0."""
+    def missing(self) -> int | None:
+        """Frames missing between those of a regular video, beside the ones that have numbers; None for any other."""
         usual = self.usual()
         if usual is None:
-            return 0
+            return None
         total = sum(self._steps.values())
         missing = irregular = 0
         for (step, numbers, near), count in self._steps.items():
@@ -102,4 +104,30 @@ class Steps:
                 irregular += count
             elif near:  # elsewhere a gap is the video's own
                 missing += max(0, times - numbers) * count
-        return missing if irregular <= 0.02 * total else 0
+        return missing if irregular <= 0.02 * total else None
+
+
+class Slots:
+    """Counts the decoding times of packets, which in many streams of irregular times are regular, and their frames.
+
+    A packet that only keeps a place and two packets of one time, as packed B-frames become, balance each other.
+    """
+
+    def __init__(self, near: Callable[[int], bool]) -> None:
+        self._times = Steps(near)
+        self._slots = self._frames = 0
+        self._last: int | None = None
+
+    def add(self, dts: int, shown: bool) -> None:
+        """The next packet's decoding time, and whether it holds a frame to be shown."""
+        self._frames += shown
+        if dts != self._last:
+            self._times.add(dts, self._slots)
+            self._slots += 1
+            self._last = dts
+
+    def missing(self) -> int | None:
+        """Frames missing so far where decoding times are regular; None elsewhere. Ends the counting."""
+        self._times.close()
+        gaps = self._times.missing()
+        return None if gaps is None else max(0, self._slots + gaps - self._frames)

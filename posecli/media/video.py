@@ -33,6 +33,7 @@ class VideoReader:
     width, height: of the upright picture. time_base: the unit of the source's timestamps. frame_rate and
     frame_count (of the span) are what the container says, a hint; None or 0 where it says nothing.
     first_time: the timestamp of the source's first frame in seconds, from which the span counts.
+    hidden: frames of the whole source that its own index leaves out (edit lists do that): neither read nor lost.
     lost: why frames of the span were lost → how many; complete once all frames were read.
     warnings: what is not as in the source, a line each.
 
@@ -68,6 +69,10 @@ class VideoReader:
         self._reformatter = VideoReformatter()
         if self.colour.hdr:
             self.warnings.append(f"HDR ({TRANSFERS[self.colour.transfer]}): tone mapped to BT.709")
+        self.hidden = decoder.hidden()
+        if self.hidden:
+            frames = "1 frame" if self.hidden == 1 else f"{self.hidden} frames"
+            self.warnings.append(f"{frames} left out by the file's own index (edit list), as players do")
         if first.frame.interlaced_frame:
             self.warnings.append("interlaced: both fields are shown in one picture, as stored")
         self.frame_count = self.span.count(self._declared(), self.frame_rate)
@@ -174,22 +179,32 @@ class VideoReader:
         """undecoded: packets without a frame. absent: what the container promised and does not hold."""
         damage = self.decoder.damage
         # A variable rate has gaps too: they tell something only in damaged files that have no index.
-        between = steps.missing() if (damage or undecoded or absent) and not self.decoder.indexed() else 0
+        between = 0
+        if (damage or undecoded or absent) and not self.decoder.indexed():
+            slots = self.decoder.slots.missing() if self.span.start is None and not self.span.ends else None
+            between = (steps.missing() or 0) if slots is None else slots
+            # A damaged time makes a gap too: there are no more frames than fit into the stream.
+            usual, end = steps.usual(), self._end()
+            if usual and end is not None:
+                most = round(float(end - self._first_pts) / usual)
+                between = min(between, max(0, most - steps.frames - undecoded - absent))
         why = f" ({damage})" if damage else ""
         losses = {"cannot be decoded": undecoded, f"missing from the file{why}": absent}
         for words, frames in (losses | {f"missing between timestamps{why}": between}).items():
             if frames:
                 self.lost[words] += frames
 
+    def _end(self) -> Fraction | None:
+        """Where the stream ends by the duration that Matroska writes for it, in ticks."""
+        hours, minutes, seconds = (self.decoder.stream.metadata.get("DURATION", "").split(":") + ["", "", ""])[:3]
+        with contextlib.suppress(ValueError):
+            return (int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)) / self.time_base
+        return None
+
     def _cut_off(self, last: Decoded | None, steps: Steps) -> int:
-        """Frames after the last one, by the duration that Matroska writes for each stream."""
-        usual, written = steps.usual(), self.decoder.stream.metadata.get("DURATION", "")
-        hours, minutes, seconds = (written.split(":") + ["", "", ""])[:3]
-        if last is not None and usual:
-            with contextlib.suppress(ValueError):
-                end = (int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)) / self.time_base
-                return max(0, round(float(end - last.pts) / usual) - 1)
-        return 0
+        """Frames after the last one."""
+        usual, end = steps.usual(), self._end()
+        return max(0, round(float(end - last.pts) / usual) - 1) if last and usual and end is not None else 0
 
 
 def _fit(pixels: PixelArray, width: int, height: int) -> PixelArray:
