@@ -272,7 +272,8 @@ def test_sources_are_weighted_and_missing_images_counted(dataset: Path, tmp_path
 def test_the_command_trains_judges_and_resumes(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["train", "--data", dataset, "--runs", tmp_path, "--name", "t", "--stages", "32x32:16,64x64:16"]
+    stages = "32x32:16@5,64x64:16"
+    command = ["train", "--data", dataset, "--runs", tmp_path, "--name", "t", "--stages", stages, "--sigma", 4]
     command += ["--deconv", "8", "--batch-size", 8, "--device", "cpu", "--evaluate-every", 16]
     result = posecli(capfd, *command)
     assert result.code == 0, result.err
@@ -287,6 +288,8 @@ def test_the_command_trains_judges_and_resumes(
         "curves.png",
         "predictions.jpg",
     }
+    options = json.loads((folder / "options.json").read_text())
+    assert [stage["sigma"] for stage in options["stages"]] == [5, None] and options["model"]["sigma"] == [4, 4]
     header = load_weights(folder / "best.safetensors")[1]
     assert header["config"]["std_scale"] != 1.0
     images = header["training"]["images"]
@@ -317,7 +320,8 @@ def test_the_command_refuses_bad_data(dataset: Path, tmp_path: Path, capfd: pyte
         "32x32:8",
     )
     assert same.code == 1 and "12 validation images are trained on" in same.err
-    assert posecli(capfd, "train", "--data", dataset, "--stages", "abc").code == 2
+    for stages in ("abc", "64x64:8@0", "64x64:_8", "64x64"):
+        assert posecli(capfd, "train", "--data", dataset, "--stages", stages).code == 2
     assert posecli(capfd, "train", "--ann", train_file, "--images", images, "--images", images).code == 2
 
 

@@ -1,6 +1,7 @@
 """`posecli train`: a SimCC model from COCO-format keypoints."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,11 +38,18 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--deconv", default="128", help="Channels of the transposed convolutions, e.g. 256,256,256, or none.")
 @click.option("--laterals", is_flag=True, help="Add the trunk's finer features to each transposed convolution.")
 @click.option("--split-ratio", default=2.0, show_default=True, help="Bins per pixel, k.")
-@click.option("--sigma", default=6.0, show_default=True, help="Label's standard deviation in bins at the last size.")
+@click.option(
+    "--sigma",
+    default=6.0,
+    show_default=True,
+    help="Label's standard deviation in bins at the last size; others, without their own, in proportion.",
+)
 @click.option("--temperature", default=1.0, show_default=True, help="Factor on the logits (RTMPose's beta).")
 @click.option("--smoothing", default=0.0, show_default=True, help="Label smoothing.")
 @click.option("--random-head", is_flag=True, help="Start the classifiers at random, not as a heatmap's marginals.")
-@click.option("--stages", default="128x96:200000,256x192:100000", show_default=True, help="Sizes and samples of each.")
+@click.option(
+    "--stages", default="128x96:200000,256x192:100000", show_default=True, help="HEIGHTxWIDTH:SAMPLES[@SIGMA] of each."
+)
 @click.option("--batch-size", default=64, show_default=True, help="Of all processes together.")
 @click.option("--accumulate", default=1, show_default=True, help="Parts of a batch where memory is short.")
 @click.option("--rate", default=1.5e-3, show_default=True, help="Learning rate.")
@@ -158,14 +166,15 @@ def _stages(text: str, batch_size: int, freeze: int) -> "tuple[Stage, ...]":
 
     stages = []
     for part in text.split(","):
-        size, _, samples = part.strip().partition(":")
-        height, _, width = size.partition("x")
-        if not (height.isdigit() and width.isdigit() and samples.replace("_", "").isdigit()):
-            raise UsageError(f"--stages {part!r}: HEIGHTxWIDTH:SAMPLES, e.g. 128x96:200000,256x192:100000")
-        small = int(height) <= 128
-        stages.append(
-            Stage((int(height), int(width)), int(samples), batch_size, rate=1.0 if small else 0.7, freeze=freeze)
-        )
+        found = re.fullmatch(r"(\d+)x(\d+):(\d+(?:_\d+)*)(?:@(\d+(?:\.\d+)?))?", part.strip())
+        if found is None:
+            raise UsageError(f"--stages {part!r}: HEIGHTxWIDTH:SAMPLES[@SIGMA], e.g. 128x96:200000@6,256x192:100000")
+        height, width, samples = (int(value) for value in found.groups()[:3])
+        sigma = float(found[4]) if found[4] else None
+        if sigma == 0:
+            raise UsageError(f"--stages {part!r}: the label's sigma must be above 0")
+        rate = 1.0 if height <= 128 else 0.7
+        stages.append(Stage((height, width), samples, batch_size, rate=rate, freeze=freeze, sigma=sigma))
     return tuple(stages)
 
 
