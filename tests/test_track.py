@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_cuts_and_what_is_none() -> None:
     assert not is_cut(Frame(np.zeros((1, 1, 3), np.uint8)), Frame(np.zeros((1, 1, 3), np.uint8)))
 
 
-def test_the_cuts_of_a_real_clip(shared) -> None:  # type: ignore[no-untyped-def]
+def test_the_cuts_of_a_real_clip(shared: Path) -> None:
     from posecli.media.video import VideoReader
 
     with VideoReader(shared / "videos" / "street_bikes_cuts.mp4") as reader:
