@@ -2,7 +2,8 @@
 
     python recipes/hold_out.py SHARED/everyday/person_keypoints_everyday.json runs/split
 
-writes train.json and held.json into runs/split.
+writes train.json and held.json into runs/split. With --images FOLDER also small.json and small/, the photos held out at
+--shrink of their size: small people.
 """
 
 import hashlib
@@ -10,6 +11,8 @@ import json
 from pathlib import Path
 
 import click
+import cv2
+import numpy as np
 
 SHARE = 20
 
@@ -22,16 +25,40 @@ def is_held_out(file_name: str) -> bool:
 @click.command()
 @click.argument("annotations", type=click.Path(path_type=Path, exists=True))
 @click.argument("out", type=click.Path(path_type=Path))
-def main(annotations: Path, out: Path) -> None:
+@click.option("--images", type=click.Path(path_type=Path, exists=True), help="Folder of the images.")
+@click.option("--shrink", default=0.4, show_default=True)
+def main(annotations: Path, out: Path, images: Path | None, shrink: float) -> None:
     """Write both parts."""
     document = json.loads(annotations.read_bytes())
     out.mkdir(parents=True, exist_ok=True)
     for name, wanted in (("train", False), ("held", True)):
-        images = [image for image in document["images"] if is_held_out(image["file_name"]) is wanted]
-        ids = {image["id"] for image in images}
+        chosen = [image for image in document["images"] if is_held_out(image["file_name"]) is wanted]
+        ids = {image["id"] for image in chosen}
         people = [a for a in document["annotations"] if a["image_id"] in ids]
-        (out / f"{name}.json").write_text(json.dumps(document | {"images": images, "annotations": people}))
-        click.echo(f"{name}: {len(images)} images, {len(people)} people")
+        part = document | {"images": chosen, "annotations": people}
+        (out / f"{name}.json").write_text(json.dumps(part))
+        click.echo(f"{name}: {len(chosen)} images, {len(people)} people")
+    if images is not None:
+        (out / "small.json").write_text(json.dumps(shrink_part(part, images, out / "small", shrink)))
+
+
+def shrink_part(part: dict, images: Path, out: Path, factor: float) -> dict:
+    """The part's images written to out at factor times their size, and its labels for them."""
+    small_images = []
+    for image in part["images"]:
+        pixels = cv2.imdecode(np.fromfile(images / image["file_name"], np.uint8), cv2.IMREAD_COLOR)
+        size = (round(image["width"] * factor), round(image["height"] * factor))
+        target = (out / image["file_name"]).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imencode(".png", cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))[1].tofile(target)
+        name = str(target.relative_to(out))
+        small_images.append(image | {"file_name": name, "width": size[0], "height": size[1]})
+    people = []
+    for person in part["annotations"]:
+        keypoints = np.reshape(person["keypoints"], (-1, 3)) * [factor, factor, 1]
+        scaled = {"bbox": [value * factor for value in person["bbox"]], "area": person["area"] * factor**2}
+        people.append(person | scaled | {"keypoints": keypoints.ravel().tolist()})
+    return part | {"images": small_images, "annotations": people}
 
 
 if __name__ == "__main__":
