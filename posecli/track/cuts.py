@@ -29,7 +29,7 @@ def thumbnail(frame: Frame) -> Float64Array:
 
 def differs(a: Float64Array, b: Float64Array) -> bool:
     """Whether two thumbnails are of different scenes: mean difference large, correlation small."""
-    if np.abs(a - b).mean() <= _DIFFERENCE:
+    if cv2.norm(a, b, cv2.NORM_L1) <= _DIFFERENCE * a.size:
         return False
     a, b = a - a.mean(), b - b.mean()
     return bool((a * b).sum() < _CORRELATION * np.sqrt((a * a).sum() * (b * b).sum()) + 1e-9)

@@ -96,21 +96,28 @@ class KalmanSmoother:
         variance = variances(poses, options)
         known = begin(time, poses, variance, options)[np.zeros(0, np.int64)] if self._people is None else self._people
         known = known[time - known.seen <= options.memory]
+        if np.array_equal(known.ids, poses.track_ids):
+            self._people = self._seen(time, poses, known, variance)
+            return smoothed(poses, self._people.motion)
         same = known.ids[:, None] == poses.track_ids[None]
         before, rows = np.nonzero(same)
-        old = known[before]
-        gap = time - old.seen
-        predicted = predict(old.motion, old.agility, old.sizes, gap)
-        seen = poses.keypoints[rows].astype(np.float64)
-        motion, agility = advance(predicted, old.agility, gap, seen, variance[rows], options)
-        now = People(old.ids, motion, agility, sizes(poses)[rows], np.full(len(rows), float(time)))
+        now = self._seen(time, poses.rows(rows), known[before], variance[rows])
         if len(rows) < len(poses):
             new = ~same.any(axis=0)
             now = People.join([now, begin(time, poses, variance, options)[new]])
             rows = np.concatenate([rows, np.flatnonzero(new)])
+        now = now[np.argsort(rows)]
         lost = ~same.any(axis=1)
         self._people = People.join([now, known[lost]]) if lost.any() else now
-        return smoothed(poses, now[np.argsort(rows)].motion)
+        return smoothed(poses, now.motion)
+
+    def _seen(self, time: float, poses: Poses, known: People, variance: Float64Array) -> People:
+        """People known from before, in the order of the poses, after this sight of them."""
+        gap = time - known.seen
+        predicted = predict(known.motion, known.agility, known.sizes, gap)
+        measured = poses.keypoints.astype(np.float64)
+        motion, agility = advance(predicted, known.agility, gap, measured, variance, self._options)
+        return People(known.ids, motion, agility, sizes(poses), np.full(len(poses), float(time)))
 
 
 def begin(time: float, poses: Poses, variance: Float64Array, options: SmoothOptions) -> People:

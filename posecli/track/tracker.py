@@ -116,6 +116,21 @@ class Tracker:
         predicted = self._predicted(known, time)
         matched = self._match(known, predicted, seen, time)
         new = matched < 0
+        everyone_known = not new.any()
+        ids = known.ids[matched] if everyone_known else self._ids(known, matched, seen)
+        seen = replace(seen, ids=ids)
+        old = matched if everyone_known else matched[~new]
+        followed = _follow(known[old], predicted[old], seen if everyone_known else seen[~new])
+        if len(old) < len(known):
+            lost = np.ones(len(known), bool)
+            lost[old] = False
+            followed = known[lost].join(followed)
+        self._known = followed if everyone_known else followed.join(seen[new])
+        return replace(poses, track_ids=ids)
+
+    def _ids(self, known: _Sights, matched: IntArray, seen: _Sights) -> IntArray:
+        """(N,) the ids of those known and, where matched (N,) is -1, new ones."""
+        new = matched < 0
         # Ids go from left to right, so that they do not depend on the detector's order.
         order = np.argsort(seen.motion.position[new, 0], kind="stable")
         fresh = np.empty(len(order), np.int64)
@@ -123,15 +138,7 @@ class Tracker:
         self._next_id += len(order)
         ids = np.where(new, 0, known.ids[matched] if len(known) else 0)
         ids[new] = fresh
-        seen = replace(seen, ids=ids)
-        old = matched[~new]
-        followed = _follow(known[old], predicted[old], seen[~new])
-        if len(old) < len(known):
-            lost = np.ones(len(known), bool)
-            lost[old] = False
-            followed = known[lost].join(followed)
-        self._known = followed.join(seen[new]) if len(order) else followed
-        return replace(poses, track_ids=ids)
+        return ids
 
     def _sights(self, frame: Frame, poses: Poses, time: float) -> _Sights:
         boxes = poses.boxes.astype(np.float64)
