@@ -158,6 +158,8 @@ class Tracker:
 
     def _remembered(self, known: _Sights, time: float) -> _Sights:
         options = self._options
+        if len(known) and time - known.seen.min() <= min(options.memory, options.brief_memory):
+            return known
         memory = np.where(known.hits >= options.confirmed, options.memory, options.brief_memory)
         return known[time - known.seen <= memory]
 
@@ -189,7 +191,8 @@ class Tracker:
     def _predicted(self, known: _Sights, time: float) -> Motion:
         gap = np.maximum(time - known.seen, 1e-3)
         # Where somebody was not seen for long, the speed is less and less believed.
-        trusted = np.where(gap < 0.25, gap, 0.25 + 0.5 * (1 - np.exp(-(gap - 0.25) / 0.5)))
+        long = gap.max(initial=0.0) >= 0.25
+        trusted = np.where(gap < 0.25, gap, 0.25 + 0.5 * (1 - np.exp(-(gap - 0.25) / 0.5))) if long else gap
         height = known.motion.position[:, 2:].max(axis=1)
         return kalman.predict(known.motion, trusted[:, None], (self._options.agility * height[:, None]) ** 2)
 
