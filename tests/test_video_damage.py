@@ -269,4 +269,4 @@ def test_frames_that_an_edit_list_hides_are_told_and_no_loss(tmp_path: Path) -> 
     path.write_bytes(content)
     with VideoReader(path) as reader:
         assert (len(list(reader)), reader.hidden, reader.lost_frames) == (23, 7, 0)
-        assert reader.warnings == ["7 frames left out by the file's own index (edit list), as players do"]
+        assert reader.warnings == ["7 frames hidden by its edit list: left out, as players do"]

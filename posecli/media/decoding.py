@@ -130,10 +130,8 @@ class Decoder:
         return max(held, self.stream.frames) if self._by_order and self._is_cut() else held
 
     def hidden(self) -> int:
-        """How many frames of an MP4 its index leaves out, as edit lists say."""
-        if not self.container.format.name.startswith("mov"):
-            return 0
-        return max(0, self.stream.frames - self.indexed())
+        """How many frames in the container's index its edit list hides."""
+        return sum(entry.is_discard for entry in self.stream.index_entries)
 
     def _is_cut(self) -> bool:
         """Whether an AVI is shorter than its header says; its index went with its end then."""

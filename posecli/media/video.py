@@ -33,7 +33,7 @@ class VideoReader:
     width, height: of the upright picture. time_base: the unit of the source's timestamps. frame_rate and
     frame_count (of the span) are what the container says, a hint; None or 0 where it says nothing.
     first_time: the timestamp of the source's first frame in seconds, from which the span counts.
-    hidden: frames of the whole source that its own index leaves out (edit lists do that): neither read nor lost.
+    hidden: frames of the whole source that its edit list hides: neither read nor lost.
     lost: why frames of the span were lost → how many; complete once all frames were read.
     warnings: what is not as in the source, a line each.
 
@@ -72,7 +72,7 @@ class VideoReader:
         self.hidden = decoder.hidden()
         if self.hidden:
             frames = "1 frame" if self.hidden == 1 else f"{self.hidden} frames"
-            self.warnings.append(f"{frames} left out by the file's own index (edit list), as players do")
+            self.warnings.append(f"{frames} hidden by its edit list: left out, as players do")
         if first.frame.interlaced_frame:
             self.warnings.append("interlaced: both fields are shown in one picture, as stored")
         self.frame_count = self.span.count(self._declared(), self.frame_rate)
