@@ -13,7 +13,7 @@ Each of the folder's clips (the first 12 by name) is damaged in five ways, seede
 
 Every variant is read by VideoReader in a process of its own, and by plain PyAV, packet by packet, in another.
 An edit list hides frames, genuinely or by its damage: no packet tells which. So each frame of the clip must be kept,
-said to be lost or said to be hidden: "lost" and "hidden" are what VideoReader reports, "truly" is what the undamaged
+said to be lost or said to be hidden: "lost" and "hidden" are what VideoReader says, "not kept" is what the undamaged
 clip holds, hidden ones included, more than was kept.
 """
 
