@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from posecli.errors import DataError, MachineError, UsageError
+from posecli.geometry import crop_matrices
 from posecli.keypoints import COCO17, find_flip_pairs, from_category
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_estimator, person_scores
+from posecli.pose.estimator import load_estimator, person_scores, read_logits
 from posecli.pose.network import BACKBONES, SimCC, initialise_head, resample_classifiers
 from posecli.pose.runtimes import resolve_device
 from posecli.types import Detections, Frame
@@ -163,6 +164,27 @@ def test_runtimes_agree(tiny_weights: Path) -> None:
 def test_person_score_counts_keypoints_above_the_floor() -> None:
     scores = np.array([[0.9, 0.1, 0.5], [0.1, 0.2, 0.0]], np.float32)
     np.testing.assert_allclose(person_scores(np.array([0.5, 1.0], np.float32), scores), [0.35, 0.0])
+
+
+def test_without_oks_sigmas_the_parabola_reads(tmp_path: Path, tiny_weights: Path) -> None:
+    tensors, header = load_weights(tiny_weights)
+    header["config"]["keypoints"]["sigmas"] = None
+    own = tmp_path / "own.safetensors"
+    save_weights(own, tensors, header)
+    assert load_estimator(str(tiny_weights), device="cpu").refinement == "oks"
+    assert load_estimator(str(own), device="cpu").refinement == "parabola"
+    assert load_estimator(str(own), device="cpu", decoder="dark").refinement == "dark"
+    with pytest.raises(UsageError, match="no OKS sigmas"):
+        load_estimator(str(own), device="cpu", decoder="oks")
+
+
+def test_oks_decoding_does_not_depend_on_the_size_of_the_picture() -> None:
+    config = PoseConfig()
+    random = np.random.default_rng(5)
+    logits = tuple(random.normal(size=(1, 17, bins)).astype(np.float32) * 3 for bins in config.bins)
+    box = np.array([[10, 20, 110, 260]], np.float32)
+    places = [read_logits(logits, config, box * s, crop_matrices(box * s, config.input_size))[0] for s in (1, 4)]
+    np.testing.assert_allclose(places[0], places[1], atol=1e-3)
 
 
 def test_keypoint_sets_from_categories() -> None:

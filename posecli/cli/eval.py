@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--boxes", multiple=True, default=("gt",), show_default=True, metavar="gt|FILE|DETECTOR",
               help="Whose poses: true boxes, a boxes file, a detector; repeatable.")  # fmt: skip
 @click.option("--detector-thr", type=click.FloatRange(0, 1), help="Lowest score of a detector's box.")
-@click.option("--decode", multiple=True, default=("parabola",), help="argmax, dark, parabola; repeatable.")
+@click.option("--decode", multiple=True, default=("auto",), help="auto, argmax, dark, oks, parabola; repeatable.")
 @click.option("--flip/--no-flip", default=False, help="Average with the mirror image.")
 @click.option("--flip-test", multiple=True, help="none, shifted, unshifted, to compare; repeatable.")
 @click.option("--input-size", multiple=True, metavar="HxW", help="Other than the model's, to compare; repeatable.")

@@ -28,7 +28,7 @@ model_options = _group(
         click.option("--weights", default="pose", metavar="NAME|FILE", help="Pose model."),
         click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
         click.option("--runtime", default="auto", help="auto, torch or openvino."),
-        click.option("--decode", "decoder", default="parabola", help="argmax, dark or parabola."),
+        click.option("--decode", "decoder", default="auto", help="auto, argmax, dark, oks or parabola."),
         click.option("--flip/--no-flip", default=False, help="Average with the mirror image."),
     ]
 )

@@ -46,11 +46,11 @@ def execute(found: "list[Input]", options: dict[str, Any]) -> int:
     from posecli.output.tables import check_tables
     from posecli.pipeline import prepare_output, run
     from posecli.pipeline.window import Window
-    from posecli.pose.codec import DECODERS
+    from posecli.pose.codec import CHOICES
     from posecli.pose.estimator import load_estimator
 
-    if options["decoder"] not in DECODERS:
-        raise UsageError(f"--decode {options['decoder']}: choose from {', '.join(DECODERS)}")
+    if options["decoder"] not in CHOICES:
+        raise UsageError(f"--decode {options['decoder']}: choose from {', '.join(CHOICES)}")
     chosen = _run_options(options, found)
     check_tables(options["tables"])
     prepare_output(out)

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from posecli.evaluate.people import Truth, is_judged
 from posecli.evaluate.predictions import Predictions
-from posecli.evaluate.scoring import AREA_OF_BOX
-from posecli.geometry import oks
+from posecli.geometry import AREA_OF_BOX, oks
 
 Float = NDArray[np.float64]
 

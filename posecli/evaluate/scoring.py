@@ -12,13 +12,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from posecli.errors import DataError, UsageError
+from posecli.geometry import AREA_OF_BOX
 from posecli.keypoints import KeypointSet
 
 NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
-# MMPose's stand-in for a missing segmentation area.
-AREA_OF_BOX = 0.53
-
-
 # COCO's ranges of area, in the order of pycocotools' keypoint parameters.
 AREAS = ("all", "medium", "large")
 OKS_THRESHOLDS = np.linspace(0.5, 0.95, 10)

@@ -12,7 +12,7 @@ from posecli.detect.boxes import read_boxes
 from posecli.errors import DataError, UsageError
 from posecli.evaluate.people import Truth, leaked
 from posecli.evaluate.predictions import Predictions, predict_all, remembering, true_boxes
-from posecli.pose.codec import DECODERS
+from posecli.pose.codec import CHOICES
 from posecli.pose.estimator import Estimator, load_estimator
 from posecli.types import Detections
 
@@ -59,7 +59,7 @@ def list_variants(
     flips: Sequence[str],
 ) -> list[Variant]:
     """All combinations, each once. sizes: "HxW" texts, none for the model's own. Raises UsageError."""
-    for option, values, known in (("--decode", decoders, tuple(DECODERS)), ("--flip-test", flips, FLIPS)):
+    for option, values, known in (("--decode", decoders, CHOICES), ("--flip-test", flips, FLIPS)):
         for value in values:
             if value not in known:
                 raise UsageError(f"{option} {value}: choose from {', '.join(known)}")
@@ -121,12 +121,12 @@ def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settin
         start = time.monotonic()
         found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by)
         seconds = time.monotonic() - start
-        for variant, predictions in zip(group, found, strict=True):
+        for variant, chosen, predictions in zip(group, estimators, found, strict=True):
             facts = {
                 "weights": variant.weights,
                 "weights_sha256": estimator.weights_sha256,
                 "boxes": variant.boxes,
-                "decode": variant.decoder,
+                "decode": chosen.refinement,
                 "flip": variant.flip,
                 "input_size": list(estimator.config.input_size),
                 "resampled_to_this_size": estimator.resampled,

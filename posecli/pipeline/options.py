@@ -54,7 +54,7 @@ def models(detector: Detector, estimator: Estimator) -> dict[str, Any]:
             "backbone": estimator.config.backbone,
             "input_size": list(estimator.config.input_size),
             "presence": estimator.config.presence,
-            "decoder": estimator.decoder,
+            "decoder": estimator.refinement,
             "flip": estimator.flip,
             "runtime": estimator.runner.runtime,
             "device": estimator.runner.device,

@@ -4,7 +4,7 @@ A keypoint at crop pixel u has its mean at bin μ = k·u. Distances are in bins 
 `codec_torch.py` decodes the same in torch, where the logits already are on a device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,12 +47,12 @@ def log_softmax(logits: ArrayLike) -> Float:
     return result
 
 
-def decode_argmax(log_p: Float, sigma: float) -> Float:
+def decode_argmax(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
     """The highest bin."""
     return np.asarray(log_p.argmax(axis=-1), np.float32)
 
 
-def decode_parabola(log_p: Float, sigma: float) -> Float:
+def decode_parabola(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
     """Vertex of a parabola fitted to log p around the highest bin; exact for a sampled Gaussian.
 
     Weighted least squares over ±1.5σ bins with weights √p, the window cut off at the borders. Where the
@@ -62,7 +62,7 @@ def decode_parabola(log_p: Float, sigma: float) -> Float:
     return np.asarray(peak + offset, np.float32)
 
 
-def decode_dark(log_p: Float, sigma: float) -> Float:
+def decode_dark(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
     """DARK's Taylor step on the blurred distribution's logarithm, in one dimension.
 
     Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020,
@@ -72,7 +72,7 @@ def decode_dark(log_p: Float, sigma: float) -> Float:
     """
     bins = log_p.shape[-1]
     if bins < 5:
-        return decode_parabola(log_p, sigma)
+        return decode_parabola(log_p, sigma, tolerance)
     reach = max(2, int(np.ceil(2 * sigma)))
     kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2)).astype(np.float32)
     kernel /= kernel.sum()
@@ -88,20 +88,61 @@ def decode_dark(log_p: Float, sigma: float) -> Float:
     downwards = second < -1e-9
     step = np.where(downwards, -first / np.where(downwards, second, -1.0), np.inf)
     usable = downwards & (np.abs(step) <= max(2.0, sigma)) & (peak >= reach + 2) & (peak < bins - reach - 2)
-    result: Float = np.where(usable, peak + np.where(usable, step, 0.0), decode_parabola(log_p, sigma))
+    result: Float = np.where(usable, peak + np.where(usable, step, 0.0), decode_parabola(log_p, sigma, tolerance))
     return result.astype(np.float32)
 
 
-# One line adds a decoder: log-probabilities (..., B) and the label's σ to positions (...) in bins.
-DECODERS: dict[str, Callable[[Float, float], Float]] = {
+def decode_oks(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
+    """The position with the highest expected OKS, were the distribution the truth's.
+
+    A keypoint's part of OKS is exp(-d² / 2τ²), a product of one factor an axis (Lin et al., COCO keypoint
+    evaluation). SimCC predicts the axes apart, so its expectation is one too: each axis blurred by a Gaussian of τ,
+    the tolerance, highest where both are. DARK blurs by the label's σ and starts from the peak of what is not
+    blurred. Where two places compete, a wide one that is likely near by beats a narrow one that is not.
+
+    Raises UsageError without a tolerance: where nobody measured the keypoints' OKS sigmas.
+    """
+    if tolerance is None:
+        raise UsageError("decoder 'oks': these keypoints have no OKS sigmas; choose another")
+    bins = log_p.shape[-1]
+    # A Gaussian's Fourier transform is one too. Twice the bins keep the far border out.
+    frequency = (2 * np.pi * np.fft.rfftfreq(2 * bins)).astype(np.float32)
+    response = np.exp(-0.5 * (frequency * np.asarray(tolerance, np.float32)[..., None]) ** 2)
+    # In double: numpy's transform of float32 takes five times as long.
+    spectrum = np.fft.rfft(np.exp(log_p).astype(np.float64), 2 * bins)
+    blurred = np.fft.irfft(spectrum * response, 2 * bins)[..., :bins]
+    peak = blurred.argmax(axis=-1)
+    middle = np.clip(peak, 1, bins - 2)
+    around = np.take_along_axis(blurred, middle[..., None] + np.arange(-1, 2), axis=-1)
+    before, at, after = np.moveaxis(np.log(np.maximum(around, 1e-30)), -1, 0)
+    curvature = before - 2 * at + after
+    downwards = curvature < -1e-12
+    step = 0.5 * (before - after) / np.where(downwards, curvature, -1.0)
+    return np.asarray(np.where(downwards, middle + np.clip(step, -1, 1), peak), np.float32)
+
+
+# One line adds a decoder: log-probabilities (..., B), the label's σ and OKS's tolerance (..., or None), both in bins,
+# to positions (...) in bins.
+DECODERS: dict[str, Callable[[Float, float, Float | None], Float]] = {
     "argmax": decode_argmax,
     "dark": decode_dark,
+    "oks": decode_oks,
     "parabola": decode_parabola,
 }
+# What may be asked for: "auto" leaves it to the keypoint set.
+CHOICES = ("auto", *DECODERS)
 
 
-def decode(logits: ArrayLike, sigma: float, decoder: str = "parabola", temperature: float = 1.0) -> Decoded:
+def decode(
+    logits: ArrayLike,
+    sigma: float,
+    decoder: str = "parabola",
+    temperature: float = 1.0,
+    tolerance: Float | None = None,
+) -> Decoded:
     """Read one axis: logits (..., B) to positions, standard deviations and scores. The input stays as it is.
+
+    tolerance: (...), how far in bins OKS forgives; see oks_tolerance. Only the decoder "oks" needs it.
 
     The score is the distribution's highest value over that of an ideal label of this σ, at most 1. The
     standard deviation is the distribution's own, the label's σ taken out: √(variance - σ²), at least half
@@ -111,10 +152,20 @@ def decode(logits: ArrayLike, sigma: float, decoder: str = "parabola", temperatu
     if decoder not in DECODERS:
         raise UsageError(f"decoder {decoder!r}: choose from {', '.join(DECODERS)}")
     log_p = log_softmax(np.asarray(logits, np.float32) * np.float32(temperature))
-    position = DECODERS[decoder](log_p, sigma)
+    position = DECODERS[decoder](log_p, sigma, tolerance)
     ideal = 1.0 / (sigma * np.sqrt(2 * np.pi))
     scores = np.minimum(np.exp(log_p.max(axis=-1)) / ideal, 1.0).astype(np.float32)
     return Decoded(position, _standard_deviation(log_p, position, sigma), scores)
+
+
+def oks_tolerance(sigmas: Sequence[float] | None, area: ArrayLike) -> Float | None:
+    """How far OKS forgives, (N, K): the standard deviation 2σ·√area of its Gaussian for N people of these areas (N,).
+
+    In bins where the areas are in square bins. None without sigmas.
+    """
+    if sigmas is None:
+        return None
+    return np.asarray(2 * np.asarray(sigmas) * np.sqrt(np.asarray(area))[..., None], np.float32)
 
 
 def merge_flipped(

@@ -9,12 +9,12 @@ from torch import Tensor
 from posecli.errors import UsageError
 
 
-def decode_argmax(log_p: Tensor, sigma: float) -> Tensor:
+def decode_argmax(log_p: Tensor, sigma: float, tolerance: Tensor | None) -> Tensor:
     """The highest bin; see codec.decode_argmax."""
     return log_p.argmax(dim=-1).float()
 
 
-def decode_parabola(log_p: Tensor, sigma: float) -> Tensor:
+def decode_parabola(log_p: Tensor, sigma: float, tolerance: Tensor | None) -> Tensor:
     """Vertex of a weighted parabola through log p around the peak; see codec.decode_parabola."""
     radius = max(1, round(1.5 * sigma))
     peak = log_p.argmax(dim=-1)
@@ -31,11 +31,11 @@ def decode_parabola(log_p: Tensor, sigma: float) -> Tensor:
     return (peak + torch.where(offset.abs() <= radius, offset, 0.0)).float()
 
 
-def decode_dark(log_p: Tensor, sigma: float) -> Tensor:
+def decode_dark(log_p: Tensor, sigma: float, tolerance: Tensor | None) -> Tensor:
     """DARK's step on the blurred distribution's logarithm; see codec.decode_dark."""
     bins = log_p.shape[-1]
     if bins < 5:
-        return decode_parabola(log_p, sigma)
+        return decode_parabola(log_p, sigma, tolerance)
     reach = max(2, math.ceil(2 * sigma))
     grid = torch.arange(-reach, reach + 1, device=log_p.device)
     kernel = torch.exp(-(grid.float() ** 2) / (2 * sigma**2))
@@ -49,24 +49,48 @@ def decode_dark(log_p: Tensor, sigma: float) -> Tensor:
     downwards = second < -1e-9
     step = torch.where(downwards, -first / torch.where(downwards, second, -1.0), torch.inf)
     usable = downwards & (step.abs() <= max(2.0, sigma)) & (peak >= reach + 2) & (peak < bins - reach - 2)
-    return torch.where(usable, peak + torch.where(usable, step, 0.0), decode_parabola(log_p, sigma))
+    return torch.where(usable, peak + torch.where(usable, step, 0.0), decode_parabola(log_p, sigma, tolerance))
 
 
-DECODERS: dict[str, Callable[[Tensor, float], Tensor]] = {
+def decode_oks(log_p: Tensor, sigma: float, tolerance: Tensor | None) -> Tensor:
+    """The position with the highest expected OKS; see codec.decode_oks."""
+    if tolerance is None:
+        raise UsageError("decoder 'oks': these keypoints have no OKS sigmas; choose another")
+    bins = log_p.shape[-1]
+    frequency = 2 * math.pi * torch.fft.rfftfreq(2 * bins, device=log_p.device, dtype=torch.float64)
+    response = torch.exp(-0.5 * (frequency * tolerance.double()[..., None]) ** 2)
+    spectrum = torch.fft.rfft(log_p.double().exp(), 2 * bins)
+    blurred = torch.fft.irfft(spectrum * response, 2 * bins)[..., :bins]
+    peak = blurred.argmax(dim=-1)
+    middle = peak.clamp(1, bins - 2)
+    around = blurred.gather(-1, middle[..., None] + torch.arange(-1, 2, device=log_p.device))
+    before, at, after = around.clamp_min(1e-30).log().unbind(-1)
+    curvature = before - 2 * at + after
+    downwards = curvature < -1e-12
+    step = 0.5 * (before - after) / torch.where(downwards, curvature, -1.0)
+    return torch.where(downwards, middle + step.clamp(-1, 1), peak).float()
+
+
+DECODERS: dict[str, Callable[[Tensor, float, Tensor | None], Tensor]] = {
     "argmax": decode_argmax,
     "dark": decode_dark,
+    "oks": decode_oks,
     "parabola": decode_parabola,
 }
 
 
 def decode(
-    logits: Tensor, sigma: float, decoder: str = "parabola", temperature: float = 1.0
+    logits: Tensor,
+    sigma: float,
+    decoder: str = "parabola",
+    temperature: float = 1.0,
+    tolerance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Positions, standard deviations (both in bins) and scores (...) of logits (..., B); see codec.decode."""
     if decoder not in DECODERS:
         raise UsageError(f"decoder {decoder!r}: choose from {', '.join(DECODERS)}")
     log_p = torch.log_softmax(logits.float() * temperature, dim=-1)
-    position = DECODERS[decoder](log_p, sigma)
+    position = DECODERS[decoder](log_p, sigma, tolerance)
     scores = (log_p.amax(dim=-1).exp() * (sigma * math.sqrt(2 * math.pi))).clamp_max(1.0)
     centre = position.round().long().clamp(0, log_p.shape[-1] - 1)
     t, window = _window(log_p, centre, math.ceil(4 * sigma))

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from posecli import geometry
-from posecli.errors import DataError
+from posecli.errors import DataError, UsageError
 from posecli.pose import codec
 from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
@@ -27,18 +28,24 @@ SCORE_FLOOR = 0.2
 class Estimator:
     """A pose model ready to run. Calling it maps frames and their people to poses.
 
-    flip: average with the mirror image. shift_flipped: put the mirrored bins back exactly (codec.merge_flipped);
-    False is what much code does, for comparison. resampled: whether the input size is not the one trained for.
+    decoder: of codec.DECODERS, or "auto"; see choose_decoder. flip: average with the mirror image.
+    shift_flipped: put the mirrored bins back exactly (codec.merge_flipped); False is what much code does, for
+    comparison. resampled: whether the input size is not the one trained for.
     """
 
     config: PoseConfig
     runner: Runner
-    decoder: str = "parabola"
+    decoder: str = "auto"
     flip: bool = False
     shift_flipped: bool = True
     weights: Path | None = None
     weights_sha256: str | None = None
     resampled: bool = False
+
+    @property
+    def refinement(self) -> str:
+        """The decoder that is used: "auto" made plain."""
+        return choose_decoder(self.decoder, self.config)
 
     def __call__(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
         """One Poses a frame; people of all frames go through the network together.
@@ -62,22 +69,46 @@ class Estimator:
             # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
             ratio = config.split_ratio if self.shift_flipped else 1.0
             logits = codec.merge_flipped(logits, mirrored, config.keypoints.flip_indices, ratio)
-        x, y = (
-            codec.decode(axis, sigma, self.decoder, config.temperature)
-            for axis, sigma in zip(logits, config.sigma, strict=True)
-        )
-        in_crop = np.stack([x.bins, y.bins], axis=-1) / config.split_ratio
+        in_crop, std, scores = read_logits(logits, config, np.concatenate(boxes), matrices, self.decoder)
         keypoints = geometry.transform(np.linalg.inv(matrices), in_crop).astype(np.float32)
         pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]
-        std = np.stack([x.std, y.std], axis=-1) / config.split_ratio * pixel_size * config.std_scale
-        scores = np.minimum(x.scores, y.scores)
-        found = _split(keypoints, std.astype(np.float32), scores, detections)
+        deviations = (std * pixel_size * config.std_scale).astype(np.float32)
+        found = _split(keypoints, deviations, scores, detections)
         odds = np.zeros(len(crops), np.float32) if presence is None else presence
         parts = np.split(odds, np.cumsum([len(poses) for poses in found])[:-1])
         return [
             poses if people.lowest is None else confirmed(poses, part, people.lowest, config.keypoints.sigmas)
             for poses, part, people in zip(found, parts, detections, strict=True)
         ]
+
+
+def choose_decoder(decoder: str, config: PoseConfig) -> str:
+    """The decoder that "auto" stands for: the highest expected OKS, without OKS sigmas the parabola."""
+    if decoder != "auto":
+        return decoder
+    return "parabola" if config.keypoints.sigmas is None else "oks"
+
+
+def read_logits(
+    logits: tuple[FloatArray, FloatArray],
+    config: PoseConfig,
+    boxes: ArrayLike,
+    matrices: geometry.Float64Array,
+    decoder: str = "auto",
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Logits of N crops to keypoints (N, K, 2), their standard deviations (N, K, 2) and scores (N, K).
+
+    In crop pixels; the deviations as predicted, without config.std_scale. boxes: (N, 4) xyxy in source pixels.
+    matrices: (N, 3, 3) from source to crop pixels.
+    """
+    square_bins = matrices[:, 0, 0] * matrices[:, 1, 1] * config.split_ratio**2
+    tolerance = codec.oks_tolerance(config.keypoints.sigmas, geometry.person_areas(boxes) * square_bins)
+    x, y = (
+        codec.decode(axis, sigma, choose_decoder(decoder, config), config.temperature, tolerance)
+        for axis, sigma in zip(logits, config.sigma, strict=True)
+    )
+    keypoints, std = (np.stack(pair, axis=-1) / config.split_ratio for pair in ((x.bins, y.bins), (x.std, y.std)))
+    return keypoints, std, np.minimum(x.scores, y.scores)
 
 
 def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
@@ -101,7 +132,7 @@ def confirmed(poses: Poses, presence: FloatArray, lowest: float, sigmas: Sequenc
     poses = poses.rows(order[scores[order] >= lowest])
     if sigmas is None:
         return poses.rows(np.argsort(-poses.box_scores, kind="stable"))
-    areas = 0.53 * np.prod(poses.boxes[:, 2:] - poses.boxes[:, :2], axis=1)  # as in track.tracker
+    areas = geometry.person_areas(poses.boxes)
     visible = np.ones(poses.scores.shape)
     alike = geometry.oks(poses.keypoints[:, None], poses.keypoints[None], visible, areas[:, None], sigmas)
     kept: list[int] = []
@@ -117,7 +148,7 @@ def load_estimator(
     *,
     device: str = "auto",
     runtime: str = "auto",
-    decoder: str = "parabola",
+    decoder: str = "auto",
     flip: bool = False,
     shift_flipped: bool = True,
     input_size: tuple[int, int] | None = None,
@@ -125,10 +156,13 @@ def load_estimator(
     """The pose model of a weights file or an embedded name, ready to run.
 
     input_size: (height, width) other than the model's own; its classifiers are resampled, untrained for it.
-    Raises MachineError (no such weights or device) or DataError (not a pose model's weights).
+    Raises MachineError (no such weights or device), DataError (not a pose model's weights) or UsageError (a decoder
+    that the keypoints do not allow).
     """
     path = find_weights(weights)
     network, config = load_network(path)
+    if decoder == "oks" and config.keypoints.sigmas is None:
+        raise UsageError(f"--decode oks: the keypoints of {weights} have no OKS sigmas; choose parabola or dark")
     resampled = input_size is not None and input_size != config.input_size
     if input_size is not None and resampled:
         network, config = resize_network(network, config, input_size)

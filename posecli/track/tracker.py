@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from posecli.geometry import Float64Array, iou, oks
+from posecli.geometry import AREA_OF_BOX, Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
 from posecli.track import kalman
 from posecli.track.cuts import differs, thumbnail
@@ -202,8 +202,7 @@ class Tracker:
         moved = known.keypoints + (predicted.position - known.motion.position)[:, None, :2]
         # Keypoints count as far as both sights are sure of them.
         sure = np.minimum(known.scores[:, None], seen.scores[None])
-        # A person fills about 0.53 of the box: the ratio that xtcocotools uses for data sets without masks.
-        area = 0.53 * states[:, 2] * states[:, 3]
+        area = AREA_OF_BOX * states[:, 2] * states[:, 3]
         alike = oks(moved[:, None], seen.keypoints[None], sure > 0.1, area[None], self._sigmas)
         trust = 0.5 * np.minimum(sure.mean(axis=-1) / 0.5, 1.0)
         similarity = (1 - trust) * overlap + trust * alike

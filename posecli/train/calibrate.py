@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from posecli.evaluate.errors import calibrate_std
-from posecli.pose import codec
+from posecli.geometry import crop_matrices
 from posecli.pose.config import PoseConfig
+from posecli.pose.estimator import read_logits
 from posecli.pose.network import SimCC
 from posecli.pose.runtimes import load_runner
 from posecli.train.augment import NONE, draw_sample
@@ -42,12 +43,9 @@ def std_fitter(crops: Crops, count: int = 400, seed: int = 0) -> Calibrate:
         pixels, points, weights = (np.stack(part) for part in zip(*samples, strict=True))
         device = str(next(network.parameters()).device)
         logits = load_runner(network, config, device=device, runtime="torch")(pixels).logits
-        axes = [
-            codec.decode(values, sigma, temperature=config.temperature)
-            for values, sigma in zip(logits, config.sigma, strict=True)
-        ]
-        found = np.stack([axis.bins for axis in axes], axis=-1) / config.split_ratio
-        std = np.stack([axis.std for axis in axes], axis=-1) / config.split_ratio
+        boxes = people.boxes[rows]
+        matrices = crop_matrices(boxes, config.input_size, config.preprocessing.padding)
+        found, std, _ = read_logits(logits, config, boxes, matrices)
         return calibrate_std(people.keypoint_set.names, points - found, std.astype(np.float64), weights > 0).scale
 
     return fit
