@@ -33,7 +33,7 @@ class PersonConfig:
     channels: int = 64
     convolutions: int = 2
     threshold: float = 0.3
-    proposal: float = 0.35
+    proposal: float = 0.3
     nms_iou: float = 0.5
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
