@@ -98,7 +98,7 @@ def decode_oks(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
     A keypoint's part of OKS is exp(-d² / 2τ²), a product of one factor an axis (Lin et al., COCO keypoint
     evaluation). SimCC predicts the axes apart, so its expectation is one too: each axis blurred by a Gaussian of τ,
     the tolerance, highest where both are. DARK blurs by the label's σ and starts from the peak of what is not
-    blurred. Where two places compete, a wide one that is likely near by beats a narrow one that is not.
+    blurred. Where two places compete, the one with more probability within the tolerance wins, not the highest bin.
 
     Raises UsageError without a tolerance: where nobody measured the keypoints' OKS sigmas.
     """
