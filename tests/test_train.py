@@ -140,10 +140,11 @@ def test_the_same_number_is_the_same_sample_wherever_a_run_resumes(crops: Crops)
     whole = list(batches(crops, recipe, stage, 0, 40))
     rest = list(batches(crops, recipe, stage, 16, 40))
     for a, b in zip(whole[2:], rest, strict=True):
-        assert torch.equal(a.crops, b.crops) and torch.equal(a.points, b.points) and a.rows == b.rows
+        assert torch.equal(a.crops, b.crops) and torch.equal(a.points, b.points) and a.ids == b.ids
     assert sorted(sample_order(12, 0, 3)) == list(range(12))
-    seen = [row for batch in whole for row in batch.rows]
-    assert sorted(seen[:12]) == list(range(12)) and sorted(seen[12:24]) == list(range(12))
+    seen = [person for batch in whole for person in batch.ids]
+    everybody = sorted(crops.people.ids)
+    assert sorted(seen[:12]) == everybody and sorted(seen[12:24]) == everybody
 
 
 def test_without_augmentation_a_sample_is_the_crop_of_inference(crops: Crops) -> None:
@@ -405,10 +406,10 @@ def test_processes_share_each_epoch_without_overlap(crops: Crops) -> None:
     shares = [list(batches(crops, tiny_recipe(), stage, 0, 30, World(rank, 3))) for rank in range(3)]
     alone = list(batches(crops, tiny_recipe(), stage, 0, 30))
     for whole, *parts in zip(alone, *shares, strict=True):
-        counted = [row for part in parts for row in part.rows if bool(part.weights.any())]
-        assert sorted(counted) == sorted(whole.rows) and {part.samples for part in parts} == {whole.samples}
+        counted = [person for part in parts for person in part.ids if bool(part.weights.any())]
+        assert sorted(counted) == sorted(whole.ids) and {part.samples for part in parts} == {whole.samples}
     tail = next(iter(batches(crops, tiny_recipe(), Stage((32, 32), 1, 8), 0, 1, World(1, 2))))
-    assert tail.samples == 1 and not tail.weights.any()
+    assert tail.samples == 1 and not tail.weights.any() and tail.present.tolist() == [-1]
 
 
 def test_fingerprints_know_images_by_name_and_by_content(dataset: Path, tmp_path: Path) -> None:

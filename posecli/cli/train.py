@@ -25,6 +25,9 @@ Report = Callable[[dict[str, float]], None]
 )
 @click.option("--ann", multiple=True, help="COCO keypoints, a file or a split's name; repeatable.")
 @click.option("--images", multiple=True, metavar="DIR[:WEIGHT]", help="Images of each --ann, and its weight.")
+@click.option("--nobody", multiple=True, help="COCO file of boxes without a person, for a presence output; repeatable.")
+@click.option("--nobody-images", multiple=True, metavar="DIR", help="Images of each --nobody.")
+@click.option("--nobody-share", default=0.15, show_default=True, help="Of the samples, with --nobody.")
 @click.option("--val-ann", help="COCO keypoints to judge by.")
 @click.option("--val-images", type=click.Path(path_type=Path), help="Their images.")
 @click.option("--allow-overlap", is_flag=True, help="Judge by images that are trained on.")
@@ -89,7 +92,7 @@ def train_command(**options: Any) -> int:
 
     from posecli.pose.runtimes import resolve_device
     from posecli.train.calibrate import std_fitter
-    from posecli.train.data import pack_crops, read_people
+    from posecli.train.data import pack_crops, read_nobody, read_people
     from posecli.train.loop import Watch, train
     from posecli.train.parallel import join
     from posecli.train.pictures import write_curves, write_preview
@@ -107,15 +110,21 @@ def train_command(**options: Any) -> int:
     with join(str(resolve_device(options["device"]))) as (world, device):
         say = _say if world.leads else _silent
         cache = options["cache"] or options["runs"] / "crops"
+        empty = read_nobody(_nobody(options), people.keypoint_set) if options["nobody"] else None
         if world.leads:
             pack_crops(people, cache)
+            if empty is not None:
+                pack_crops(empty, cache)
         world.wait()
         crops = pack_crops(people, cache)
+        nobody = None if empty is None else pack_crops(empty, cache)
         for remark in people.remarks:
             say(f"left out: {remark}")
+        if empty is not None:
+            say(f"{len(empty)} boxes without a person in {len(set(empty.images))} images")
         say(f"{len(people)} people in {len(set(people.images))} images, {recipe.samples:,} samples → {folder}")
         if options["preview"]:
-            write_preview(folder / "preview.jpg", crops, recipe, options["preview"])
+            write_preview(folder / "preview.jpg", crops, nobody, recipe, options["preview"])
             click.echo(str(folder / "preview.jpg"))
             return ExitCode.OK
         resumed = (folder / "state.pt").is_file()
@@ -126,20 +135,21 @@ def train_command(**options: Any) -> int:
             for note in notes:
                 say(f"start: {note}")
         world.wait()
-        evaluate = _evaluator(options, people, folder) if world.leads else _elsewhere(options)
+        evaluate = _evaluator(options, people, empty, folder) if world.leads else _elsewhere(options)
         with _reports(recipe.samples, folder, options["tensorboard"], world.leads) as report:
             watch = Watch(
                 evaluate=evaluate,
                 evaluate_every=options["evaluate_every"] or len(people),
                 calibrate=std_fitter(crops),
                 report=report,
-                header=_header(recipe, people, options["init"]),
+                header=_header(recipe, people, empty, options["init"]),
             )
             try:
                 last = train(
                     recipe,
                     crops,
                     folder,
+                    nobody=nobody,
                     start=start,
                     device=device,
                     world=world,
@@ -206,6 +216,7 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
             backbone=options["backbone"],
             deconv_channels=() if deconv == "none" else tuple(int(part) for part in deconv.split(",")),
             laterals=options["laterals"],
+            presence=bool(options["nobody"]),
             input_size=stages[-1].input_size,
             split_ratio=options["split_ratio"],
             sigma=(options["sigma"], options["sigma"]),
@@ -220,6 +231,7 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
         ema=options["ema"],
         smoothing=options["smoothing"],
         accumulate=options["accumulate"],
+        nobody_share=options["nobody_share"],
         marginal_start=not options["random_head"],
         seed=options["seed"],
         augmentation=augmentation,
@@ -240,6 +252,17 @@ def _sources(options: dict[str, Any]) -> "list[Source]":
         given, weight = _weighted(folders[number]) if folders else (None, 1.0)
         sources.append(Source(annotations, find_images(annotations, name, options["data"], given), weight))
     return sources
+
+
+def _nobody(options: dict[str, Any]) -> "list[Source]":
+    from posecli.train.data import Source
+
+    if not 0 < options["nobody_share"] < 1:
+        raise UsageError(f"--nobody-share {options['nobody_share']}: a share between 0 and 1")
+    files, folders = options["nobody"], options["nobody_images"]
+    if len(files) != len(folders):
+        raise UsageError("each --nobody needs its --nobody-images, in the same order")
+    return [Source(Path(file), Path(folder)) for file, folder in zip(files, folders, strict=True)]
 
 
 def _weighted(text: str) -> tuple[Path, float]:
@@ -268,7 +291,7 @@ def _validation(options: dict[str, Any]) -> tuple[Path, Path] | None:
     return annotations, find_images(annotations, "val2017", options["data"])
 
 
-def _evaluator(options: dict[str, Any], people: "People", folder: Path) -> Any:
+def _evaluator(options: dict[str, Any], people: "People", empty: "People | None", folder: Path) -> Any:
     from posecli.train.judge import judge, read_validation
     from posecli.train.pictures import write_predictions
 
@@ -276,7 +299,7 @@ def _evaluator(options: dict[str, Any], people: "People", folder: Path) -> Any:
     if found is None:
         click.echo("no validation set: nothing is judged, and there is no best.safetensors (--val-ann)", err=True)
         return None
-    truth = read_validation(*found, people, allow_overlap=options["allow_overlap"])
+    truth = read_validation(*found, people, empty, allow_overlap=options["allow_overlap"])
     scores = judge(truth)
 
     def evaluate(network: Any, config: Any) -> dict[str, float]:
@@ -304,14 +327,15 @@ def check_resumable(folder: Path, recipe: "Recipe") -> None:
     path.write_text(json.dumps(mine, indent=2) + "\n")
 
 
-def _header(recipe: "Recipe", people: "People", init: str | None) -> dict[str, Any]:
+def _header(recipe: "Recipe", people: "People", empty: "People | None", init: str | None) -> dict[str, Any]:
+    from posecli.train.data import trained_images
     from posecli.weights.fingerprints import fingerprint
 
     training = {
         "recipe": recipe.to_json(),
         "people": len(people),
         "init": Path(init).name if init else None,
-        "images": fingerprint(people.images),
+        "images": fingerprint(trained_images(people, empty)),
     }
     return {"source": "posecli train", "training": training}
 

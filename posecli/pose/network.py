@@ -79,8 +79,8 @@ _DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
 class SimCC(nn.Module):
     """Crops to one distribution per axis and keypoint.
 
-    forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k). With config.presence,
-    judged also tells how surely there is a person.
+    forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k); with config.presence
+    also (N,), how surely there is a person.
     """
 
     def __init__(self, config: PoseConfig) -> None:
@@ -90,8 +90,7 @@ class SimCC(nn.Module):
         self.trunk, channels, taps = BACKBONES[config.backbone]()
         if config.laterals and len(taps) < len(config.deconv_channels):
             raise DataError(f"backbone {config.backbone}: it offers {len(taps)} levels for laterals")
-        if config.presence:
-            self.presence = nn.Linear(channels, 1)
+        self.presence = nn.Linear(channels, 1) if config.presence else None
         layers: list[nn.Module] = []
         padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
         for out in config.deconv_channels:
@@ -111,19 +110,17 @@ class SimCC(nn.Module):
         self.fc_x = nn.Linear(cells, config.bins[0])
         self.fc_y = nn.Linear(cells, config.bins[1])
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised crops (N, 3, H, W) → x logits (N, K, W·k), y logits (N, K, H·k)."""
-        return self._located(self._features(crops))
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Normalised crops (N, 3, H, W) → x logits (N, K, W·k), y logits (N, K, H·k).
 
-    def judged(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same and presence logits (N,): log-odds to be added to those of the box's own score."""
+        With config.presence also presence logits (N,): log-odds to be added to those of the box's own score.
+        """
         features = self._features(crops)
-        deepest = features[-1]
-        return *self._located(features), self.presence(deepest.mean(dim=(2, 3)))[:, 0]
-
-    def _located(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         maps = self.final(self._enlarged(features)).flatten(2)  # (N, K, h·w), row-major
-        return self.fc_x(maps), self.fc_y(maps)
+        located = self.fc_x(maps), self.fc_y(maps)
+        if self.presence is None:
+            return located
+        return *located, self.presence(features[-1].mean(dim=(2, 3)))[:, 0]
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """The trunk's output, after its finer features for the laterals."""
@@ -152,6 +149,9 @@ def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> 
     over the map's columns around the column whose centre projects to bin b, fc_y alike over rows. The
     trunk then gets a spatial signal from the first step. Else the weights are N(0, 0.01).
     """
+    if model.presence is not None:
+        nn.init.zeros_(model.presence.weight)
+        nn.init.zeros_(model.presence.bias)
     for module in (*model.deconv.modules(), *getattr(model, "laterals", ()), model.final):
         if isinstance(module, nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=(2 / module.in_channels / 4) ** 0.5 if marginal else 0.001)

@@ -55,7 +55,7 @@ class PixelNetwork(nn.Module):
 
     def __init__(self, network: SimCC, config: PoseConfig) -> None:
         super().__init__()
-        self.network, self.judges = network, config.presence
+        self.network = network
         preprocessing = config.preprocessing
         self.reverse_channels = preprocessing.channels == "BGR"
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
@@ -66,8 +66,7 @@ class PixelNetwork(nn.Module):
         pixels = crops.permute(0, 3, 1, 2).to(self.mean.dtype)
         if self.reverse_channels:
             pixels = pixels.flip(1)
-        network = self.network.judged if self.judges else self.network
-        outputs: tuple[Tensor, ...] = network((pixels - self.mean) / self.std)
+        outputs: tuple[Tensor, ...] = self.network((pixels - self.mean) / self.std)
         return outputs
 
 

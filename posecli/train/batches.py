@@ -20,20 +20,25 @@ from posecli.train.recipe import Recipe, Stage
 class Batch:
     """What this process sees in one step, and how many samples all processes see together.
 
-    crops (N, H, W, 3) uint8, points (N, K, 2) in crop pixels, weights (N, K), rows: N places in the crops.
+    crops (N, H, W, 3) uint8, points (N, K, 2) in crop pixels, weights (N, K). present (N,): 1 where there is a person,
+    0 where there is nobody, -1 where the sample does not count. ids: N texts that tell whom a crop shows.
     """
 
     crops: Tensor
     points: Tensor
     weights: Tensor
-    rows: tuple[int, ...]
+    present: Tensor
+    ids: tuple[str, ...]
     samples: int
 
     def parts(self, count: int) -> list["Batch"]:
         """Up to count parts of nearly the same size, whose gradients are added up."""
-        size = -(-len(self.rows) // count)
-        spans = [slice(first, first + size) for first in range(0, len(self.rows), size)]
-        return [Batch(self.crops[s], self.points[s], self.weights[s], self.rows[s], self.samples) for s in spans]
+        size = -(-len(self.ids) // count)
+        spans = [slice(first, first + size) for first in range(0, len(self.ids), size)]
+        return [
+            Batch(self.crops[s], self.points[s], self.weights[s], self.present[s], self.ids[s], self.samples)
+            for s in spans
+        ]
 
 
 def sample_order(count: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -42,48 +47,66 @@ def sample_order(count: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[
 
 
 def batches(
-    crops: Crops, recipe: Recipe, stage: Stage, start: int, end: int, world: World | None = None
+    crops: Crops,
+    recipe: Recipe,
+    stage: Stage,
+    start: int,
+    end: int,
+    world: World | None = None,
+    nobody: Crops | None = None,
 ) -> Iterator[Batch]:
     """Batches for samples start to end of the run, prepared ahead in another thread.
 
     Sample number n is always the same crop under the same augmentation, wherever a run is resumed and
-    however many processes share it: process r takes every size-th sample of each batch from r on.
+    however many processes share it: process r takes every size-th sample of each batch from r on. nobody: crops
+    without a person, of which recipe.nobody_share of the samples are.
     """
     world = world or World()
     order: dict[int, Any] = {}
 
-    def sample(number: int) -> tuple[Any, Any, Any, int]:
+    def sample(number: int) -> tuple[Any, Any, Any, bool, str]:
+        random = np.random.default_rng([recipe.seed, 1, number])
+        if nobody is not None and random.random() < recipe.nobody_share:
+            row = int(random.integers(len(nobody)))
+            # Points at random in place of keypoints: what is done to people is done to these crops too.
+            box = nobody.people.boxes[row]
+            points = random.uniform(box[:2], box[2:], (len(nobody.people.keypoint_set), 2))
+            crop, points, weights = drawn(nobody, row, points, np.ones(len(points)), number, random)
+            return crop, points, weights * 0, False, nobody.people.ids[row]
         epoch, place = divmod(number, len(crops))
         if epoch not in order:
             order.clear()
             order[epoch] = sample_order(len(crops), recipe.seed, epoch)
         row = int(order[epoch][place])
         people = crops.people
-        random = np.random.default_rng([recipe.seed, 1, number])
-        crop, points, weights = draw_sample(
-            crops.pixels(row),
-            people.boxes[row],
-            people.keypoints[row],
-            people.weights[row],
-            people.keypoint_set,
+        crop, points, weights = drawn(crops, row, people.keypoints[row], people.weights[row], number, random)
+        return crop, points, weights, True, people.ids[row]
+
+    def drawn(source: Crops, row: int, keypoints: Any, weights: Any, number: int, random: np.random.Generator) -> Any:
+        return draw_sample(
+            source.pixels(row),
+            source.people.boxes[row],
+            keypoints,
+            weights,
+            source.people.keypoint_set,
             stage.input_size,
             recipe.augmentation_at(number),
             random,
             recipe.model.preprocessing.padding,
-            lambda: crops.pixels(int(random.integers(len(crops)))),
+            lambda: source.pixels(int(random.integers(len(source)))),
         )
-        return crop, points, weights, row
 
     def prepare(first: int) -> Batch:
         numbers = range(first, min(first + stage.batch_size, end))
         # A process for which the last batch leaves nothing goes along with a sample that does not count.
         mine = numbers[world.rank :: world.size]
-        pixels, points, weights, rows = zip(*map(sample, mine or numbers[:1]), strict=True)
+        pixels, points, weights, present, ids = zip(*map(sample, mine or numbers[:1]), strict=True)
         return Batch(
             torch.from_numpy(np.stack(pixels)),
             torch.from_numpy(np.stack(points)).float(),
             torch.from_numpy(np.stack(weights)).float() * bool(mine),
-            rows,
+            torch.tensor(present).float() if mine else torch.full((1,), -1.0),
+            ids,
             len(numbers),
         )
 

@@ -64,6 +64,34 @@ class People:
         )
 
 
+def read_nobody(sources: Sequence[Source], keypoint_set: KeypointSet) -> People:
+    """Boxes without a person: all of the sources' files, whatever their categories. Their weights are 0.
+
+    Raises DataError for files that are not COCO's and annotations without a box or image.
+    """
+    images: list[Path] = []
+    ids: list[str] = []
+    boxes: list[Float] = []
+    for source in sources:
+        document = _read_json(source.annotations)
+        files = {image["id"]: image["file_name"] for image in document["images"]}
+        for annotation in document["annotations"]:
+            where = f"{source.annotations.name}: annotation {annotation.get('id')}"
+            if annotation.get("image_id") not in files:
+                raise DataError(f"{where}: no image {annotation.get('image_id')} in the file")
+            images.append(source.images / files[annotation["image_id"]])
+            ids.append(f"{source.annotations.stem}:{annotation.get('id')}")
+            boxes.append(_box(annotation, where))
+    shape = len(boxes), len(keypoint_set)
+    people = People(keypoint_set, tuple(images), tuple(ids), np.stack(boxes), np.zeros((*shape, 2)), np.zeros(shape))
+    return _without_missing(people, 0.0)
+
+
+def trained_images(people: People, nobody: People | None) -> tuple[Path, ...]:
+    """The images of both, one a person or box."""
+    return people.images if nobody is None else (*people.images, *nobody.images)
+
+
 # Above this share of keypoints outside their images the labels belong to other pictures.
 OUTSIDE_LIMIT = 0.1
 

@@ -10,22 +10,24 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator
 from posecli.pose.network import SimCC
 from posecli.pose.runtimes import load_runner
-from posecli.train.data import People
+from posecli.train.data import People, trained_images
 from posecli.train.loop import Evaluate
 from posecli.weights.fingerprints import fingerprint, overlap
 
 
-def read_validation(annotations: Path, images: Path, people: People, *, allow_overlap: bool = False) -> Truth:
+def read_validation(
+    annotations: Path, images: Path, people: People, nobody: People | None = None, *, allow_overlap: bool = False
+) -> Truth:
     """The validation set.
 
-    Raises DataError where its keypoints are not those trained on, or where one of its images is trained on:
-    the same file name or the same bytes.
+    Raises DataError where its keypoints are not those trained on, or where one of its images is trained on, for
+    people or for nobody: the same file name or the same bytes.
     """
     truth = read_truth(annotations, images)
     if truth.keypoint_set.names != people.keypoint_set.names:
         raise DataError(f"{annotations}: its keypoints differ from those of the training set")
     if not allow_overlap:
-        shared = overlap(fingerprint(people.images), truth.files.values())
+        shared = overlap(fingerprint(trained_images(people, nobody)), truth.files.values())
         if shared:
             raise DataError(
                 f"{len(shared)} validation images are trained on, first {shared[0].name}: "

@@ -17,7 +17,7 @@ from posecli.pose.network import SimCC
 from posecli.train.batches import Batch, batches
 from posecli.train.data import Crops
 from posecli.train.interrupt import whole_step
-from posecli.train.loss import kl_sums
+from posecli.train.loss import kl_sums, presence_sum
 from posecli.train.parallel import World
 from posecli.train.recipe import Recipe
 from posecli.train.start import Start
@@ -59,6 +59,7 @@ def train(
     crops: Crops,
     folder: Path,
     *,
+    nobody: Crops | None = None,
     start: Start | None = None,
     device: str = "cpu",
     world: World | None = None,
@@ -66,6 +67,8 @@ def train(
     watch: Watch | None = None,
 ) -> Path:
     """Train through all stages, resuming where folder holds a state; the path of the last weights.
+
+    nobody: crops without a person, for a model that says if there is one (recipe.model.presence).
 
     Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by
     AP) into folder. Ctrl-C saves before it leaves. Raises PosecliError on a loss that is not finite, with the
@@ -83,7 +86,7 @@ def train(
     world.wait()
     try:
         while True:
-            _run_stage(state, recipe, crops, folder, where, world, compiled, watch)
+            _run_stage(state, recipe, crops, nobody, folder, where, world, compiled, watch)
             if state.stage + 1 == len(recipe.stages):
                 break
             state = next_stage(state, recipe, where)
@@ -100,6 +103,7 @@ def _run_stage(
     state: State,
     recipe: Recipe,
     crops: Crops,
+    nobody: Crops | None,
     folder: Path,
     where: torch.device,
     world: World,
@@ -114,7 +118,7 @@ def _run_stage(
         network = torch.compile(network)  # type: ignore[assignment]
     last_save = clock = time.monotonic()
     waited, clock_seen, losses = 0.0, state.seen, []
-    stream = iter(batches(crops, recipe, stage, state.seen, end, world))
+    stream = iter(batches(crops, recipe, stage, state.seen, end, world, nobody))
     while state.seen < end:
         before = time.monotonic()
         batch = next(stream)
@@ -128,7 +132,7 @@ def _run_stage(
                 state.seen += batch.samples
         if not np.isfinite(losses[-1]):
             bad = folder / (f"bad_batch_{world.rank}.csv" if world.size > 1 else "bad_batch.csv")
-            bad.write_text("\n".join(crops.people.ids[row] for row in batch.rows) + "\n")
+            bad.write_text("\n".join(batch.ids) + "\n")
             raise PosecliError(f"loss is {losses[-1]} after {state.seen} samples; the batch's people are in {bad}")
         now = time.monotonic()
         if world.leads and (len(losses) == STEPS_A_ROW or state.seen >= end):
@@ -162,16 +166,16 @@ def _step(
     for group in state.optimiser.param_groups:
         group["lr"] = rate * group["factor"]
     weight_sum = world.sum(batch.weights.sum().to(where)).clamp_min(1e-6)
-    loss_sum = torch.zeros((), device=where)
+    loss = torch.zeros((), device=where)
     parts = batch.parts(recipe.accumulate)
     for part in parts:
         last = part is parts[-1]
         # Only the last part's gradients travel.
         with nullcontext() if last or world.size == 1 else network.no_sync():  # type: ignore[operator]
             with torch.autocast(where.type, torch.bfloat16):
-                logits = network(normalise(part.crops, config, where))
+                outputs = network(normalise(part.crops, config, where))
             part_sum, _ = kl_sums(
-                logits,
+                outputs[:2],
                 part.points.to(where),
                 part.weights.to(where),
                 split_ratio=config.split_ratio,
@@ -179,10 +183,14 @@ def _step(
                 temperature=config.temperature,
                 smoothing=recipe.smoothing,
             )
+            part_loss = part_sum / weight_sum
+            if config.presence:
+                told = presence_sum(outputs[2], part.present.to(where), recipe.nobody_share)
+                part_loss = part_loss + recipe.presence_weight * told / batch.samples
             # Gradients are averaged over processes; their sum is wanted.
-            (part_sum / weight_sum * world.size).backward()  # type: ignore[no-untyped-call]
-        loss_sum += part_sum.detach()
-    value = float(world.sum(loss_sum) / weight_sum)
+            (part_loss * world.size).backward()  # type: ignore[no-untyped-call]
+        loss += part_loss.detach()
+    value = float(world.sum(loss))
     if np.isfinite(value):
         nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
         state.optimiser.step()

@@ -1,5 +1,7 @@
 """The loss: KL divergence between label and prediction on each axis."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -38,3 +40,15 @@ def kl_sums(
         divergence = torch.special.xlogy(q, q).sum(-1) - (q * log_p).sum(-1)
         total = total + (divergence * weights).sum()
     return total / 2, weights.sum()
+
+
+def presence_sum(logits: Tensor, present: Tensor, nobody_share: float) -> Tensor:
+    """Cross-entropy in nats of whether there is a person, summed over N crops.
+
+    logits (N,): how much surer of a person the crop makes than was known before, as log-odds. Before, the share of
+    crops without a person was known, so that the output does not depend on it and can be added to a detector's
+    log-odds. present (N,): 1, 0, or -1 for what does not count.
+    """
+    counted = present >= 0
+    posterior = logits.float()[counted] + math.log((1 - nobody_share) / nobody_share)
+    return functional.binary_cross_entropy_with_logits(posterior, present[counted], reduction="sum")

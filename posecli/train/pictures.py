@@ -27,10 +27,10 @@ SHOWN_PEOPLE = 16
 TILE = (256, 192)
 
 
-def write_preview(path: Path, crops: Crops, recipe: Recipe, count: int) -> None:
-    """A contact sheet of augmented samples with their keypoints."""
+def write_preview(path: Path, crops: Crops, nobody: Crops | None, recipe: Recipe, count: int) -> None:
+    """A contact sheet of augmented samples with their keypoints; nobody: see batches."""
     stage = dataclasses.replace(recipe.stages[-1], batch_size=count)
-    batch = next(iter(batches(crops, recipe, stage, 0, count)))
+    batch = next(iter(batches(crops, recipe, stage, 0, count, nobody=nobody)))
     tiles = []
     for crop, points, weights in zip(batch.crops.numpy(), batch.points.numpy(), batch.weights.numpy(), strict=True):
         tiles.append(draw_poses(crop, _pose(points, weights, crop), recipe.model.keypoints, keypoint_threshold=1e-6))

@@ -31,7 +31,8 @@ class Recipe:
 
     weak_share: last part of the schedule that uses weak augmentation. flat_share: part of the schedule at
     the full learning rate, after the warm-up and before the cosine. trunk_rate: factor on the learning
-    rate of a pretrained trunk. accumulate: parts that a batch is cut into where memory is short.
+    rate of a pretrained trunk. accumulate: parts that a batch is cut into where memory is short. nobody_share: share of
+    the samples that show nobody, where there are such. presence_weight: of the presence output's cross-entropy.
     """
 
     model: PoseConfig = field(default_factory=PoseConfig)
@@ -49,6 +50,8 @@ class Recipe:
     ema: float = 0.998
     smoothing: float = 0.0
     accumulate: int = 1
+    nobody_share: float = 0.15
+    presence_weight: float = 0.3
     marginal_start: bool = True
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

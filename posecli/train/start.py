@@ -80,9 +80,14 @@ def build_model(
     _load_trunk(model, {n.removeprefix("trunk."): t for n, t in state.items() if n.startswith("trunk.")}, config)
     if _head(old) != _head(config):
         return model, [f"the head starts anew: {list(old.deconv_channels)} deconvolutions there, other ones here"]
-    # A presence head fits the features of its own trunk only.
-    state = resample_classifiers({n: t for n, t in state.items() if not n.startswith("presence.")}, old, config)
-    notes = ["the presence head is left out"] if old.presence else []
+    state = resample_classifiers(state, old, config)
+    notes = []
+    if old.presence and not config.presence:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("presence.")}
+        notes.append("the presence head is left out")
+    elif config.presence and not old.presence:
+        state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("presence.")}
+        notes.append("the presence head starts anew")
     if (old.input_size, old.split_ratio) != (config.input_size, config.split_ratio):
         notes.append("the classifiers are resampled to this input size and split ratio")
     if old.keypoints.names != config.keypoints.names:

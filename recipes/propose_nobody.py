@@ -1,0 +1,86 @@
+"""Boxes in which a detector takes something else for a person, to train a presence output with.
+
+    python recipes/propose_nobody.py --data SHARED --weights weights/person.safetensors --out runs/nobody
+
+Writes a COCO file each for the everyday photos, COCO's and those of nobody, for `posecli train --nobody`. A box counts
+where it overlaps no person, labelled or uncertain, by more than OVERLAP of its own area. On photos that show people a
+score up to SURE is believed to be wrong; above, those who labelled may have overlooked somebody. Photos of nobody
+are searched in parts too. Photos that are held out anywhere (train_detector.is_held_out, hold_out.is_held_out) are left
+out.
+"""
+
+import json
+from pathlib import Path
+
+import click
+import hold_out
+import numpy as np
+from fit_presence import TABLES, parts, share_on
+from train_detector import is_held_out
+
+from posecli.detect import Detector, load_detector
+from posecli.geometry import xywh_to_xyxy
+from posecli.media.images import decode_image
+from posecli.types import Frame, PixelArray
+
+OVERLAP = 0.25
+SURE = 0.45
+
+
+def propose(pixels: PixelArray, detector: Detector, in_parts: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) xyxy in a photo and their scores (N,), the best first."""
+    boxes, scores = [], []
+    whole = (0, 0, *pixels.shape[:2])
+    for y, x, height, width in [whole, *(parts(*pixels.shape[:2]) if in_parts else [])]:
+        view = np.ascontiguousarray(pixels[y : y + height, x : x + width])
+        found = detector([Frame(view)], [""])[0]
+        boxes.append(found.boxes + np.array([x, y, x, y], np.float32))
+        scores.append(found.scores)
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    return np.concatenate(boxes)[order], np.concatenate(scores)[order]
+
+
+def read_table(document: dict, folder: Path, stem: str, detector: Detector, most: int) -> dict:
+    """The COCO file of one table's boxes without a person, at most so many a photo, four times as many of nobody."""
+    people: dict[int, list[list[float]]] = {}
+    for annotation in document["annotations"]:
+        people.setdefault(annotation["image_id"], []).append(annotation["bbox"])
+    nobody = stem == "person_none"
+    images, annotations = [], []
+    for image in document["images"]:
+        name = image["file_name"]
+        everyday_held = stem == "person_keypoints_everyday" and hold_out.is_held_out(name)
+        if is_held_out(stem, name) or everyday_held or not image.get("persons_complete", True):
+            continue
+        pixels = decode_image((folder / name).read_bytes(), name, ignore_orientation=True)
+        boxes, scores = propose(pixels, detector, nobody)
+        true = xywh_to_xyxy(np.array(people.get(image["id"], []), float).reshape(-1, 4))
+        wrong = (share_on(boxes, true) <= OVERLAP) & (nobody | (scores < SURE))
+        chosen = np.flatnonzero(wrong)[: 4 * most if nobody else most]
+        if len(chosen):
+            images.append(image)
+        for x0, y0, x1, y1 in boxes[chosen].tolist():
+            box = [x0, y0, x1 - x0, y1 - y0]
+            annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "category_id": 1, "bbox": box})
+    return {"images": images, "annotations": annotations, "categories": document["categories"]}
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--weights", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--lowest", default=0.15, show_default=True, help="Lowest score of a box.")
+@click.option("--most", default=4, show_default=True, help="Boxes a photo, four times as many on one of nobody.")
+def main(data: Path, weights: Path, out: Path, lowest: float, most: int) -> None:
+    """Write OUT/everyday.json, OUT/coco.json and OUT/nobody.json."""
+    detector = load_detector("person", device="cpu", weights=weights, threshold=lowest)
+    out.mkdir(parents=True, exist_ok=True)
+    for (table, folder), name in zip(TABLES, ("everyday", "coco", "nobody"), strict=True):
+        document = json.loads((data / table).read_bytes())
+        found = read_table(document, data / folder, Path(table).stem, detector, most)
+        (out / f"{name}.json").write_text(json.dumps(found))
+        click.echo(f"{name}: {len(found['annotations'])} boxes on {len(found['images'])} photos")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The recipes of the presence output: boxes of nobody to train on, and how much the output counts."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posecli.errors import DataError
+from posecli.types import Detections, Frame
+from posecli.weights.files import find_weights, load_weights
+from tests.media_factory import picture
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.fixture(scope="module")
+def recipes() -> tuple[ModuleType, ModuleType]:
+    """fit_presence and propose_nobody."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(RECIPES))
+        return importlib.import_module("fit_presence"), importlib.import_module("propose_nobody")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out as the training data is: photos of one person, and many of nobody."""
+    root = tmp_path_factory.mktemp("shared")
+    person = {"category_id": 1, "bbox": [20, 10, 60, 80], "iscrowd": 0}
+    tables = {
+        ("everyday", "everyday/person_keypoints_everyday.json", "everyday/images"): 24,
+        ("coco", "coco/annotations/person_keypoints_train2017.json", "coco/train2017"): 2,
+        ("none", "negatives/person_none.json", "negatives/images"): 24,
+    }
+    for (name, table, folder), count in tables.items():
+        (root / folder).mkdir(parents=True)
+        (root / table).parent.mkdir(parents=True, exist_ok=True)
+        images = [{"id": i, "file_name": f"{name}{i}.png", "width": 128, "height": 96} for i in range(count)]
+        people = [] if name == "none" else [{**person, "id": i + 1, "image_id": i} for i in range(count)]
+        categories = [{"id": 1, "name": "person"}]
+        (root / table).write_text(json.dumps({"images": images, "annotations": people, "categories": categories}))
+        for i, image in enumerate(images):
+            cv2.imwrite(str(root / folder / image["file_name"]), picture(128, 96, i))
+    return root
+
+
+def proposals(module: ModuleType, presence: list[float], nobody: list[int], photos: int = 40) -> object:
+    count = len(presence)
+    who = np.where(np.array(nobody) > 0, 0, np.arange(1, count + 1))
+    return module.Proposals(
+        np.array(presence), np.zeros(count), who, np.array(nobody), np.zeros(count, int), photos, count
+    )
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_share_on_against_counted_pixels(recipes: tuple[ModuleType, ModuleType], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, 12, (5, 2, 2))
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1) + 1], axis=1).astype(float)
+    masks = np.zeros((5, 14, 14), bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
+        mask[y1:y2, x1:x2] = True
+    expected = [max((masks[i] & masks[j]).sum() for j in (3, 4)) / masks[i].sum() for i in range(3)]
+    np.testing.assert_allclose(recipes[0].share_on(boxes[:3], boxes[3:]), expected)
+    assert not recipes[0].share_on(boxes[:3], np.zeros((0, 4))).any()
+
+
+def test_labels_of_boxes(recipes: tuple[ModuleType, ModuleType]) -> None:
+    people = [{"id": 7, "bbox": [0, 0, 10, 20]}, {"id": 9, "bbox": [50, 0, 10, 10], "iscrowd": 1}]
+    boxes = np.array([[0, 0, 10, 18], [0, 0, 10, 8], [51, 1, 55, 5], [80, 80, 90, 90]], float)
+    assert recipes[0].label(boxes, people, True).tolist() == [7, -1, -1, 0]
+    assert recipes[0].label(boxes, people, False).tolist() == [7, -1, -1, -1]
+    assert recipes[0].label(boxes, [], True).tolist() == [0, 0, 0, 0]
+
+
+def test_the_bias_lets_somebody_be_seen_on_one_photo_in_twenty(recipes: tuple[ModuleType, ModuleType]) -> None:
+    """Two of 40 photos may show somebody, however many boxes or views do so."""
+    module = recipes[0]
+    found = proposals(module, [5.0, 4.9, 3.0, 2.0, 1.0, 9.0], [11, 11, 22, 33, 44, 0])
+    bias = module.highest_bias(found, 1.0, 0.5)
+    assert bias == pytest.approx(0.5 - 2.5)
+    # Twice the scale: the same photos stay in sight.
+    assert module.highest_bias(found, 2.0, 0.5) == pytest.approx(0.5 - 5.0)
+    with pytest.raises(DataError, match="too few"):
+        module.highest_bias(proposals(module, [1.0, 2.0], [1, 2]), 1.0, 0.5)
+
+
+def test_the_scale_is_found_again(recipes: tuple[ModuleType, ModuleType]) -> None:
+    module, random = recipes[0], np.random.default_rng(0)
+    presence, odds = random.normal(0, 2, 40_000), random.normal(0, 1, 40_000)
+    person = random.random(40_000) < 1 / (1 + np.exp(-(0.6 * presence - 1 + odds)))
+    none = np.zeros(40_000, int)
+    found = module.Proposals(presence, odds, person.astype(int), none, none, 1, 1)
+    assert module.fit_scale(found) == pytest.approx((0.6, -1.0), abs=0.05)
+
+
+def test_photos_of_nobody_are_searched_in_parts(recipes: tuple[ModuleType, ModuleType]) -> None:
+    """A detector that always finds the view's own box gives every part's place in the photo."""
+
+    def detector(frames: list[Frame], names: list[str]) -> list[Detections]:
+        height, width = frames[0].pixels.shape[:2]
+        return [Detections(np.array([[0, 0, width, height]], np.float32), np.array([width / 1000], np.float32))]
+
+    boxes, scores = recipes[1].propose(picture(120, 90), detector, True)
+    assert len(boxes) == 6 and boxes[0].tolist() == [0, 0, 120, 90] and scores[0] == np.float32(0.12)
+    assert [40, 30, 120, 90] in boxes.tolist() and [20, 15, 100, 75] in boxes.tolist()
+    assert len(recipes[1].propose(picture(120, 90), detector, False)[0]) == 1
+
+
+def test_both_commands(recipes: tuple[ModuleType, ModuleType], data: Path, tmp_path: Path) -> None:
+    fit, propose = recipes
+    found = CliRunner().invoke(
+        propose.main,
+        ["--data", str(data), "--weights", str(find_weights("person")), "--out", str(tmp_path), "--lowest", "0.03"],
+        catch_exceptions=False,
+    )
+    assert found.exit_code == 0, found.output
+    document = json.loads((tmp_path / "everyday.json").read_text())
+    people = np.array([[20, 10, 80, 90]], float)
+    for annotation in document["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        assert fit.share_on(np.array([[x, y, x + width, y + height]]), people)[0] <= propose.OVERLAP
+    held = {f"none{i}.png" for i in range(24) if fit.is_held_out("person_none", f"none{i}.png")}
+    used = {image["file_name"] for image in json.loads((tmp_path / "nobody.json").read_text())["images"]}
+    assert held and used and not used & held
+    out = tmp_path / "pose.safetensors"
+    pose = find_weights("pose")
+    done = CliRunner().invoke(
+        fit.main,
+        ["--data", str(data), "--pose", str(pose), "--out", str(out), "--proposal", "0.02"],
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.output)
+    before, after = load_weights(pose)[0], load_weights(out)[0]
+    expected = before["presence.weight"].float() * report["scale"]
+    np.testing.assert_allclose(after["presence.weight"].float(), expected, rtol=5e-3, atol=1e-3)
+    assert all((before[name] == after[name]).all() for name in before if not name.startswith("presence."))

@@ -1,0 +1,192 @@
+"""Training a presence output: crops of nobody beside those of people."""
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posecli.errors import DataError
+from posecli.keypoints import COCO17
+from posecli.pose.config import PoseConfig
+from posecli.pose.estimator import load_network
+from posecli.train.batches import batches
+from posecli.train.data import Crops, Source, pack_crops, read_nobody, read_people, trained_images
+from posecli.train.judge import read_validation
+from posecli.train.loop import train
+from posecli.train.loss import presence_sum
+from posecli.train.recipe import Recipe, Stage
+from posecli.train.start import build_model, read_start
+from posecli.weights.files import load_weights
+from tests.doors import posecli
+from tests.media_factory import write_photo
+
+SIZE = (48, 32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight bright people and six dark boxes without a person, each a COCO file beside its images."""
+    root = tmp_path_factory.mktemp("presence")
+    random = np.random.default_rng(0)
+    people, boxes, images = [], [], {"people": [], "nobody": []}
+    for i in range(8):
+        write_photo(root / f"bright{i}.png", random.integers(150, 250, (96, 64, 3), np.uint8))
+        images["people"].append({"id": i, "file_name": f"bright{i}.png", "width": 64, "height": 96})
+        points = np.column_stack([random.uniform((8, 8), (56, 88), (17, 2)), np.full(17, 2)])
+        person = {"id": i, "image_id": i, "category_id": 1, "bbox": [4, 4, 56, 88], "iscrowd": 0, "area": 4000}
+        people.append(person | {"keypoints": points.ravel().tolist(), "num_keypoints": 17})
+    for i in range(6):
+        write_photo(root / f"dark{i}.png", random.integers(0, 60, (96, 64, 3), np.uint8))
+        images["nobody"].append({"id": i, "file_name": f"dark{i}.png", "width": 64, "height": 96})
+        boxes.append({"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 40, 70]})
+    category = {"id": 1, "name": "person", "keypoints": list(COCO17.names), "skeleton": []}
+    for name, annotations in (("people", people), ("nobody", boxes)):
+        document = {"images": images[name], "annotations": annotations, "categories": [category]}
+        (root / f"{name}.json").write_text(json.dumps(document))
+    return root
+
+
+@pytest.fixture(scope="module")
+def crops(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Crops, Crops]:
+    """People and nobody."""
+    people = read_people([Source(data / "people.json", data)])
+    nobody = read_nobody([Source(data / "nobody.json", data)], people.keypoint_set)
+    cache = tmp_path_factory.mktemp("crops")
+    return pack_crops(people, cache, height=96), pack_crops(nobody, cache, height=96)
+
+
+def recipe(samples: int = 96, **changes: object) -> Recipe:
+    made = Recipe(
+        model=PoseConfig(deconv_channels=(), input_size=(64, 64), sigma=(3, 3), presence=True),
+        stages=(Stage((64, 64), samples, 8, freeze=19),),
+        warmup_samples=16,
+        learning_rate=0.01,
+        nobody_share=0.4,
+    )
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_nobody_s_boxes_become_crops_without_keypoints(crops: tuple[Crops, Crops]) -> None:
+    nobody = crops[1]
+    assert len(nobody) == 6 and not nobody.people.weights.any()
+    assert all(nobody.pixels(row).mean() < 60 for row in range(6))
+
+
+def test_the_share_of_nobody_s_crops_and_what_they_are_told_as(crops: tuple[Crops, Crops]) -> None:
+    people, nobody = crops
+    stage = Stage((64, 64), 400, 8)
+    seen = list(batches(people, recipe(400), stage, 0, 400, nobody=nobody))
+    present = torch.cat([batch.present for batch in seen])
+    told = [name.split(":")[0] for batch in seen for name in batch.ids]
+    assert [name == "people" for name in told] == present.bool().tolist()
+    assert 0.5 < float(present.mean()) < 0.7
+    for batch in seen:
+        assert not batch.weights[batch.present == 0].any() and batch.weights[batch.present == 1].any()
+    again = list(batches(people, recipe(400), stage, 200, 400, nobody=nobody))
+    for first, second in zip(seen[25:], again, strict=True):
+        assert first.ids == second.ids and torch.equal(first.crops, second.crops)
+    part = seen[0].parts(3)
+    assert torch.equal(torch.cat([p.present for p in part]), seen[0].present)
+    without = torch.cat([batch.present for batch in batches(people, recipe(64), stage, 0, 64)])
+    assert bool((without == 1).all())
+
+
+@given(seed=st.integers(0, 10**6), share=st.floats(0.02, 0.98))
+@settings(max_examples=30, deadline=None)
+def test_presence_loss_against_a_slow_version(seed: int, share: float) -> None:
+    """Bayes: the odds before, times the likelihood ratio whose logarithm the output is."""
+    random = np.random.default_rng(seed)
+    logits, present = random.normal(0, 3, 7), random.integers(-1, 2, 7)
+    expected = 0.0
+    for ratio, label in zip(np.exp(logits), present, strict=True):
+        person, nobody = (1 - share) * ratio, share
+        if label >= 0:
+            expected -= math.log((person if label else nobody) / (person + nobody))
+    value = presence_sum(torch.tensor(logits), torch.tensor(present, dtype=torch.float32), share)
+    assert float(value) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_it_learns_to_tell_people_from_nobody(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
+    people, nobody = crops
+    stages = (Stage((64, 64), 128, 8),)
+    last = train(recipe(stages=stages, learning_rate=3e-3, ema=0.8), people, tmp_path, nobody=nobody)
+    network, config = load_network(last)
+    assert config.presence
+    shown = [next(iter(batches(source, recipe(8), Stage((64, 64), 8, 8), 0, 8))).crops for source in crops]
+    pixels = torch.cat(shown).permute(0, 3, 1, 2).float()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.preprocessing.mean, config.preprocessing.std))
+    with torch.inference_mode():
+        # A trunk that began at random needs the batch's own statistics after so few steps.
+        told = network.train()((pixels - mean) / std)[2]
+    assert told[:8].mean() > told[8:].mean() + 1, told
+
+
+def test_accumulated_parts_make_the_same_step(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
+    losses = []
+    for name, count in (("whole", 1), ("parts", 4)):
+        train(recipe(64, accumulate=count), crops[0], tmp_path / name, nobody=crops[1])
+        losses.append(float(list(csv.DictReader((tmp_path / name / "metrics.csv").open()))[-1]["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+
+
+def test_what_a_start_means_for_the_presence_output(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
+    start = read_start(str(train(recipe(16), crops[0], tmp_path, nobody=crops[1])), "mobilenet_v2")
+    assert start.config is not None and start.config.presence
+    same, notes = build_model(start.config, start)
+    assert notes == [] and torch.equal(same.state_dict()["presence.weight"], start.tensors["presence.weight"])
+    plain, notes = build_model(dataclasses.replace(start.config, presence=False), start)
+    assert notes == ["the presence head is left out"] and plain.presence is None
+    tensors = {name: tensor for name, tensor in start.tensors.items() if not name.startswith("presence.")}
+    old = dataclasses.replace(start, tensors=tensors, config=dataclasses.replace(start.config, presence=False))
+    new, notes = build_model(start.config, old)
+    assert notes == ["the presence head starts anew"] and not new.state_dict()["presence.weight"].any()
+
+
+def test_the_command(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    people, nobody = data / "people.json", data / "nobody.json"
+    command = ["train", "--ann", people, "--images", data, "--runs", tmp_path, "--stages", "32x32:16"]
+    command += ["--batch-size", 8, "--deconv", "none", "--freeze", 19, "--device", "cpu", "--name", "told"]
+    done = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data)
+    assert done.code == 0 and "6 boxes without a person in 6 images" in done.err
+    header = load_weights(tmp_path / "told" / "last.safetensors")[1]
+    assert header["config"]["presence"] and header["training"]["images"]["count"] == 14
+    sheet = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data, "--preview", 8)
+    assert sheet.code == 0
+    alone = posecli(capfd, *command, "--nobody", nobody)
+    assert alone.code == 2 and "--nobody-images" in alone.err
+    for share in (0, 1):
+        bad = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data, "--nobody-share", share)
+        assert bad.code == 2 and "--nobody-share" in bad.err
+
+
+def test_nobody_is_taken_from_no_validation_image(data: Path) -> None:
+    people = read_people([Source(data / "people.json", data)])
+    one = people.subset([0])
+    nobody = dataclasses.replace(people.subset([1]), weights=np.zeros((1, 17)))
+    assert trained_images(one, None) == one.images
+    with pytest.raises(DataError, match="2 validation images are trained on"):
+        read_validation(data / "people.json", data, one, nobody)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"bbox": [1, 2, 0, 5]}, "bbox"),
+        ({"bbox": [1, 2, float("nan"), 5]}, "bbox"),
+        ({"image_id": 99}, "no image 99"),
+        ({"bbox": None}, "bbox"),
+    ],
+)
+def test_bad_boxes_are_named(data: Path, tmp_path: Path, change: dict[str, object], told: str) -> None:
+    document = json.loads((data / "nobody.json").read_text())
+    document["annotations"][2] |= change
+    (tmp_path / "nobody.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=f"annotation 2.*{told}"):
+        read_nobody([Source(tmp_path / "nobody.json", data)], COCO17)
