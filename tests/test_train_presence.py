@@ -4,6 +4,9 @@ import csv
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +167,22 @@ def test_the_command(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[st
     for share in (0, 1):
         bad = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data, "--nobody-share", share)
         assert bad.code == 2 and "--nobody-share" in bad.err
+
+
+def test_two_processes_follow_the_curve_of_one(data: Path, tmp_path: Path) -> None:
+    """The last batch, of one sample, leaves the second process with one that does not count."""
+    command = ["train", "--ann", data / "people.json", "--images", data, "--nobody", data / "nobody.json"]
+    command += ["--nobody-images", data, "--nobody-share", 0.4, "--stages", "64x64:121", "--deconv", "none"]
+    command += ["--freeze", 19, "--batch-size", 8, "--device", "cpu", "--threads", 1, "--runs", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "posecli"]
+    losses = []
+    for name, start in (("one", ["posecli"]), ("two", launch)):
+        line = [sys.executable, "-m", *start, *map(str, command), "--name", name]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        losses.append(float(list(csv.DictReader((tmp_path / name / "metrics.csv").open()))[-1]["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
 def test_nobody_is_taken_from_no_validation_image(data: Path) -> None:
