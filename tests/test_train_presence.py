@@ -164,6 +164,8 @@ def test_the_command(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert sheet.code == 0
     alone = posecli(capfd, *command, "--nobody", nobody)
     assert alone.code == 2 and "--nobody-images" in alone.err
+    folder = posecli(capfd, *command, "--nobody-images", data)
+    assert folder.code == 2 and "--nobody-images" in folder.err
     for share in (0, 1):
         bad = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data, "--nobody-share", share)
         assert bad.code == 2 and "--nobody-share" in bad.err

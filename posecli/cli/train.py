@@ -110,7 +110,8 @@ def train_command(**options: Any) -> int:
     with join(str(resolve_device(options["device"]))) as (world, device):
         say = _say if world.leads else _silent
         cache = options["cache"] or options["runs"] / "crops"
-        empty = read_nobody(_nobody(options), people.keypoint_set) if options["nobody"] else None
+        sources = _nobody(options)
+        empty = read_nobody(sources, people.keypoint_set) if sources else None
         if world.leads:
             pack_crops(people, cache)
             if empty is not None:
