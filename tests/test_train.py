@@ -125,7 +125,9 @@ def test_packed_crops_show_their_keypoints(crops: Crops) -> None:
 @settings(max_examples=40, deadline=None)
 def test_augmented_keypoints_stay_on_their_dots(crops: Crops, seed: int) -> None:
     """Scale, shift, rotation, half body and the mirror with its swap of sides: pixels and points move alike."""
-    augmentation = Augmentation(flip_p=0.5, rotation=80, colour=0, blur_p=0, dropout_p=0, scale=0.4)
+    # Cuts, of which test_augment.py tells, leave too few dots for a median; few pixels change their colours.
+    pixels_as_they_are = {"colour": 0, "blur_p": 0, "dropout_p": 0, "coarse_p": 0, "cut_p": 0}
+    augmentation = Augmentation(flip_p=0.5, rotation=80, scale=0.4, **pixels_as_they_are)
     random = np.random.default_rng(seed)
     row = seed % len(crops)
     pixels, points, weights = draw_sample(*sample_of(crops, row), COCO17, (256, 192), augmentation, random)

@@ -196,6 +196,17 @@ def test_nobody_is_taken_from_no_validation_image(data: Path) -> None:
         read_validation(data / "people.json", data, one, nobody)
 
 
+def test_missing_images_of_nobody_are_refused_or_left_out(data: Path, tmp_path: Path) -> None:
+    document = json.loads((data / "nobody.json").read_text())
+    document["images"][0]["file_name"] = "gone.png"
+    (tmp_path / "nobody.json").write_text(json.dumps(document))
+    sources = [Source(tmp_path / "nobody.json", data)]
+    with pytest.raises(DataError, match=r"1 of 6 training images are missing.*--missing-limit"):
+        read_nobody(sources, COCO17)
+    left = read_nobody(sources, COCO17, missing_limit=0.2)
+    assert len(left) == 5 and "1 of 6" in left.remarks[0]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

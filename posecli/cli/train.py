@@ -111,7 +111,8 @@ def train_command(**options: Any) -> int:
         say = _say if world.leads else _silent
         cache = options["cache"] or options["runs"] / "crops"
         sources = _nobody(options)
-        empty = read_nobody(sources, people.keypoint_set) if sources else None
+        limit = options["missing_limit"]
+        empty = read_nobody(sources, people.keypoint_set, missing_limit=limit) if sources else None
         if world.leads:
             pack_crops(people, cache)
             if empty is not None:
@@ -119,7 +120,7 @@ def train_command(**options: Any) -> int:
         world.wait()
         crops = pack_crops(people, cache)
         nobody = None if empty is None else pack_crops(empty, cache)
-        for remark in people.remarks:
+        for remark in (*people.remarks, *(empty.remarks if empty is not None else ())):
             say(f"left out: {remark}")
         if empty is not None:
             say(f"{len(empty)} boxes without a person in {len(set(empty.images))} images")

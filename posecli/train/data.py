@@ -64,10 +64,11 @@ class People:
         )
 
 
-def read_nobody(sources: Sequence[Source], keypoint_set: KeypointSet) -> People:
+def read_nobody(sources: Sequence[Source], keypoint_set: KeypointSet, *, missing_limit: float = 0.0) -> People:
     """Boxes without a person: all of the sources' files, whatever their categories. Their weights are 0.
 
-    Raises DataError for files that are not COCO's and annotations without a box or image.
+    missing_limit: as in read_people. Raises DataError for files that are not COCO's, annotations without a box or
+    image, and too many missing images.
     """
     images: list[Path] = []
     ids: list[str] = []
@@ -84,7 +85,7 @@ def read_nobody(sources: Sequence[Source], keypoint_set: KeypointSet) -> People:
             boxes.append(_box(annotation, where))
     shape = len(boxes), len(keypoint_set)
     people = People(keypoint_set, tuple(images), tuple(ids), np.stack(boxes), np.zeros((*shape, 2)), np.zeros(shape))
-    return _without_missing(people, 0.0)
+    return _without_missing(people, missing_limit)
 
 
 def trained_images(people: People, nobody: People | None) -> tuple[Path, ...]:
