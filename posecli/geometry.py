@@ -68,6 +68,16 @@ def transform(matrices: ArrayLike, points: ArrayLike) -> Float64Array:
     return np.asarray(points, np.float64) @ np.swapaxes(m[..., :2, :2], -1, -2) + m[..., None, :2, 2]
 
 
+def crop_to_source(sides: ArrayLike, matrices: ArrayLike, size: tuple[int, int]) -> Float64Array:
+    """Boxes (N, 4) xyxy in source pixels of sides (N, 4) in shares of crops of size (height, width).
+
+    matrices: (N, 3, 3) from source to crop pixels.
+    """
+    height, width = size
+    corners = np.asarray(sides, np.float64).reshape(-1, 2, 2) * [width, height]
+    return transform(np.linalg.inv(np.asarray(matrices, np.float64)), corners).reshape(-1, 4)
+
+
 def iou(a: ArrayLike, b: ArrayLike) -> Float64Array:
     """Intersection over union (N, M) of boxes (N, 4) and (M, 4), xyxy. Empty boxes overlap nothing."""
     a = np.asarray(a, np.float64).reshape(-1, 4)

@@ -5,7 +5,7 @@
 The network stays as it is. The embedded detector proposes boxes on training photos; a logistic regression on the
 mean of the trunk's features is fitted to whether each is a person, with the log-odds of the detector's score as its
 offset: the two add up. Photos of nobody are also shown mirrored and in parts, and searched for worse proposals, for
-there are few.
+there are few; --nobody adds more of them.
 
 On photos that the detector's training held out too (train_detector.is_held_out) the ridge is chosen by the loss. The
 bias is then raised as far as at the detector's own default score people are seen on at most FALSE_PEOPLE of the photos
@@ -14,7 +14,7 @@ of nobody, in any of their parts, by fits that did not see the photo (five folds
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,31 +71,46 @@ class Proposals:
         return self.who > 0
 
 
+def read_tables(data: Path, nobody: Path | None) -> Iterator[tuple[str, Path, dict]]:
+    """Name, folder of the images and COCO document of each table; the photos in nobody are one more of person_none."""
+    for table, folder in TABLES:
+        yield Path(table).stem, data / folder, json.loads((data / table).read_bytes())
+    if nobody is not None:
+        images = [{"id": number, "file_name": path.name} for number, path in enumerate(sorted(nobody.glob("*.jpg")))]
+        yield "person_none", nobody, {"images": images, "annotations": []}
+
+
 def read_proposals(
-    data: Path, detector: Detector, eager: Detector, network: SimCC, config: PoseConfig, share: int
+    data: Path,
+    more: Path | None,
+    detector: Detector,
+    eager: Detector,
+    network: SimCC,
+    config: PoseConfig,
+    share: int,
 ) -> Proposals:
     """Every photo of nobody and of COCO, and one in share of the everyday ones besides those held out.
 
-    eager: the detector with worse proposals, for photos of nobody that are trained on.
+    more: a folder with further photos of nobody. eager: the detector with worse proposals, for photos of nobody that
+    are trained on.
     """
-    pooled = load_pooled(network, config)
+    pooled = load_pooled(network, config, (1, 1))
     rows: list[tuple[np.ndarray, float, int, bool, bool, int]] = []
     photos = held_people = 0
-    for table, folder in TABLES:
-        document = json.loads((data / table).read_bytes())
+    for table, folder, document in read_tables(data, more):
         people: dict[int, list[dict]] = {}
         for annotation in document["annotations"]:
             people.setdefault(annotation["image_id"], []).append(annotation)
-        nobody = "negatives" in table
+        nobody = table == "person_none"
         for image in document["images"]:
-            held_out = is_held_out(Path(table).stem, image["file_name"])
+            held_out = is_held_out(table, image["file_name"])
             photo = zlib.crc32(image["file_name"].encode())
             if "everyday" in table and not held_out and photo % share:
                 continue
             of_image = people.get(image["id"], [])
             photos += nobody and held_out
             held_people += held_out * sum(not a.get("iscrowd") for a in of_image)
-            whole = decode_image((data / folder / image["file_name"]).read_bytes(), "", ignore_orientation=True)
+            whole = decode_image((folder / image["file_name"]).read_bytes(), "", ignore_orientation=True)
             for view in views(whole) if nobody and not held_out else [whole]:
                 search = eager if nobody and not held_out else detector
                 found = search([Frame(view)], [""])[0]
@@ -103,7 +118,7 @@ def read_proposals(
                     continue
                 truth = label(found.boxes, of_image, image.get("persons_complete", True))
                 crops, _ = cut_crops([view], [found.boxes], config.input_size, config.preprocessing.padding)
-                features = pooled(crops)
+                features = pooled(crops)[:, :, 0, 0]
                 odds = np.log(found.scores / (1 - found.scores))
                 rows += [
                     (features[i], float(odds[i]), int(truth[i]), held_out, nobody, photo)
@@ -150,21 +165,21 @@ def share_on(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class Pooled(nn.Module):
-    """Mean features of the trunk, as SimCC.forward takes them."""
+    """The trunk's features, averaged to a grid of (rows, columns), as the outputs after it take them."""
 
-    def __init__(self, network: PixelNetwork) -> None:
+    def __init__(self, network: PixelNetwork, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.grid = network, grid
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Crops (N, H, W, 3) uint8 → (N, C)."""
+        """Crops (N, H, W, 3) uint8 → (N, C, rows, columns)."""
         pixels = (crops.permute(0, 3, 1, 2).float() - self.network.mean) / self.network.std
-        return self.network.network.trunk(pixels).mean(dim=(2, 3))
+        return functional.adaptive_avg_pool2d(self.network.network.trunk(pixels), self.grid)
 
 
-def load_pooled(network: SimCC, config: PoseConfig) -> Callable[[np.ndarray], np.ndarray]:
+def load_pooled(network: SimCC, config: PoseConfig, grid: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
     """Pooled, ready to run."""
-    queue = compile_openvino(Pooled(PixelNetwork(network, config)).eval(), (1, *config.input_size, 3), None)
+    queue = compile_openvino(Pooled(PixelNetwork(network, config), grid).eval(), (1, *config.input_size, 3), None)
 
     def run(crops: np.ndarray) -> np.ndarray:
         rows: dict[int, np.ndarray] = {}
@@ -223,12 +238,15 @@ def share_seen(found: Proposals, kept: np.ndarray) -> float:
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--nobody", type=click.Path(path_type=Path, exists=True), help="Folder of more photos of nobody.")
 @click.option("--pose", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--detector", default="person", help="Weights of the embedded detector.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--share", default=2, show_default=True, help="One in so many everyday photos is used.")
 @click.option("--proposal", type=float, help="Lowest score of a proposal, else the detector's own.")
-def main(data: Path, pose: Path, detector: str, out: Path, share: int, proposal: float | None) -> None:
+def main(
+    data: Path, nobody: Path | None, pose: Path, detector: str, out: Path, share: int, proposal: float | None
+) -> None:
     """Fit, say what it means on held-out photos as JSON, and write OUT."""
     detector_file = find_weights(detector)
     settings = PersonConfig.from_json(load_weights(detector_file)[1]["config"])
@@ -236,7 +254,7 @@ def main(data: Path, pose: Path, detector: str, out: Path, share: int, proposal:
     network, config = load_network(pose)
     find = load_detector("person", device="cpu", weights=detector_file, threshold=lowest)
     eager = load_detector("person", device="cpu", weights=detector_file, threshold=NOBODY_PROPOSAL)
-    found = read_proposals(data, find, eager, network, config, share)
+    found = read_proposals(data, nobody, find, eager, network, config, share)
     fits = {ridge: fit(found, ridge, found.held_out) for ridge in RIDGES}
     ridge = min(fits, key=lambda ridge: fits[ridge][2])
     weight, bias, loss = fits[ridge]

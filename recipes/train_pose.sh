@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The recipe of weights/pose.safetensors, in six runs and a last step. SHARED holds the data that weights/README.md
+# The recipe of weights/pose.safetensors, in six runs and two last steps. SHARED holds the data that weights/README.md
 # names; INIT is torchvision's mobilenet_v2-b0353104.pth.
 set -euo pipefail
-: "${SHARED:?folder of the training data}" "${INIT:?ImageNet weights of MobileNetV2}" "${RUNS:=runs}"
+: "${SHARED:?folder of the training data}" "${INIT:?ImageNet weights of MobileNetV2}" "${NOBODY:?photos of nobody}" "${RUNS:=runs}"
 # On a CPU each step takes and frees the same large tensors: glibc should keep that memory, not map it anew each time.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=200000000000
 HERE=$(dirname "$0")
@@ -36,5 +36,7 @@ train pose-fifth 0.5 3 --init "$RUNS/pose-fourth/last.safetensors" --cut-p 0.4 -
 # The same again.
 train pose 0.5 3 --init "$RUNS/pose-fifth/last.safetensors" --cut-p 0.4 --coarse-p 0.3 --deconv 128,64 --laterals \
   --rate 2.1e-3 --seed 4 --flat-share 0.45 --weak-share 0.25 --stages 256x192:300000 "$@"
-# Whether there is a person at all.
-python "$HERE/fit_presence.py" --data "$SHARED" --pose "$RUNS/pose/last.safetensors" --out "$RUNS/pose/pose.safetensors"
+# Whether there is a person at all, and where it ends. NOBODY: the photos that photos_of_nobody.py copies.
+python "$HERE/fit_presence.py" --data "$SHARED" --nobody "$NOBODY" --pose "$RUNS/pose/last.safetensors" \
+  --out "$RUNS/pose/judging.safetensors"
+python "$HERE/fit_extent.py" --data "$SHARED" --pose "$RUNS/pose/judging.safetensors" --out "$RUNS/pose/pose.safetensors"

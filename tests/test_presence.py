@@ -69,14 +69,21 @@ def test_of_two_proposals_with_one_pose_the_better_stays() -> None:
     people = poses_at(np.concatenate([points, points + 1, points + 60]), [0.6, 0.7, 0.5])
     kept = confirmed(people, np.zeros(3, np.float32), 0.3, COCO17.sigmas)
     np.testing.assert_allclose(kept.box_scores, [0.7, 0.5], rtol=1e-6)
-    assert len(confirmed(people, np.zeros(3, np.float32), 0.3, None)) == 3
 
 
-def test_of_one_person_s_boxes_the_detector_s_favourite_stays_and_the_surest_person_comes_first() -> None:
+def test_of_two_proposals_with_one_box_the_better_stays_whatever_their_poses() -> None:
+    random = np.random.default_rng(0)
+    people = poses_at(random.uniform(0, 100, (3, 17, 2)), [0.6, 0.7, 0.5])
+    boxes = np.array([[0, 0, 50, 100], [5, 0, 50, 100], [30, 0, 80, 100]], np.float32)
+    kept = confirmed(replace(people, boxes=boxes), np.zeros(3, np.float32), 0.3, None)
+    np.testing.assert_array_equal(kept.boxes, boxes[[1, 2]])
+
+
+def test_of_one_person_s_boxes_the_surest_stays_and_the_surest_person_comes_first() -> None:
     points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
     people = poses_at(np.concatenate([points + 500, points, points + 1]), [0.5, 0.7, 0.6])
     kept = confirmed(people, np.array([4.0, 0.0, 3.0], np.float32), 0.3, COCO17.sigmas)
-    np.testing.assert_array_equal(kept.keypoints, people.keypoints[[0, 1]])
+    np.testing.assert_array_equal(kept.keypoints, people.keypoints[[0, 2]])
 
 
 def test_only_proposals_are_judged(judging_weights: Path, tiny_weights: Path) -> None:

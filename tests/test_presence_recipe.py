@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import struct
+import zlib
 from pathlib import Path
 from types import ModuleType
 
@@ -102,3 +104,62 @@ def test_boxes_of_nobody_overlap_nobody_and_come_from_no_held_out_photo(
     held = {f"none{i}.png" for i in range(24) if fit.is_held_out("person_none", f"none{i}.png")}
     used = {image["file_name"] for image in json.loads((tmp_path / "nobody.json").read_text())["images"]}
     assert held and used and not used & held
+
+
+def test_more_photos_of_nobody_are_one_more_table(
+    recipes: tuple[ModuleType, ModuleType], data: Path, tmp_path: Path
+) -> None:
+    for name in ("b.jpg", "a.jpg"):
+        cv2.imwrite(str(tmp_path / name), picture(60, 40))
+    (tmp_path / "notes.txt").write_text("no photo")
+    *_, (table, folder, document) = recipes[0].read_tables(data, tmp_path)
+    assert (table, folder, document["annotations"]) == ("person_none", tmp_path, [])
+    assert [image["file_name"] for image in document["images"]] == ["a.jpg", "b.jpg"]
+    assert len(list(recipes[0].read_tables(data, None))) == 3
+
+
+def resource_file(files: dict[str, bytes], compressed: set[str]) -> bytes:
+    """A Qt resource file, version 1, with one folder of these files: magic, version, where what begins; then that."""
+    names = data = b""
+    places: dict[str, tuple[int, int]] = {}
+    for name, content in {"art": b"", **files}.items():
+        stored = struct.pack(">I", len(content)) + zlib.compress(content) if name in compressed else content
+        places[name] = (len(names), len(data))
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+        data += struct.pack(">I", len(stored)) + stored
+    tree = struct.pack(">IHII", 0, 2, 1, 1)  # the root, with one child from node 1 on
+    tree += struct.pack(">IHII", places["art"][0], 2, len(files), 2)
+    for name in files:
+        tree += struct.pack(">IHHHI", places[name][0], name in compressed, 0, 0, places[name][1])
+    start = 20
+    return (
+        struct.pack(">4sIIII", b"qres", 1, start, start + len(tree), start + len(tree) + len(data))
+        + tree
+        + data
+        + names
+    )
+
+
+def test_photos_of_nobody_come_out_of_packages_and_their_resource_files(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(RECIPES))
+        copies = importlib.import_module("photos_of_nobody")
+        (tmp_path / "list.txt").write_text(
+            "cats art/cat.png\ncats art/big.png\ntools bin/saw.png\ntools bin/gone.png\n"
+        )
+        patch.setattr(copies, "LIST", tmp_path / "list.txt")
+        pictures = {"cat.png": picture(50, 40), "big.png": picture(900, 600), "dog.png": picture(30, 30)}
+        files = {name: cv2.imencode(".png", pixels)[1].tobytes() for name, pixels in pictures.items()}
+        for folder in ("cats", "tools/bin", "others"):
+            (tmp_path / "packages" / folder).mkdir(parents=True)
+        (tmp_path / "packages/cats/all.rcc").write_bytes(resource_file(files, {"big.png"}))
+        (tmp_path / "packages/tools/bin/saw.png").write_bytes(files["cat.png"])
+        out = tmp_path / "out"
+        result = CliRunner().invoke(copies.main, ["--packages", str(tmp_path / "packages"), "--out", str(out)])
+        assert result.exit_code == 0 and "3 photos" in result.output and "1 not found" in result.output
+        sizes = {path.name: cv2.imread(str(path)).shape[:2] for path in out.iterdir()}
+        assert sizes == {"cats-art-cat.jpg": (40, 50), "cats-art-big.jpg": (427, 640), "tools-bin-saw.jpg": (40, 50)}
+        (tmp_path / "packages/others/bad.rcc").write_bytes(b"qres" + bytes(40))
+        (tmp_path / "list.txt").write_text("others art/cat.png\n")
+        result = CliRunner().invoke(copies.main, ["--packages", str(tmp_path / "packages"), "--out", str(out)])
+        assert result.exit_code == 1 and "not a Qt resource file" in result.output

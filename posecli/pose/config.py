@@ -30,6 +30,7 @@ class PoseConfig:
     Pyramid Networks", CVPR 2017, section 3).
     presence: whether a further output says if the crop shows a person at all (as the presence flag of Bazarevsky et
     al., "BlazePose: On-device Real-time Body Pose Tracking", 2020).
+    extent: whether another one says where that person's box really ends; only with presence.
     input_size: (height, width) of the crop in pixels.
     split_ratio: k, bins per crop pixel; width · k and height · k are the numbers of bins.
     sigma: standard deviation of the label's Gaussian in bins, (x, y).
@@ -42,6 +43,7 @@ class PoseConfig:
     deconv_kernel: int = 4
     laterals: bool = False
     presence: bool = False
+    extent: bool = False
     input_size: tuple[int, int] = (256, 192)
     split_ratio: float = 2.0
     sigma: tuple[float, float] = (6.0, 6.0)
@@ -57,6 +59,8 @@ class PoseConfig:
         for side in (height, width):
             if self.split_ratio <= 0 or side * self.split_ratio % 1:
                 raise DataError(f"split ratio {self.split_ratio}: {side} pixels do not give whole bins")
+        if self.extent and not self.presence:
+            raise DataError("an extent output needs a presence output beside it")
         if min(self.sigma) <= 0 or self.temperature <= 0:
             raise DataError("sigma and temperature must be positive")
         if len(self.deconv_channels) > 3 or self.deconv_kernel not in (2, 3, 4):
@@ -83,6 +87,7 @@ class PoseConfig:
             "deconv_kernel": self.deconv_kernel,
             "laterals": self.laterals,
             "presence": self.presence,
+            "extent": self.extent,
             "input_size": list(self.input_size),
             "split_ratio": self.split_ratio,
             "sigma": list(self.sigma),
@@ -115,6 +120,7 @@ class PoseConfig:
                 deconv_kernel=values["deconv_kernel"],
                 laterals=values.get("laterals", False),  # older weights know none
                 presence=values.get("presence", False),
+                extent=values.get("extent", False),
                 input_size=tuple(values["input_size"]),
                 split_ratio=values["split_ratio"],
                 sigma=tuple(values["sigma"]),

@@ -17,9 +17,9 @@ from posecli.pose.runtimes import Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, Poses
 from posecli.weights.files import find_weights, load_weights, sha256
 
-# Of two proposals whose poses have an OKS above this, one person is meant. Boxes of half a person go down to 0.4;
-# labelled people of one photo that are above 0.35 are nearly all above 0.7 too: labelled twice.
-SAME_PERSON = 0.35
+# Of two proposals whose poses have an OKS above this, or whose boxes an IoU above that, one person is meant.
+SAME_PERSON = 0.45
+SAME_BOX = 0.6
 # COCO's custom, after MMPose and SimpleBaselines: keypoints below it do not count for a person's score.
 SCORE_FLOOR = 0.2
 
@@ -50,7 +50,8 @@ class Estimator:
     def __call__(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
         """One Poses a frame; people of all frames go through the network together.
 
-        Of proposals (Detections.lowest) only those that the network confirms are left.
+        Of proposals (Detections.lowest) only those that the network confirms are left, with boxes that end where it
+        sees the person end, if it tells.
         """
         boxes = [found.boxes for found in detections]
         config = self.config
@@ -60,12 +61,14 @@ class Estimator:
         if not len(crops):
             return [Poses.empty(len(config.keypoints)) for _ in frames]
         outputs = self.runner(crops)
-        logits, presence = outputs.logits, outputs.presence
+        logits, presence, extent = outputs.logits, outputs.presence, outputs.extent
         if self.flip:
             other = self.runner(np.ascontiguousarray(crops[:, :, ::-1]))
             mirrored = other.logits
             if presence is not None and other.presence is not None:
                 presence = np.asarray((presence + other.presence) / 2, np.float32)
+            if extent is not None and other.extent is not None:
+                extent = np.asarray((extent + mirrored_sides(other.extent)) / 2, np.float32)
             # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
             ratio = config.split_ratio if self.shift_flipped else 1.0
             logits = codec.merge_flipped(logits, mirrored, config.keypoints.flip_indices, ratio)
@@ -75,10 +78,15 @@ class Estimator:
         deviations = (std * pixel_size * config.std_scale).astype(np.float32)
         found = _split(keypoints, deviations, scores, detections)
         odds = np.zeros(len(crops), np.float32) if presence is None else presence
-        parts = np.split(odds, np.cumsum([len(poses) for poses in found])[:-1])
+        seen = np.concatenate(boxes) if extent is None else geometry.crop_to_source(extent, matrices, config.input_size)
+        ends = np.cumsum([len(poses) for poses in found])[:-1]
         return [
-            poses if people.lowest is None else confirmed(poses, part, people.lowest, config.keypoints.sigmas)
-            for poses, part, people in zip(found, parts, detections, strict=True)
+            poses
+            if people.lowest is None
+            else confirmed(refitted(poses, own, frame), part, people.lowest, config.keypoints.sigmas)
+            for poses, own, part, people, frame in zip(
+                found, np.split(seen, ends), np.split(odds, ends), detections, frames, strict=True
+            )
         ]
 
 
@@ -118,29 +126,40 @@ def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
     return np.asarray(box_scores * mean, np.float32)
 
 
+def refitted(poses: Poses, boxes: ArrayLike, frame: Frame) -> Poses:
+    """The same people with other boxes (N, 4), cut off where the picture ends, none of which nothing is left."""
+    limits = np.array([frame.width, frame.height] * 2)
+    cut = np.clip(np.asarray(boxes, np.float64), 0, limits)
+    whole = (cut[:, 2:] - cut[:, :2] >= 1).all(axis=1, keepdims=True)
+    return replace(poses, boxes=np.where(whole, cut, poses.boxes).astype(np.float32))
+
+
 def confirmed(poses: Poses, presence: FloatArray, lowest: float, sigmas: Sequence[float] | None) -> Poses:
     """The proposals that are people, best first, each person once.
 
     presence: (N,) log-odds that are added to those of the box scores. lowest: score to be reached. sigmas: of OKS;
-    without them nobody is taken for the same.
+    without them only the boxes tell who is the same.
     """
     given = np.clip(poses.box_scores.astype(np.float64), 1e-6, 1 - 1e-6)
     scores = (1 / (1 + (1 / given - 1) * np.exp(-presence.astype(np.float64)))).astype(np.float32)
     poses = replace(poses, box_scores=scores, person_scores=person_scores(scores, poses.scores))
-    # Of one person's boxes the one that the detector likes best fits best.
-    order = np.argsort(-given, kind="stable")
+    order = np.argsort(-scores, kind="stable")
     poses = poses.rows(order[scores[order] >= lowest])
-    if sigmas is None:
-        return poses.rows(np.argsort(-poses.box_scores, kind="stable"))
-    areas = geometry.person_areas(poses.boxes)
-    visible = np.ones(poses.scores.shape)
-    alike = geometry.oks(poses.keypoints[:, None], poses.keypoints[None], visible, areas[:, None], sigmas)
+    same = geometry.iou(poses.boxes, poses.boxes) > SAME_BOX
+    if sigmas is not None:
+        areas, visible = geometry.person_areas(poses.boxes), np.ones(poses.scores.shape)
+        alike = geometry.oks(poses.keypoints[:, None], poses.keypoints[None], visible, areas[:, None], sigmas)
+        same |= alike > SAME_PERSON
     kept: list[int] = []
     for row in range(len(poses)):
-        if not kept or alike[kept, row].max() <= SAME_PERSON:
+        if not same[kept, row].any():
             kept.append(row)
-    rows = np.array(kept, np.int64)
-    return poses.rows(rows[np.argsort(-poses.box_scores[rows], kind="stable")])
+    return poses.rows(np.array(kept, np.int64))
+
+
+def mirrored_sides(sides: FloatArray) -> FloatArray:
+    """Left, top, right, bottom (N, 4) in shares of a crop, seen in its mirror image."""
+    return np.asarray(np.stack([1 - sides[:, 2], sides[:, 1], 1 - sides[:, 0], sides[:, 3]], axis=1), np.float32)
 
 
 def load_estimator(

@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
@@ -76,11 +77,38 @@ BACKBONES: dict[str, Callable[[], Trunk]] = {
 _DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
 
 
+class Extent(nn.Module):
+    """Where the box of a crop's person ends: a box regression like that of the second stage of Girshick, "Fast R-CNN",
+    ICCV 2015, section 2, on the trunk's features.
+
+    forward: features (N, C, h, w) of any size → left, top, right, bottom (N, 4) in shares of the crop, from 0 at its
+    left and upper edge to 1 at the others; what lies outside of the crop is below 0 or above 1.
+    """
+
+    GRID = (8, 6)
+    # An untrained one answers with the crop's middle four fifths: the box that was cropped, if it has the crop's shape.
+    START = (0.1, 0.1, 0.9, 0.9)
+
+    def __init__(self, channels: int, squeezed: int = 24, hidden: int = 64) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, squeezed, 1)
+        self.dropout = nn.Dropout(0.2)
+        self.hidden = nn.Linear(squeezed * self.GRID[0] * self.GRID[1], hidden)
+        self.sides = nn.Linear(hidden, 4)
+        nn.init.zeros_(self.sides.weight)
+        self.sides.bias.data.copy_(torch.tensor(self.START))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, C, h, w) → sides (N, 4)."""
+        cells = functional.relu(self.squeeze(functional.adaptive_avg_pool2d(features, self.GRID)))
+        return cast(Tensor, self.sides(functional.relu(self.hidden(self.dropout(cells.flatten(1))))))
+
+
 class SimCC(nn.Module):
     """Crops to one distribution per axis and keypoint.
 
     forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k); with config.presence
-    also (N,), how surely there is a person.
+    also (N,), how surely there is a person; with config.extent also (N, 4), the sides of the person's box.
     """
 
     def __init__(self, config: PoseConfig) -> None:
@@ -91,6 +119,7 @@ class SimCC(nn.Module):
         if config.laterals and len(taps) < len(config.deconv_channels):
             raise DataError(f"backbone {config.backbone}: it offers {len(taps)} levels for laterals")
         self.presence = nn.Linear(channels, 1) if config.presence else None
+        self.extent = Extent(channels) if config.extent else None
         layers: list[nn.Module] = []
         padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
         for out in config.deconv_channels:
@@ -113,14 +142,18 @@ class SimCC(nn.Module):
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """Normalised crops (N, 3, H, W) → x logits (N, K, W·k), y logits (N, K, H·k).
 
-        With config.presence also presence logits (N,): log-odds to be added to those of the box's own score.
+        With config.presence also presence logits (N,): log-odds to be added to those of the box's own score. With
+        config.extent also sides (N, 4) as Extent gives them.
         """
         features = self._features(crops)
         maps = self.final(self._enlarged(features)).flatten(2)  # (N, K, h·w), row-major
         located = self.fc_x(maps), self.fc_y(maps)
         if self.presence is None:
             return located
-        return *located, self.presence(features[-1].mean(dim=(2, 3)))[:, 0]
+        presence = self.presence(features[-1].mean(dim=(2, 3)))[:, 0]
+        if self.extent is None:
+            return *located, presence
+        return *located, presence, self.extent(features[-1])
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """The trunk's output, after its finer features for the laterals."""

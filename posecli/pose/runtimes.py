@@ -35,20 +35,21 @@ class Outputs:
     """What the network says of N crops.
 
     logits: x (N, K, W·k) and y (N, K, H·k). presence: (N,) log-odds that there is a person, None where the network
-    does not tell.
+    does not tell. extent: (N, 4) where the person's box ends, as network.Extent gives it, or None.
     """
 
     logits: Logits
     presence: Float | None = None
+    extent: Float | None = None
 
     @classmethod
     def of(cls, arrays: Sequence[Float]) -> "Outputs":
         """From the network's outputs in their order."""
-        return cls((arrays[0], arrays[1]), arrays[2] if len(arrays) > 2 else None)
+        return cls((arrays[0], arrays[1]), *arrays[2:])
 
 
 class PixelNetwork(nn.Module):
-    """The network with normalisation inside: uint8 crops (N, H, W, 3) RGB → x, y and perhaps presence logits."""
+    """The network with normalisation inside: uint8 crops (N, H, W, 3) RGB → the outputs of SimCC."""
 
     mean: Tensor
     std: Tensor
@@ -62,7 +63,7 @@ class PixelNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
-        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k); with config.presence also (N,)."""
+        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k); perhaps presence (N,) and extent (N, 4)."""
         pixels = crops.permute(0, 3, 1, 2).to(self.mean.dtype)
         if self.reverse_channels:
             pixels = pixels.flip(1)
@@ -194,7 +195,7 @@ def _openvino_runner(network: PixelNetwork, config: PoseConfig, device: torch.de
     def run(crops: NDArray[np.uint8]) -> Outputs:
         keypoints = len(config.keypoints)
         shapes: list[tuple[int, ...]] = [(keypoints, config.bins[0]), (keypoints, config.bins[1])]
-        shapes += [()] * config.presence
+        shapes += [()] * config.presence + [(4,)] * config.extent
         outputs = [np.empty((len(crops), *shape), np.float32) for shape in shapes]
 
         def keep(request: Any, row: int) -> None:

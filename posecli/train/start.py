@@ -82,12 +82,13 @@ def build_model(
         return model, [f"the head starts anew: {list(old.deconv_channels)} deconvolutions there, other ones here"]
     state = resample_classifiers(state, old, config)
     notes = []
-    if old.presence and not config.presence:
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("presence.")}
-        notes.append("the presence head is left out")
-    elif config.presence and not old.presence:
-        state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("presence.")}
-        notes.append("the presence head starts anew")
+    for head in ("presence", "extent"):
+        if getattr(old, head) and not getattr(config, head):
+            state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{head}.")}
+            notes.append(f"the {head} head is left out")
+        elif getattr(config, head) and not getattr(old, head):
+            state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith(f"{head}.")}
+            notes.append(f"the {head} head starts anew")
     if (old.input_size, old.split_ratio) != (config.input_size, config.split_ratio):
         notes.append("the classifiers are resampled to this input size and split ratio")
     if old.keypoints.names != config.keypoints.names:

@@ -1,0 +1,197 @@
+"""The extent output: boxes of proposals that end where the pose network sees the person end."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from posecli import geometry
+from posecli.errors import DataError
+from posecli.pose.config import PoseConfig
+from posecli.pose.estimator import Estimator, load_estimator, load_network, mirrored_sides, refitted
+from posecli.pose.network import Extent, SimCC
+from posecli.pose.runtimes import Outputs
+from posecli.train.start import build_model, read_start
+from posecli.types import Detections, Frame, Poses
+from posecli.weights.files import load_weights, save_weights
+from tests.media_factory import picture
+
+BOXES = np.array([[5, 5, 40, 60], [30, 2, 80, 69]], np.float32)
+SCORES = np.array([0.6, 0.5], np.float32)
+
+
+@pytest.fixture(scope="module")
+def seeing_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with presence and extent outputs that depend on the crop."""
+    tensors, header = load_weights(tiny_weights)
+    config = replace(load_network(tiny_weights)[1], presence=True, extent=True)
+    torch.manual_seed(0)
+    extent = Extent(1280)
+    nn.init.normal_(extent.sides.weight, std=0.3)
+    tensors |= {"presence.weight": torch.randn(1, 1280) * 0.1, "presence.bias": torch.zeros(1)}
+    tensors |= {f"extent.{name}": tensor for name, tensor in extent.state_dict().items()}
+    path = tmp_path_factory.mktemp("extent") / "seeing.safetensors"
+    save_weights(path, tensors, header | {"config": config.to_json()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def seeing(seeing_weights: Path) -> Estimator:
+    return load_estimator(str(seeing_weights), device="cpu", runtime="torch")
+
+
+@given(
+    corners=st.lists(st.floats(-50, 900), min_size=4, max_size=4),
+    sides=st.lists(st.floats(-0.5, 1.5), min_size=4, max_size=4),
+)
+def test_sides_of_a_crop_lie_where_its_pixels_do(corners: list[float], sides: list[float]) -> None:
+    x1, y1, x2, y2 = corners
+    box = [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
+    matrices = geometry.crop_matrices(box, (256, 192))
+    back = geometry.crop_to_source([sides], matrices, (256, 192))[0]
+    again = geometry.transform(matrices[0], back.reshape(2, 2)) / [192, 256]
+    np.testing.assert_allclose(again.ravel(), sides, atol=1e-6)
+    # The whole crop is the padded box.
+    whole = geometry.crop_to_source([[0, 0, 1, 1]], matrices, (256, 192))[0]
+    np.testing.assert_allclose(whole[2:] - whole[:2], geometry.padded_size(box, 0.75), rtol=1e-6)
+
+
+def test_an_untrained_output_gives_back_a_box_of_the_crop_s_shape() -> None:
+    sides = Extent(8).eval()(torch.randn(1, 8, 8, 6)).detach().numpy()
+    box = np.array([[100, 50, 190, 170]])
+    back = geometry.crop_to_source(sides, geometry.crop_matrices(box, (256, 192)), (256, 192))
+    np.testing.assert_allclose(back, box, atol=1e-3)
+
+
+def answering(estimator: Estimator, *extents: list[list[float]]) -> Estimator:
+    """The same estimator, whose network gives these sides, one list a call."""
+    answers = iter(extents)
+
+    def run(crops: np.ndarray) -> Outputs:
+        return replace(estimator.runner(crops), extent=np.array(next(answers), np.float32))
+
+    return replace(estimator, runner=replace(estimator.runner, run=run))
+
+
+def test_proposals_end_where_the_network_says(seeing: Estimator) -> None:
+    frame, lines = Frame(picture(90, 70)), [[0.2, 0.1, 0.7, 0.8], [0.3, 0.2, 2.0, 0.6]]
+    plain = answering(seeing, lines)([frame], [Detections(BOXES, SCORES)])[0]
+    np.testing.assert_array_equal(plain.boxes, BOXES)  # boxes that are no proposals stay as they are
+    judged = answering(seeing, lines)([frame], [Detections(BOXES, SCORES, lowest=0.0)])[0]
+    sizes = geometry.padded_size(BOXES, seeing.config.input_size[1] / seeing.config.input_size[0])
+    corner = (BOXES[:, :2] + BOXES[:, 2:]) / 2 - sizes / 2
+    shares = np.array(lines).reshape(2, 2, 2)
+    expected = np.clip((corner[:, None] + shares * sizes[:, None]).reshape(2, 4), 0, [90, 70, 90, 70])
+    assert expected[1, 2] == 90  # cut off by the picture
+    assert len(judged)
+    for box, keypoints in zip(judged.boxes, judged.keypoints, strict=True):
+        row = int(np.abs(expected - box).max(axis=1).argmin())
+        np.testing.assert_allclose(box, expected[row], atol=1e-3)
+        np.testing.assert_array_equal(keypoints, plain.keypoints[row])
+
+
+def test_a_flipped_run_averages_with_the_mirror_image(seeing: Estimator) -> None:
+    frame, found = Frame(picture(90, 70)), Detections(BOXES[:1], SCORES[:1], lowest=0.0)
+    flipped = answering(replace(seeing, flip=True), [[0.1, 0.2, 0.5, 0.9]], [[0.3, 0.3, 0.9, 0.7]])
+    plain = answering(seeing, [[0.1, 0.25, 0.6, 0.8]])
+    np.testing.assert_allclose(flipped([frame], [found])[0].boxes, plain([frame], [found])[0].boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_runtimes_agree_on_the_extent(seeing_weights: Path, flip: bool) -> None:
+    frame, found = Frame(picture(90, 70)), Detections(BOXES, SCORES, lowest=0.0)
+    first, second = (
+        load_estimator(str(seeing_weights), device="cpu", runtime=runtime, flip=flip)([frame], [found])[0]
+        for runtime in ("torch", "openvino")
+    )
+    np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
+
+
+def test_mirrored_sides_twice_are_the_same() -> None:
+    sides = np.random.default_rng(0).uniform(0, 1, (5, 4)).astype(np.float32)
+    np.testing.assert_allclose(mirrored_sides(mirrored_sides(sides)), sides, atol=1e-6)
+    np.testing.assert_allclose(mirrored_sides(np.array([[0.1, 0.2, 0.6, 0.9]], np.float32)), [[0.4, 0.2, 0.9, 0.9]])
+
+
+@given(sides=st.lists(st.floats(-300, 300), min_size=4, max_size=4))
+@settings(deadline=None)
+def test_boxes_end_with_the_picture_and_never_vanish(sides: list[float]) -> None:
+    frame = Frame(picture(90, 70))
+    poses = replace(Poses.empty(17), boxes=BOXES[:1])
+    (box,) = refitted(poses, np.array([sides]), frame).boxes
+    assert (box[:2] >= 0).all() and box[2] <= 90 and box[3] <= 70
+    assert (box[2:] - box[:2] >= 1 - 1e-4).all()
+    if (np.clip(sides[2:], 0, [90, 70]) - np.clip(sides[:2], 0, [90, 70]) < 1).any():
+        np.testing.assert_array_equal(box, BOXES[0])
+
+
+def test_an_extent_needs_a_presence_and_any_input_size_has_one() -> None:
+    with pytest.raises(DataError, match="presence"):
+        PoseConfig(extent=True)
+    config = PoseConfig(deconv_channels=(), presence=True, extent=True, input_size=(64, 32), sigma=(2, 2))
+    assert PoseConfig.from_json(config.to_json()) == config
+    with torch.inference_mode():
+        outputs = SimCC(config).eval()(torch.randn(2, 3, 64, 32))
+    assert [tuple(output.shape) for output in outputs[2:]] == [(2,), (2, 4)]
+
+
+def test_weights_without_the_output_are_read_as_before() -> None:
+    values = PoseConfig().to_json()
+    del values["extent"]
+    assert not PoseConfig.from_json(values).extent
+
+
+def test_training_on_keeps_or_leaves_out_the_output(seeing_weights: Path) -> None:
+    start = read_start(str(seeing_weights), "mobilenet_v2")
+    assert start.config is not None
+    model, notes = build_model(replace(start.config, extent=False), start)
+    assert notes == ["the extent head is left out"] and model.extent is None
+    same, notes = build_model(start.config, start)
+    assert notes == [] and same.extent is not None
+    torch.testing.assert_close(same.extent.sides.weight, start.tensors["extent.sides.weight"])
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1] / "recipes"))
+        return importlib.import_module("fit_extent")
+
+
+def test_the_recipe_s_frames_are_the_estimator_s(recipe: ModuleType) -> None:
+    matrices = geometry.crop_matrices(BOXES, (256, 192))
+    sides = recipe.in_crops(BOXES, matrices, (256, 192))
+    np.testing.assert_allclose(geometry.crop_to_source(sides, matrices, (256, 192)), BOXES, atol=1e-3)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_made_up_boxes_are_bad_but_not_hopeless(recipe: ModuleType, seed: int) -> None:
+    person = np.array([40.0, 10.0, 90.0, 160.0])
+    boxes = list(recipe.made_up(person, 8, np.random.default_rng(seed)))
+    overlap = geometry.iou(boxes, [person])[:, 0]
+    assert len(boxes) == 8 and (overlap >= recipe.FOUND).all() and overlap.min() < 0.8
+
+
+def test_the_recipe_learns_a_side_that_the_features_tell(recipe: ModuleType) -> None:
+    """Where one feature is the person's right side, a few hundred steps find it; held-out rows do not count."""
+    random = np.random.default_rng(0)
+    right = random.uniform(0.4, 0.9, 600).astype(np.float32)
+    features = np.zeros((600, 2, *Extent.GRID), np.float16)
+    features[:, 0] = right[:, None, None]
+    features[:, 1] = 1
+    wanted = np.stack([np.full(600, 0.1), np.full(600, 0.1), right, np.full(600, 0.9)], axis=1).astype(np.float32)
+    held_out = np.arange(600) >= 500
+    wanted[held_out] = [0.1, 0.1, 0.2, 0.2]
+    found = recipe.Examples(features, wanted, wanted, np.ones(600), held_out)
+    model = recipe.fit(found, epochs=60, batch_size=32, rate=3e-3)
+    with torch.inference_mode():
+        sides = model(torch.from_numpy(features[:500].astype(np.float32))).numpy()
+    np.testing.assert_allclose(sides, wanted[:500], atol=0.06)
