@@ -37,7 +37,7 @@ from posecli.pose.runtimes import PixelNetwork, compile_openvino
 from posecli.types import Frame
 from posecli.weights.files import find_weights, load_weights, save_weights, sha256
 
-FALSE_PEOPLE = 0.05
+FALSE_PEOPLE = 0.03
 NOBODY_PROPOSAL = 0.15
 FOLDS = 5
 RIDGES = (1e-3, 3e-3, 1e-2, 3e-2)

@@ -71,11 +71,12 @@ def test_an_untrained_output_gives_back_a_box_of_the_crop_s_shape() -> None:
 
 
 def answering(estimator: Estimator, *extents: list[list[float]]) -> Estimator:
-    """The same estimator, whose network gives these sides, one list a call."""
+    """The same estimator, whose network is sure of everybody and gives these sides, one list a call."""
     answers = iter(extents)
 
     def run(crops: np.ndarray) -> Outputs:
-        return replace(estimator.runner(crops), extent=np.array(next(answers), np.float32))
+        sure = np.full(len(crops), 9, np.float32)
+        return replace(estimator.runner(crops), presence=sure, extent=np.array(next(answers), np.float32))
 
     return replace(estimator, runner=replace(estimator.runner, run=run))
 
@@ -112,6 +113,35 @@ def test_runtimes_agree_on_the_extent(seeing_weights: Path, flip: bool) -> None:
         for runtime in ("torch", "openvino")
     )
     np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
+
+
+def test_doubtful_proposals_are_looked_at_in_the_mirror_too(seeing: Estimator) -> None:
+    """Of three people only the doubtful proposal takes the flip test's answer, whoever is beside it."""
+    frame = Frame(picture(90, 70))
+    boxes = np.array([[5, 5, 40, 60], [30, 2, 80, 69], [0, 0, 30, 30]], np.float32)
+    seen: list[int] = []
+
+    def run(crops: np.ndarray) -> Outputs:
+        seen.append(len(crops))
+        return replace(seeing.runner(crops), presence=np.zeros(len(crops), np.float32))
+
+    watched = replace(seeing, runner=replace(seeing.runner, run=run))
+    scores = np.array([0.9, 0.6, 0.1], np.float32)
+    judged = watched([frame], [Detections(boxes, scores, lowest=0.3)])[0]
+    assert seen == [3, 1]
+    plain, flipped = (
+        replace(watched, flip=flip)([frame], [Detections(boxes, scores)])[0].keypoints for flip in (False, True)
+    )
+    for row, expected in ((0, plain[0]), (1, flipped[1])):
+        (place,) = np.flatnonzero(judged.box_scores == scores[row])
+        np.testing.assert_allclose(judged.keypoints[place], expected, atol=1e-4)
+    seen.clear()
+    watched([frame], [Detections(boxes, scores)])
+    assert seen == [3]
+    alone = replace(
+        seeing, runner=replace(seeing.runner, run=lambda crops: replace(seeing.runner(crops), presence=None))
+    )
+    assert len(alone([frame], [Detections(boxes, scores, lowest=0.3)])[0]) == 2
 
 
 def test_mirrored_sides_twice_are_the_same() -> None:

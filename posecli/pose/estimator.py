@@ -13,13 +13,15 @@ from posecli.pose import codec
 from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
 from posecli.pose.network import SimCC, resample_classifiers
-from posecli.pose.runtimes import Runner, load_runner
-from posecli.types import Detections, FloatArray, Frame, Poses
+from posecli.pose.runtimes import Outputs, Runner, load_runner
+from posecli.types import Detections, FloatArray, Frame, IntArray, Poses
 from posecli.weights.files import find_weights, load_weights, sha256
 
 # Of two proposals whose poses have an OKS above this, or whose boxes an IoU above that, one person is meant.
 SAME_PERSON = 0.45
 SAME_BOX = 0.6
+# A proposal is looked at twice where the log-odds that it is a person are nearer to 0 than this.
+DOUBT = 1.5
 # COCO's custom, after MMPose and SimpleBaselines: keypoints below it do not count for a person's score.
 SCORE_FLOOR = 0.2
 
@@ -51,7 +53,7 @@ class Estimator:
         """One Poses a frame; people of all frames go through the network together.
 
         Of proposals (Detections.lowest) only those that the network confirms are left, with boxes that end where it
-        sees the person end, if it tells.
+        sees the person end, if it tells. Where it is in doubt, their mirror images are averaged in.
         """
         boxes = [found.boxes for found in detections]
         config = self.config
@@ -61,17 +63,13 @@ class Estimator:
         if not len(crops):
             return [Poses.empty(len(config.keypoints)) for _ in frames]
         outputs = self.runner(crops)
-        logits, presence, extent = outputs.logits, outputs.presence, outputs.extent
-        if self.flip:
-            other = self.runner(np.ascontiguousarray(crops[:, :, ::-1]))
-            mirrored = other.logits
-            if presence is not None and other.presence is not None:
-                presence = np.asarray((presence + other.presence) / 2, np.float32)
-            if extent is not None and other.extent is not None:
-                extent = np.asarray((extent + mirrored_sides(other.extent)) / 2, np.float32)
+        rows = np.arange(len(crops)) if self.flip else doubtful(outputs.presence, detections)
+        if len(rows):
+            other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
             # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
             ratio = config.split_ratio if self.shift_flipped else 1.0
-            logits = codec.merge_flipped(logits, mirrored, config.keypoints.flip_indices, ratio)
+            outputs = averaged(outputs, other, rows, config.keypoints.flip_indices, ratio)
+        logits, presence, extent = outputs.logits, outputs.presence, outputs.extent
         in_crop, std, scores = read_logits(logits, config, np.concatenate(boxes), matrices, self.decoder)
         keypoints = geometry.transform(np.linalg.inv(matrices), in_crop).astype(np.float32)
         pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]
@@ -88,6 +86,44 @@ class Estimator:
                 found, np.split(seen, ends), np.split(odds, ends), detections, frames, strict=True
             )
         ]
+
+
+def doubtful(presence: FloatArray | None, detections: Sequence[Detections]) -> IntArray:
+    """Rows of the proposals of which it is not clear yet whether they are people: they are looked at in the mirror too.
+
+    presence: (N,) log-odds of all people of the detections.
+    """
+    if presence is None:
+        return np.zeros(0, np.int64)
+    proposed = np.repeat([people.lowest is not None for people in detections], [len(people) for people in detections])
+    odds = log_odds(np.concatenate([people.scores for people in detections])) + presence
+    return np.flatnonzero(proposed & (np.abs(odds) < DOUBT))
+
+
+def averaged(
+    outputs: Outputs, mirrored: Outputs, rows: IntArray, flip_indices: tuple[int, ...], split_ratio: float
+) -> Outputs:
+    """Outputs of N crops, in the given rows their means with what the network says of those crops' mirror images."""
+    x, y = (logits.copy() for logits in outputs.logits)
+    x[rows], y[rows] = codec.merge_flipped((x[rows], y[rows]), mirrored.logits, flip_indices, split_ratio)
+    sides = None if mirrored.extent is None else mirrored_sides(mirrored.extent)
+    return Outputs(
+        (x, y), _with_means(outputs.presence, rows, mirrored.presence), _with_means(outputs.extent, rows, sides)
+    )
+
+
+def _with_means(values: FloatArray | None, rows: IntArray, others: FloatArray | None) -> FloatArray | None:
+    if values is None or others is None:
+        return values
+    result = values.copy()
+    result[rows] = (values[rows] + others) / 2
+    return result
+
+
+def log_odds(scores: ArrayLike) -> geometry.Float64Array:
+    """Of probabilities, kept finite at 0 and 1."""
+    clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(clipped / (1 - clipped)))
 
 
 def choose_decoder(decoder: str, config: PoseConfig) -> str:
@@ -140,8 +176,7 @@ def confirmed(poses: Poses, presence: FloatArray, lowest: float, sigmas: Sequenc
     presence: (N,) log-odds that are added to those of the box scores. lowest: score to be reached. sigmas: of OKS;
     without them only the boxes tell who is the same.
     """
-    given = np.clip(poses.box_scores.astype(np.float64), 1e-6, 1 - 1e-6)
-    scores = (1 / (1 + (1 / given - 1) * np.exp(-presence.astype(np.float64)))).astype(np.float32)
+    scores = (1 / (1 + np.exp(-log_odds(poses.box_scores) - presence))).astype(np.float32)
     poses = replace(poses, box_scores=scores, person_scores=person_scores(scores, poses.scores))
     order = np.argsort(-scores, kind="stable")
     poses = poses.rows(order[scores[order] >= lowest])
