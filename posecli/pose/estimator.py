@@ -18,7 +18,7 @@ from posecli.types import Detections, FloatArray, Frame, IntArray, Poses
 from posecli.weights.files import find_weights, load_weights, sha256
 
 # Of two proposals whose poses have an OKS above this, or whose boxes an IoU above that, one person is meant.
-SAME_PERSON = 0.45
+SAME_PERSON = 0.5
 SAME_BOX = 0.6
 # A proposal is looked at twice where the log-odds that it is a person are nearer to 0 than this.
 DOUBT = 1.5
