@@ -163,7 +163,7 @@ def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
 
 
 def refitted(poses: Poses, boxes: ArrayLike, frame: Frame) -> Poses:
-    """The same people with other boxes (N, 4), cut off where the picture ends, none of which nothing is left."""
+    """The same people with other boxes (N, 4), cut off where the picture ends; the old one where no pixel is left."""
     limits = np.array([frame.width, frame.height] * 2)
     cut = np.clip(np.asarray(boxes, np.float64), 0, limits)
     whole = (cut[:, 2:] - cut[:, :2] >= 1).all(axis=1, keepdims=True)
