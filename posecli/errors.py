@@ -1,5 +1,6 @@
 """Everything that can go wrong for a reason the user can understand, and the exit code of each."""
 
+import errno
 from enum import IntEnum
 
 
@@ -44,3 +45,8 @@ class MediaError(PosecliError):
 
 class DataError(PosecliError):
     """A label, boxes or results file does not hold what it should."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk, or the user's share of it, is full: no input's fault, the whole run ends."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from posecli import __version__
-from posecli.errors import ExitCode, PosecliError
+from posecli.errors import ExitCode, PosecliError, is_full
 
 # name → (module, command, one line for --help). Modules load only when their command is used.
 COMMANDS = {
@@ -72,7 +72,7 @@ def explain(error: Exception) -> tuple[str, ExitCode] | None:
         )
     if isinstance(error, ModuleNotFoundError):
         return f"package {error.name} is missing: `pip install posecli` brings it", ExitCode.MACHINE
-    if isinstance(error, OSError) and error.errno == 28:
+    if is_full(error):
         return "the disk is full: free some space and start again, finished inputs are kept", ExitCode.MACHINE
     return None
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from posecli.text import printed
+
 if TYPE_CHECKING:
     from posecli.output.manifest import Finished
 
@@ -80,7 +82,8 @@ class PlainProgress:
     def finish(self, item: "Finished") -> None:
         """Say what failed."""
         self._pace.finish()
-        if not self._quiet and (line := _remark(item)):
+        # A failure is named whatever the user wants to hear.
+        if (line := _remark(item)) and (not self._quiet or item.summary.status == "failed"):
             say(line)
 
 
@@ -140,12 +143,12 @@ def _remark(item: "Finished") -> str | None:
         return f"failed: {summary.error}"
     if summary.lost_frames and not item.skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.lost.items())
-        return f"partial: {item.path}: {summary.frames} frames kept, lost {reasons}"
+        return f"partial: {printed(item.path)}: {summary.frames} frames kept, lost {reasons}"
     return None
 
 
 def _short(name: str, width: int = 32) -> str:
-    name = name.replace("\n", " ")
+    name = printed(name)
     return name if len(name) <= width else "…" + name[-(width - 1) :]
 
 

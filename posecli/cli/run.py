@@ -1,6 +1,7 @@
 """`posecli run`: photos and videos in, annotated media and JSON out."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,14 @@ import click
 from posecli.cli.options import model_options, output_options, people_options, video_options
 from posecli.cli.progress import progress_of, say
 from posecli.errors import ExitCode, UsageError
+from posecli.text import printed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from posecli.media.inputs import Input
     from posecli.pipeline import RunOptions
+    from posecli.pipeline.events import Job
 
 
 @click.command()
@@ -29,22 +32,39 @@ def run_command(inputs: tuple[str, ...], **options: Any) -> int:
 
     INPUTS are files, folders, globs, @LIST (a file of paths) or @- (a list on stdin), and all that `posecli video`
     takes. Annotated media, coco.json, coco_results.json, run.json and index.html go into --out. Started again with
-    the same options, it goes on where it stopped.
+    the same options, it goes on where it stopped; with other inputs, the JSON files and index.html are those of the
+    new inputs, which is said first, and media stay. No input, and no file that is not posecli's, is replaced.
     """
+    return execute(find(inputs, options), inputs, options)
+
+
+def find(arguments: Sequence[str], options: dict[str, Any]) -> "list[Input]":
+    """The inputs that the arguments mean. Raises UsageError where --out is the very folder of the inputs."""
+    from posecli.media.identity import file_id
     from posecli.media.inputs import find_inputs
 
-    return execute(find_inputs(inputs, exclude=options["out"]), options)
-
-
-def execute(found: "list[Input]", options: dict[str, Any]) -> int:
-    """Do the inputs as the options of the command line say; the exit code."""
     out: Path = options["out"]
+    there = file_id(out)
+    same = [argument for argument in arguments if there is not None and file_id(argument) == there]
+    # A shell's * may name an earlier run's output beside the inputs: that is passed over.
+    if same and (len(arguments) == len(same) or not (out / ".posecli").is_dir()):
+        raise UsageError(f"--out {printed(out)} is the folder of the inputs: choose another folder")
+    return find_inputs(arguments, exclude=out)
+
+
+def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, Any]) -> int:
+    """Do the inputs, which the arguments mean, as the options of the command line say; the exit code."""
+    from posecli.pipeline.plan import output_folder, plan, refuse_harm_to_inputs
+
+    out: Path = options["out"]
+    jobs, media = plan(found, out), not options["no_media"]
+    refuse_harm_to_inputs(jobs, out, options["tables"], media=media, reads=_read_too(arguments, options))
     if options["dry_run"]:
-        return _list(found, out, options["as_json"])
+        return _list(jobs, out, options["as_json"])
 
     from posecli.detect import load_detector
     from posecli.output.tables import check_tables
-    from posecli.pipeline import prepare_output, run
+    from posecli.pipeline.run import run
     from posecli.pipeline.window import Window
     from posecli.pose.codec import CHOICES
     from posecli.pose.estimator import load_estimator
@@ -53,8 +73,11 @@ def execute(found: "list[Input]", options: dict[str, Any]) -> int:
         raise UsageError(f"--decode {options['decoder']}: choose from {', '.join(CHOICES)}")
     chosen = _run_options(options, found)
     check_tables(options["tables"])
-    prepare_output(out)
     with ExitStack() as stack:
+        overwrite = options["overwrite"]
+        folder = output_folder(jobs, out, options["tables"], overwrite=overwrite, media=media)
+        for remark in stack.enter_context(folder):
+            say(remark)
         window = None
         if options["show"]:
             window = Window()
@@ -83,7 +106,7 @@ def execute(found: "list[Input]", options: dict[str, Any]) -> int:
             estimator,
             chosen,
             progress,
-            overwrite=options["overwrite"],
+            overwrite=overwrite,
             tables=options["tables"],
             window=window,
         )
@@ -140,12 +163,27 @@ def _run_options(options: dict[str, Any], found: "list[Input]") -> "RunOptions":
     )
 
 
-def _list(found: "list[Input]", out: "Path", as_json: bool) -> int:
-    from posecli.pipeline import plan
+def _read_too(arguments: Sequence[str], options: dict[str, Any]) -> "list[Path]":
+    """What a run reads beside its inputs: lists, boxes and weights."""
+    from pathlib import Path
+
+    kind, _, boxes = options["detector"].partition(":")
+    named = [argument[1:] for argument in arguments if argument.startswith("@") and argument != "@-"]
+    named += [boxes] if kind == "boxes" and boxes else []
+    return [Path(name) for name in (*named, options["weights"], options["detector_weights"]) if name]
+
+
+def _list(jobs: "Sequence[Job]", out: "Path", as_json: bool) -> int:
+    from posecli.media.inputs import printable
 
     rows = [
-        {"input": job.input.shown, "kind": job.input.kind, "output": job.output, "error": job.input.error}
-        for job in plan(found, out)
+        {
+            "input": printable(job.input.shown),
+            "kind": job.input.kind,
+            "output": job.output,
+            "error": None if job.input.error is None else printable(job.input.error),
+        }
+        for job in jobs
     ]
     if as_json:
         import orjson
@@ -153,8 +191,8 @@ def _list(found: "list[Input]", out: "Path", as_json: bool) -> int:
         sys.stdout.buffer.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n")
     else:
         for row in rows:
-            target = f"cannot be read: {row['error']}" if row["error"] else out / str(row["output"])
-            click.echo(f"{row['kind']:7} {row['input']} → {target}")
+            target = f"cannot be read: {row['error']}" if row["error"] else str(out / str(row["output"]))
+            click.echo(f"{row['kind']:7} {printed(str(row['input']))} → {printed(target)}")
     return ExitCode.OK
 
 
@@ -169,7 +207,7 @@ def _closing(document: dict[str, Any], out: "Path") -> str:
     speed = f", {rate:.1f} frames/s" if not status.get("skipped") else ""
     return (
         f"{', '.join(parts)}: {totals['frames']} frames, {totals['people']} people{lost} "
-        f"in {document['seconds']:.1f} s{speed} → {out / 'index.html'}"
+        f"in {document['seconds']:.1f} s{speed} → {printed(out / 'index.html')}"
     )
 
 

@@ -20,12 +20,11 @@ def video_command(inputs: tuple[str, ...], **options: Any) -> int:
     INPUTS are videos, folders of them (their photos are passed over), numbered pictures as frame_%05d.png, - for a
     stream on stdin, rtsp:// or http:// addresses, or webcam:0. The annotated video, coco.json with ids,
     coco_results.json, run.json and index.html go into --out. Started again with the same options, it goes on where
-    it stopped, also within a clip.
+    it stopped, also within a clip; see posecli run for what becomes of earlier results in --out.
     """
-    from posecli.cli.run import execute
-    from posecli.media.inputs import find_inputs
+    from posecli.cli.run import execute, find
 
-    found = [item for item in find_inputs(inputs, exclude=options["out"]) if item.kind != "photo"]
+    found = [item for item in find(inputs, options) if item.kind != "photo"]
     if not found:
         raise NoInputError(f"no video in {', '.join(inputs)}: posecli run does photos")
-    return execute(found, options)
+    return execute(found, inputs, options)

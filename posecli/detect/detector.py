@@ -1,7 +1,7 @@
 """What a detector is, and the dict of all of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from posecli.errors import UsageError
@@ -30,7 +30,7 @@ class DetectorOptions:
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector ready to run, and what run.json says of it."""
+    """A detector ready to run, and what run.json says of it. options: what it was built with."""
 
     find: Find
     name: str
@@ -38,6 +38,7 @@ class Detector:
     runtime: str
     device: str
     weights_sha256: str | None = None
+    options: DetectorOptions = field(default_factory=DetectorOptions)
 
     def __call__(self, frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         """People of each frame, by descending score. names: the input each frame is of."""
@@ -107,4 +108,5 @@ def load_detector(
         raise UsageError(f"--detector {name}: choose from {', '.join(DETECTORS)} (boxes:FILE)")
     if bool(argument) != (kind == "boxes"):
         raise UsageError(f"--detector {name}: only boxes takes, and needs, a file: boxes:FILE")
-    return DETECTORS[kind](DetectorOptions(argument, device, runtime, threshold, weights, max_people, confirmed))
+    options = DetectorOptions(argument, device, runtime, threshold, weights, max_people, confirmed)
+    return replace(DETECTORS[kind](options), options=options)

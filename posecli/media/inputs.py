@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import logging
 import os
 import sys
 import uuid
@@ -10,7 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from posecli.errors import NoInputError
+from posecli.media.identity import once
 from posecli.media.sources import source_of
+from posecli.text import printed
+
+LOG = logging.getLogger(__name__)
 
 _PHOTO = "jpg jpeg jpe png webp bmp dib tif tiff avif jp2 pgm ppm pbm pnm"
 _VIDEO = "mp4 m4v mov mkv webm avi gif mpg mpeg ts mts m2ts wmv flv 3gp ogv mxf"
@@ -77,12 +82,14 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
             for match in matches:
                 inside = Path(match)
                 found += _of_folder(inside, exclude) if inside.is_dir() else [_of_file(inside)]
-    unique: dict[str, Input] = {}
-    for item in found:
-        unique.setdefault(item.address or str(item.path.absolute()), item)
+    unique, again = once(found)
+    if again:
+        item, same = again[0]
+        more = f" and {len(again) - 1} more are done once too" if len(again) > 1 else ""
+        LOG.warning("%s is the same file as %s and done once%s", printed(item.shown), printed(same.shown), more)
     if not unique:
         raise NoInputError(f"no photo or video in {', '.join(arguments) or 'nothing'}")
-    return _distinct_names(unique.values())
+    return _distinct_names(unique)
 
 
 def _expand(arguments: Sequence[str]) -> Iterator[str]:

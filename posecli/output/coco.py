@@ -14,11 +14,12 @@ from posecli.output.whole import Whole
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished input with its record. kind is "photo" or "video"."""
+    """A finished input with its record. kind is "photo" or "video". place: see names.Places; "" for the name."""
 
     name: str
     kind: str
     record: Path
+    place: str = ""
 
 
 def coco_category(keypoint_set: KeypointSet) -> dict[str, Any]:

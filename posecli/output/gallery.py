@@ -1,5 +1,6 @@
 """index.html: what a person opens first. One file, works offline, loads pictures as they scroll into view."""
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from importlib import resources
@@ -14,6 +15,7 @@ from posecli.output.curves import compact, read_curves
 from posecli.output.manifest import Finished
 from posecli.output.records import record_path
 from posecli.output.tables import TABLES, table_path
+from posecli.output.whole import Whole
 from posecli.types import PixelArray
 
 _THUMBNAIL = 480
@@ -40,7 +42,8 @@ def write_thumbnail(path: Path, pixels: PixelArray) -> None:
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.tobytes())
+    with Whole(path) as file:
+        file.write(encoded.tobytes())
 
 
 def write_gallery(
@@ -51,8 +54,7 @@ def write_gallery(
     Clips whose people have ids get a lane per id and curves of their joints' angles, out of their records.
     Tables that lie there are linked.
     """
-    part = out / "index.html.part"
-    with part.open("w", encoding="utf-8") as file:
+    with Whole(out / "index.html") as whole, io.TextIOWrapper(whole, encoding="utf-8", newline="\n") as file:
         file.write(_HEAD.replace("{css}", _text("gallery.css")))
         for piece in _top(totals, models):
             file.write(piece)
@@ -60,7 +62,6 @@ def write_gallery(
         for order, (item, thumbnail) in enumerate(inputs):
             file.write(_card(out, order, item, thumbnail))
         file.write(f"</main>\n<script>\n{_text('gallery.js')}</script></body></html>\n")
-    part.replace(out / "index.html")
 
 
 def _top(totals: Mapping[str, Any], models: str) -> Iterator[str]:
@@ -95,7 +96,7 @@ def _card(out: Path, order: int, item: Finished, thumbnail: Path | None) -> str:
     if summary.width:
         facts.append(f"{summary.width}×{summary.height}")
     facts.append(f"{summary.seconds:.1f} s")
-    tables = {table: table_path(out, table, item.name) for table in TABLES}
+    tables = {table: table_path(out, table, item.place or item.name) for table in TABLES}
     facts += [f'<a href="{_url(p.relative_to(out).as_posix())}">{t}</a>' for t, p in tables.items() if p.exists()]
     cause = ""
     if summary.error:

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 
 from posecli.errors import MediaError
+from posecli.output.whole import Whole
 from posecli.types import PixelArray
 
 # What OpenCV writes without loss of size or colour; other formats become PNG.
@@ -34,10 +35,5 @@ def write_image(path: Path, pixels: PixelArray, *, quality: int = 95) -> None:
     if not ok:
         raise MediaError(f"{path}: cannot be encoded as {suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(encoded.tobytes())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    with Whole(path) as file:
+        file.write(encoded.tobytes())

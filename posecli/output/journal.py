@@ -4,6 +4,7 @@ A file of JSON lines: a header that says what the answers depend on, then a line
 with as many digits as they need to be read back the same, so a resumed run ends in the same bytes.
 """
 
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
+from posecli.output.whole import remove
 from posecli.types import Poses
 
 _ARRAYS = ("keypoints", "std", "scores", "boxes", "box_scores", "person_scores")
@@ -27,7 +29,9 @@ class Journal:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         header = orjson.dumps({"journal": 1, "key": key}) + b"\n"
-        self._file: BinaryIO = path.open("r+b") if path.is_file() else path.open("w+b")
+        if not _is_plain(path):
+            remove(path)
+        self._file: BinaryIO = path.open("r+b") if path.is_file() else path.open("x+b")
         self._recalls = self._file.readline() == header
         if not self._recalls:
             self._file.seek(0)
@@ -83,6 +87,15 @@ def read_journal(path: Path) -> Iterator[tuple[Fraction, Poses]]:
             if found is None:
                 return
             yield Fraction(orjson.loads(line)["time"]), found[1]
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file of one name: what another name leads to as well may be somebody's."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
 def _read(line: bytes) -> tuple[int, Poses, bool] | None:

@@ -12,19 +12,24 @@ import orjson
 
 from posecli import __version__
 from posecli.output.records import Summary
+from posecli.output.whole import Whole
 
 _PACKAGES = ("torch", "torchvision", "opencv-python", "av", "numpy", "openvino")
 
 
 @dataclass(frozen=True)
 class Finished:
-    """An input's name and end. skipped: it was finished by an earlier run, and stands as it is."""
+    """An input's name and end. skipped: it was finished by an earlier run, and stands as it is.
+
+    place: where its files lie under the output folder, see names.Places; "" for its name.
+    """
 
     name: str
     path: str
     kind: str
     summary: Summary
     skipped: bool = False
+    place: str = ""
 
 
 def versions() -> dict[str, str]:
@@ -71,6 +76,5 @@ def manifest(inputs: Sequence[Finished], run: Mapping[str, Any]) -> dict[str, An
 
 def write_manifest(out: Path, document: Mapping[str, Any]) -> None:
     """Write out/run.json, whole or not at all."""
-    part = out / "run.json.part"
-    part.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-    part.replace(out / "run.json")
+    with Whole(out / "run.json") as file:
+        file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")

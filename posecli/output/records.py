@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
+from posecli.output.whole import remove, temporary
 from posecli.types import Frame, Poses
 
 SCHEMA = 1
@@ -59,9 +60,10 @@ class RecordWriter:
 
     def __init__(self, path: Path, header: Mapping[str, Any], keypoint_threshold: float) -> None:
         self._path, self._threshold = path, keypoint_threshold
-        self._part = path.with_name(path.name + ".part")
+        self._part = temporary(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = self._part.open("wb")
+        remove(self._part)
+        self._file: BinaryIO = self._part.open("xb")
         self._write({"schema": SCHEMA, **header})
         self.frames = self.people = 0
         self._ids: set[int] = set()

@@ -1,6 +1,8 @@
 """The files about all inputs: coco.json, coco_results.json, run.json, index.html and tables."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from posecli.output.coco import Recorded, write_coco
 from posecli.output.gallery import thumbnail_path, write_gallery
 from posecli.output.manifest import Finished, manifest, write_manifest
 from posecli.output.tables import write_tables
+
+LOG = logging.getLogger(__name__)
 
 
 def write_results(
@@ -23,11 +27,15 @@ def write_results(
 
     records: name of each input → its record. described: what run.json says of the run. tables: names of formats.
     """
-    recorded = [
-        Recorded(item.name, item.kind, records[item.name]) for item in finished if item.summary.status != "failed"
-    ]
+    recorded = _recorded(finished, records)
+    failed: dict[str, str] = {}
+    written = write_tables(out, tables, recorded, keypoint_set, failed)
+    if failed:
+        for reason in failed.values():
+            LOG.warning("failed: %s", reason)
+        finished = [_without_table(item, failed.get(item.name)) for item in finished]
+        recorded = _recorded(finished, records)
     write_coco(out, recorded, keypoint_set)
-    written = write_tables(out, tables, recorded, keypoint_set)
     document = manifest(finished, {**described, "tables": written})
     write_manifest(out, document)
     thumbnails = {item.name: thumbnail_path(out, records[item.name]) for item in finished}
@@ -35,3 +43,18 @@ def write_results(
     pose = document["models"]["pose"]
     write_gallery(out, cards, document["totals"], f"{pose['backbone']} on {pose['runtime']}")
     return document
+
+
+def _recorded(finished: Sequence[Finished], records: Mapping[str, Path]) -> list[Recorded]:
+    return [
+        Recorded(item.name, item.kind, records[item.name], item.place)
+        for item in finished
+        if item.summary.status != "failed"
+    ]
+
+
+def _without_table(item: Finished, reason: str | None) -> Finished:
+    """An input that is done but for a table has failed; its record stands, so that only the table is made later."""
+    if reason is None:
+        return item
+    return replace(item, summary=replace(item.summary, status="failed", error=reason), skipped=False)

@@ -44,7 +44,11 @@ class Sink:
         self._record = self._stack.enter_context(RecordWriter(record, header, look.keypoint_threshold))
         self._video: VideoWriter | None = None
         if look.media and source is not None:
-            self._video = self._open_video(look, source)
+            try:
+                self._video = self._open_video(look, source)
+            except BaseException:
+                self._stack.close()
+                raise
             self._stack.callback(self._video.abort)
 
     def _open_video(self, look: Look, source: VideoReader) -> VideoWriter:
@@ -107,6 +111,7 @@ class Sink:
     def abort(self) -> None:
         """Leave nothing of this input behind."""
         self._stack.close()
-        self._thumbnail.unlink(missing_ok=True)
-        if self._look.media and self._source is None:
-            (self._out / self._output).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder in its place, say, which is why it failed
+            self._thumbnail.unlink(missing_ok=True)
+            if self._look.media and self._source is None:
+                (self._out / self._output).unlink(missing_ok=True)

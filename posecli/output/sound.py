@@ -1,6 +1,5 @@
 """The source's sound, carried into an annotated video beside its pictures."""
 
-import errno
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +12,7 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 
+from posecli.errors import is_full
 from posecli.media.video import VideoReader
 
 AnyPacket: TypeAlias = "Packet[Any]"
@@ -76,7 +76,7 @@ class Sound:
                 packet.stream = self._stream
                 self._output.mux(packet)
         except (FFmpegError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if is_full(error):
                 raise
             self._warnings.append(f"sound ends early: {error}")
             self._packets = iter(())

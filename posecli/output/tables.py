@@ -7,7 +7,6 @@ one function and one line in TABLES.
 
 import csv
 import io
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -15,11 +14,13 @@ from typing import Any
 
 import orjson
 
-from posecli.errors import MachineError, UsageError
+from posecli.errors import MachineError, UsageError, is_full
 from posecli.keypoints import KeypointSet
 from posecli.output.coco import Recorded
+from posecli.output.names import derived, fitted
 from posecli.output.records import read_frames
-from posecli.output.whole import Whole
+from posecli.output.whole import Whole, remove, temporary
+from posecli.text import printed
 
 # frame counts from 0, as in coco.json; person is the place within the frame, from 0. x, y, std_x, std_y are
 # source pixels; x_raw, y_raw are there where x, y are smoothed. What is not known is empty (null).
@@ -57,26 +58,44 @@ def check_tables(names: Sequence[str]) -> None:
             _pyarrow()
 
 
-def write_tables(out: Path, names: Sequence[str], inputs: Sequence[Recorded], keypoint_set: KeypointSet) -> list[str]:
+def write_tables(
+    out: Path,
+    names: Sequence[str],
+    inputs: Sequence[Recorded],
+    keypoint_set: KeypointSet,
+    failed: dict[str, str] | None = None,
+) -> list[str]:
     """Write the tables of these names of all inputs; their places under out, folders for openpose.
 
     The same records give the same bytes, each file is whole or not there, and memory does not grow with the
-    records. Raises as check_tables does, OSError where the disk refuses.
+    records. failed takes the names of inputs whose tables cannot be written, with the reason; where it is None, that
+    raises. Raises as check_tables does, OSError where the disk is full.
     """
     check_tables(names)
     written = []
     for name in dict.fromkeys(names):
         for item in inputs:
-            path = table_path(out, name, item.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if TABLES[name](path, item, keypoint_set):
-                written.append(path.relative_to(out).as_posix())
+            path = table_path(out, name, item.place or item.name)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if TABLES[name](path, item, keypoint_set):
+                    written.append(path.relative_to(out).as_posix())
+            except OSError as error:
+                if failed is None or is_full(error):
+                    raise
+                reason = f"{printed(path)}: cannot be written ({error.strerror})"
+                failed[item.name] = f"{failed[item.name]}; {reason}" if item.name in failed else reason
     return written
 
 
-def table_path(out: Path, table: str, name: str) -> Path:
-    """Where the table of this format of the input of this name lies."""
-    return out / f"{name}.{'mot.txt' if table == 'mot' else table}"
+def table_path(out: Path, table: str, place: str) -> Path:
+    """Where the table of this format lies of the input that has this place."""
+    return out / derived(place, table_suffix(table))
+
+
+def table_suffix(table: str) -> str:
+    """What the table's name has more than its input's."""
+    return f".{'mot.txt' if table == 'mot' else table}"
 
 
 def rows(item: Recorded, keypoint_set: KeypointSet) -> Iterator[Row]:
@@ -143,19 +162,19 @@ def write_openpose(path: Path, item: Recorded, keypoint_set: KeypointSet) -> boo
     <stem>_000000000012_keypoints.json, a photo <stem>_keypoints.json.
     """
     stem = PurePosixPath(item.name).stem
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = temporary(path)
+    remove(part)
     part.mkdir()
     try:
         for frame in read_frames(item.record):
             people = [_openpose_person(person) for person in frame["people"]]
             number = f"_{frame['index']:012d}" if item.kind == "video" else ""
             text = orjson.dumps({"version": 1.3, "people": people})
-            (part / f"{stem}{number}_keypoints.json").write_bytes(text)
-        shutil.rmtree(path, ignore_errors=True)
+            (part / fitted(stem, f"{number}_keypoints.json")).write_bytes(text)
+        remove(path)
         part.replace(path)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        remove(part)
         raise
     return True
 

@@ -11,11 +11,12 @@ import av
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from posecli.errors import MediaError, UsageError
+from posecli.errors import MediaError, UsageError, is_full
 from posecli.media.colour import ToYuv
 from posecli.media.video import VideoReader
 from posecli.output.codecs import CODECS, PRESETS
 from posecli.output.sound import Sound
+from posecli.output.whole import new_temporary
 from posecli.types import PixelArray
 
 
@@ -51,13 +52,13 @@ class VideoWriter:
             raise UsageError(f"crf {crf}, preset {preset}: must be 0 to 51 and one of {', '.join(PRESETS)}")
         self.path = path
         self.warnings: list[str] = []
-        self._part = path.with_name(path.name + ".part")
         self._source = source
         self._origin: Fraction | None = None
         self._last = Fraction(0)
         self._frames = 0
         self._sound: Sound | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = new_temporary(path)
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
         try:
             self._add_video(codec, crf, preset, size or (source.width, source.height))
@@ -129,7 +130,7 @@ class VideoWriter:
             self._container.close()
         except FFmpegError as error:
             self.abort()
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if is_full(error):
                 raise OSError(errno.ENOSPC, "disk full", str(self.path)) from error
             raise MediaError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._part.replace(self.path)

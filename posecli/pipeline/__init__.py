@@ -1,6 +1,7 @@
 """The corridor: inputs → frames → detections → poses → ids → files, in three threads."""
 
 from posecli.pipeline.options import RunOptions
-from posecli.pipeline.run import plan, prepare_output, run
+from posecli.pipeline.plan import output_folder, plan, prepare_output, refuse_harm_to_inputs
+from posecli.pipeline.run import run
 
-__all__ = ["RunOptions", "plan", "prepare_output", "run"]
+__all__ = ["RunOptions", "output_folder", "plan", "prepare_output", "refuse_harm_to_inputs", "run"]

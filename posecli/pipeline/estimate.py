@@ -7,6 +7,7 @@ from posecli.detect import Detector
 from posecli.errors import PosecliError
 from posecli.output.journal import Journal
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Read
+from posecli.pipeline.trouble import one_line
 from posecli.pose.estimator import Estimator
 from posecli.track.carry import Carrier
 from posecli.types import Poses
@@ -80,7 +81,12 @@ class PoseStep:
             yield event
 
     def _begin(self, event: Opened) -> _Clip:
-        journal = Journal(event.job.journal, f"{event.content} {self._answers}") if event.content else None
+        journal = None
+        if event.content:
+            try:
+                journal = Journal(event.job.journal, f"{event.content} {self._answers}")
+            except OSError as error:
+                self._fail(event.job, error)
         carrier = None if self._every == 1 else Carrier(self._every, self._estimator.config.keypoints)
         return _Clip(journal, carrier)
 
@@ -102,7 +108,7 @@ class PoseStep:
             result[place] = poses
             clip = self._clips.get(reads[place].job.number)
             if poses is not None and clip is not None and clip.journal is not None:
-                clip.journal.append(reads[place].frame.index, poses)
+                self._note(reads[place], clip.journal, poses)
         return result
 
     def _carried(self, read: Read, clip: _Clip, carrier: Carrier) -> Poses | None:
@@ -116,7 +122,7 @@ class PoseStep:
             self._fail(read.job, error)
             return None
         if clip.journal is not None:
-            clip.journal.append(frame.index, poses, detected)
+            self._note(read, clip.journal, poses, detected)
         return carrier.saw(frame, poses, detected)
 
     def _estimate(self, reads: Sequence[Read]) -> list[Poses | None]:
@@ -137,5 +143,11 @@ class PoseStep:
                     found.append(None)
             return found
 
-    def _fail(self, job: Job, error: PosecliError) -> None:
-        self._failed.setdefault(job.number, str(error))
+    def _note(self, read: Read, journal: Journal, poses: Poses, detected: bool = True) -> None:
+        try:
+            journal.append(read.frame.index, poses, detected)
+        except OSError as error:
+            self._fail(read.job, error)
+
+    def _fail(self, job: Job, error: PosecliError | OSError) -> None:
+        self._failed.setdefault(job.number, one_line(error, job.input.shown))

@@ -14,12 +14,13 @@ from posecli.types import Frame, Poses
 
 @dataclass(frozen=True)
 class Job:
-    """One input with its places in the output."""
+    """One input with its places in the output. place: what its tables are named by, "" for the input's name."""
 
     number: int
     input: Input
     output: str
     record: Path
+    place: str = ""
 
     @property
     def journal(self) -> Path:

@@ -1,15 +1,17 @@
 """What decides the content of a run's output, and the fingerprints of it."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import orjson
 
 from posecli import __version__
-from posecli.detect import Detector
+from posecli.detect.detector import Detector, DetectorOptions
+from posecli.keypoints import KeypointSet
 from posecli.media.images import DEFAULT_MAX_PIXELS
 from posecli.media.span import Span
+from posecli.output.annotate import Look
 from posecli.output.records import SCHEMA
 from posecli.pose.estimator import Estimator
 
@@ -64,6 +66,7 @@ def models(detector: Detector, estimator: Estimator) -> dict[str, Any]:
             "name": detector.name,
             "sha256": detector.weights_sha256,
             "threshold": detector.threshold,
+            "max_people": detector.options.max_people,
             "runtime": detector.runtime,
             "device": detector.device,
         },
@@ -76,17 +79,44 @@ def plain(options: RunOptions) -> dict[str, Any]:
     return values
 
 
+def look_of(keypoint_set: KeypointSet, options: RunOptions) -> Look:
+    """How the options want media to look and to be encoded."""
+    names = {field.name for field in fields(Look)} & {field.name for field in fields(RunOptions)}
+    return Look(keypoint_set, **{name: getattr(options, name) for name in sorted(names)})
+
+
 def options_key(options: RunOptions, detector: Detector, estimator: Estimator) -> str:
     """A fingerprint of everything that decides the output beside the input's own content."""
-    return _digest({"schema": SCHEMA, "options": plain(options), "models": models(detector, estimator)})
+    look = look_of(estimator.config.keypoints, options)
+    models = _models_key(detector, estimator)
+    return _digest({"schema": SCHEMA, "options": asdict(options), "look": asdict(look), "models": models})
 
 
 def answers_key(options: RunOptions, detector: Detector, estimator: Estimator) -> str:
     """A fingerprint of what decides the networks' answers: a journal is good for all looks of the output."""
-    span = plain(options)["span"]
-    return _digest({"span": span, "detect_every": options.detect_every, "models": models(detector, estimator)})
+    models = _models_key(detector, estimator)
+    return _digest({"span": asdict(options.span), "detect_every": options.detect_every, "models": models})
+
+
+# Fields that say where a model comes from, or ask for what the ready model then names: its content and its device
+# are in the key as they turned out.
+_RESOLVED = ("device", "runtime", "weights", "argument", "runner")
+
+
+def _models_key(detector: Detector, estimator: Estimator) -> dict[str, Any]:
+    """All fields of the detector's options, of the detector and of the estimator, and what became of them."""
+    asked = {field.name: getattr(detector.options, field.name) for field in fields(DetectorOptions)}
+    made = {field.name: getattr(detector, field.name) for field in fields(Detector)}
+    pose = {field.name: getattr(estimator, field.name) for field in fields(Estimator)}
+    return {
+        "detector_options": {name: value for name, value in asked.items() if name not in _RESOLVED},
+        "detector": {name: value for name, value in made.items() if name not in ("find", "options")},
+        "estimator": {name: value for name, value in pose.items() if name not in (*_RESOLVED, "config", "decoder")},
+        "config": estimator.config.to_json(),
+        "described": models(detector, estimator),
+    }
 
 
 def _digest(values: dict[str, Any]) -> str:
-    document = orjson.dumps({"posecli": __version__, **values}, option=orjson.OPT_SORT_KEYS)
+    document = orjson.dumps({"posecli": __version__, **values}, option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.blake2b(document, digest_size=16).hexdigest()

@@ -11,44 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from posecli.detect import Detector
-from posecli.errors import MachineError
+from posecli.errors import MachineError, is_full
 from posecli.media.inputs import Input
-from posecli.output.images import photo_name
 from posecli.output.manifest import Finished
-from posecli.output.records import record_path
 from posecli.output.results import write_results
-from posecli.output.video import video_name
 from posecli.pipeline.channel import Channel, Stopped
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress, Read
 from posecli.pipeline.options import RunOptions, answers_key, models, options_key, plain
+from posecli.pipeline.plan import plan, prepare_output, refuse_harm_to_inputs
 from posecli.pipeline.read import read_all
 from posecli.pipeline.window import Window
 from posecli.pipeline.write import write_all
 from posecli.pose.estimator import Estimator
-
-
-def plan(inputs: Sequence[Input], out: Path) -> list[Job]:
-    """Give every input its output and its record."""
-    jobs, taken = [], set()
-    for number, item in enumerate(inputs):
-        output = video_name(item.name) if item.kind == "video" else photo_name(item.name)
-        while output.casefold() in taken:
-            output = str(Path(output).with_suffix("")) + "~" + Path(output).suffix
-        taken.add(output.casefold())
-        jobs.append(Job(number, item, output, record_path(out, item.name)))
-    return jobs
-
-
-def prepare_output(out: Path) -> None:
-    """Make sure, before any work, that the output can be written. Raises MachineError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".posecli-probe.part"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise MachineError(f"--out {out}: cannot be written ({error.strerror})") from error
+from posecli.text import printed
 
 
 def run(
@@ -66,12 +42,14 @@ def run(
     """Do all inputs; annotated media, coco.json, coco_results.json, run.json, index.html and tables go into out.
 
     Returns the document of run.json. An input that fails is recorded there and the others go on. Raises
-    MachineError where out cannot be written, OSError where the disk is full, and passes KeyboardInterrupt on;
-    what was finished then stays finished, and the result files hold it.
+    UsageError where an output would harm an input, MachineError where out cannot be written, OSError where the disk
+    is full, and passes KeyboardInterrupt on; what was finished then stays finished, and the result files hold it.
+    The caller holds out against other runs, see plan.output_folder.
     """
+    jobs = plan(inputs, out)
+    refuse_harm_to_inputs(jobs, out, tables, media=options.media)
     prepare_output(out)
     started = time.monotonic()
-    jobs = plan(inputs, out)
     key = options_key(options, detector, estimator)
     step = PoseStep(detector, estimator, every=options.detect_every, answers=answers_key(options, detector, estimator))
     finished: list[Finished] = []
@@ -118,7 +96,13 @@ def run(
             "unfinished": len(jobs) - len(finished),
         }
         records = {job.input.name: job.record for job in jobs}
-        document = write_results(out, finished, records, keypoint_set, described, tables)
+        try:
+            document = write_results(out, finished, records, keypoint_set, described, tables)
+        except OSError as error:
+            if is_full(error):
+                raise
+            where = printed(error.filename or out)
+            raise MachineError(f"--out: {where}: cannot be written ({error.strerror})") from error
     if failures:
         raise failures[0]
     return document

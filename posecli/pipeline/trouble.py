@@ -1,18 +1,16 @@
 """What went wrong with an input, as the one line that the user sees."""
 
-import errno
-
-from posecli.errors import PosecliError
-from posecli.media.inputs import printable
+from posecli.errors import PosecliError, is_full
+from posecli.text import printed
 
 
 def one_line(error: BaseException, shown: str) -> str:
     """One line that names the input and the cause. A full disk is passed on: it is not this input's fault."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_full(error):
         raise error
-    text = printable(" ".join(str(error).splitlines()))
+    text = printed(" ".join(str(error).splitlines()))
     if isinstance(error, PosecliError):
         return text
     if isinstance(error, MemoryError):
-        return f"{printable(shown)}: too large for this machine's memory"
-    return f"{printable(shown)}: {error.strerror if isinstance(error, OSError) and error.strerror else text}"
+        return f"{printed(shown)}: too large for this machine's memory"
+    return f"{printed(shown)}: {error.strerror if isinstance(error, OSError) and error.strerror else text}"

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import fields
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from av.error import FFmpegError
@@ -15,9 +14,9 @@ from posecli.media.video import VideoReader
 from posecli.output.journal import Journal, read_journal
 from posecli.output.manifest import Finished
 from posecli.output.records import Summary
-from posecli.output.sink import Look, Sink
+from posecli.output.sink import Sink
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress
-from posecli.pipeline.options import RunOptions
+from posecli.pipeline.options import RunOptions, look_of
 from posecli.pipeline.trouble import one_line
 from posecli.pipeline.window import Window
 from posecli.track.choose import person_choice
@@ -27,7 +26,7 @@ from posecli.track.tracker import Tracker
 from posecli.types import Frame, Poses
 
 # What goes wrong with one input's files; the others go on.
-_TROUBLE = (PosecliError, FFmpegError, ValueError)
+_TROUBLE = (PosecliError, FFmpegError, OSError, ValueError, MemoryError)
 
 
 def write_all(
@@ -56,10 +55,12 @@ def write_all(
                 summary = event.ended or (scribe.close(event) if scribe is not None else _failure(event.error))
                 scribe = None
                 item = event.job.input
-                if summary.status == "failed":
-                    event.job.record.unlink(missing_ok=True)
-                event.job.journal.unlink(missing_ok=True)
-                done = Finished(item.name, printable(item.shown), item.kind, summary, event.ended is not None)
+                with suppress(OSError):  # what cannot be removed is not trusted later either
+                    if summary.status == "failed":
+                        event.job.record.unlink(missing_ok=True)
+                    event.job.journal.unlink(missing_ok=True)
+                skipped, place = event.ended is not None, event.job.place
+                done = Finished(item.name, printable(item.shown), item.kind, summary, skipped, place)
                 finished.append(done)
                 progress.finish(done)
 
@@ -170,12 +171,6 @@ class Follower:
     def __call__(self, frame: Frame, poses: Poses) -> Poses:
         """The poses with ids, smoothed."""
         return self._smooth(float(frame.time or 0), self._track(frame, poses))
-
-
-def look_of(keypoint_set: KeypointSet, options: RunOptions) -> Look:
-    """How the options want media to look."""
-    names = {field.name for field in fields(Look)} & {field.name for field in fields(RunOptions)}
-    return Look(keypoint_set, **{name: getattr(options, name) for name in sorted(names)})
 
 
 def _draft_path(job: Job) -> Path:

@@ -1,0 +1,198 @@
+"""What a run will write, and whether that may be written: all said before any work."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from posecli.errors import MachineError, UsageError
+from posecli.media.identity import file_id
+from posecli.media.inputs import Input, content_key, printable
+from posecli.media.sources import source_of
+from posecli.output.images import photo_name
+from posecli.output.ledger import Ledger, read_ledger, write_ledger
+from posecli.output.lock import locked
+from posecli.output.names import Places, derived
+from posecli.output.protect import Protected, refuse_harm
+from posecli.output.records import read_header, record_path
+from posecli.output.tables import TABLES, table_path, table_suffix
+from posecli.output.video import video_name
+from posecli.output.whole import temporary
+from posecli.pipeline.events import Job
+from posecli.text import printed
+
+# The files about all inputs.
+RESULTS = ("coco.json", "coco_results.json", "run.json", "index.html")
+# The folder of what resuming needs; all in it is posecli's.
+HIDDEN = ".posecli"
+
+
+def plan(inputs: Sequence[Input], out: Path) -> list[Job]:
+    """Give every input its output and its record. No two inputs share a file, whatever tables are written."""
+    places = Places((*RESULTS, HIDDEN), _files_of)
+    jobs = []
+    for number, item in enumerate(inputs):
+        place = places.take(item.name, item.kind)
+        jobs.append(Job(number, item, _media(place, item.kind), record_path(out, item.name), place))
+    return jobs
+
+
+def _media(place: str, kind: str) -> str:
+    named = video_name(place) if kind == "video" else photo_name(place)
+    return derived(place, named[len(place) :])
+
+
+def _files_of(place: str, kind: str) -> list[str]:
+    return [_media(place, kind), *(derived(place, table_suffix(table)) for table in TABLES)]
+
+
+def refuse_harm_to_inputs(
+    jobs: Sequence[Job], out: Path, tables: Sequence[str], *, media: bool = True, reads: Iterable[Path] = ()
+) -> None:
+    """Raise UsageError where a file that the jobs would write is one of their sources, or of what else is read."""
+    protected = Protected([*_sources(jobs), *reads])
+    refuse_harm(protected, (out / file for file in _planned(jobs, out, tables, media)), "--out")
+    # Temporary names are posecli's own; somebody may still have given such a file as an input.
+    refuse_harm(protected, (temporary(out / name) for name in RESULTS), "--out")
+    for job in jobs:
+        if job.input.path.name.startswith(".posecli-") and job.input.address is None and not job.input.error:
+            parts = {temporary(out / other.output).absolute() for other in jobs}
+            refuse_harm(protected, sorted(parts), "--out")
+            break
+
+
+def _sources(jobs: Sequence[Job]) -> Iterator[Path]:
+    for job in jobs:
+        if job.input.address is None:
+            yield job.input.path
+            continue
+        source = source_of(job.input.address)
+        yield from source.pictures()
+        if source.kind == "stdin":
+            # `< clip.mp4`: the file is known by its descriptor only.
+            with suppress(OSError, ValueError, AttributeError):
+                yield Path(f"/dev/fd/{sys.stdin.fileno()}")
+
+
+def _planned(jobs: Sequence[Job], out: Path, tables: Sequence[str], media: bool) -> Iterator[str]:
+    yield from (*RESULTS, HIDDEN)
+    for job in jobs:
+        if media:
+            yield job.output
+        for table in tables:
+            yield table_path(out, table, job.place).relative_to(out).as_posix()
+
+
+@contextmanager
+def output_folder(
+    jobs: Sequence[Job], out: Path, tables: Sequence[str], *, overwrite: bool, media: bool = True
+) -> Iterator[tuple[str, ...]]:
+    """The output folder made ready and held against other runs; what is to be said of earlier results in it.
+
+    Raises MachineError where it cannot be written or another run writes there, UsageError where files of somebody
+    else, or results of other inputs with the same names, would be replaced without overwrite.
+    """
+    prepare_output(out)
+    with locked(out / HIDDEN, "--out", "lock"):
+        ledger = read_ledger(out)
+        planned = list(_planned(jobs, out, tables, media))
+        if not overwrite:
+            _refuse_foreign(planned, out, ledger)
+            _refuse_namesakes(jobs, ledger)
+        remarks = _remarks(jobs, out, ledger, overwrite)
+        try:
+            write_ledger(out, ledger.joined(planned, {job.input.name: _where(job.input) for job in jobs}))
+        except OSError as error:
+            raise MachineError(f"--out {printed(out)}: cannot be written ({error.strerror})") from error
+        yield remarks
+
+
+def prepare_output(out: Path) -> None:
+    """Make sure, before any work, that the output can be written. Raises MachineError."""
+    probe = temporary(out / "probe")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.unlink(missing_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+        blocked = [name for name in RESULTS if (out / name).is_dir()]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MachineError(f"--out {printed(out)}: cannot be written ({reason})") from error
+    if blocked:
+        raise MachineError(f"--out {printed(out)}: cannot be written ({blocked[0]} is a folder there)")
+
+
+def _refuse_foreign(planned: Sequence[str], out: Path, ledger: Ledger) -> None:
+    """Files that are there and that no run wrote are somebody's."""
+    foreign = [file for file in planned if not ledger.owns(file) and file != HIDDEN and _is_replaceable(out / file)]
+    if foreign:
+        raise UsageError(
+            f"--out {printed(out)}: {_some(foreign)} there {'are' if len(foreign) > 1 else 'is'} not posecli's: "
+            "choose another folder, or replace with --overwrite"
+        )
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether something is there that writing the output would replace. A folder only gives way to a folder."""
+    folder = path.is_dir() and not path.is_symlink()
+    return path.name.endswith(table_suffix("openpose")) if folder else os.path.lexists(path)
+
+
+def _refuse_namesakes(jobs: Sequence[Job], ledger: Ledger) -> None:
+    """Results of another input with the same name are not replaced without a word."""
+    others = [job.input.name for job in jobs if _is_namesake(job, ledger)]
+    if others:
+        was = ledger.sources[others[0]]
+        raise UsageError(
+            f"--out holds the results of other inputs with the same name, {_some(others)} (of {printed(was)}): "
+            "choose another folder, or replace them with --overwrite"
+        )
+
+
+def _is_namesake(job: Job, ledger: Ledger) -> bool:
+    before = ledger.sources.get(job.input.name)
+    if before is None or job.input.error is not None or job.input.live or before == _where(job.input):
+        return False
+    header = read_header(job.record)
+    if header is None:
+        return False
+    try:
+        # A file that was moved is no other input.
+        return bool(header.get("content") != content_key(job.input.source))
+    except OSError:
+        return False
+
+
+def _remarks(jobs: Sequence[Job], out: Path, ledger: Ledger, overwrite: bool) -> tuple[str, ...]:
+    names = {job.input.name for job in jobs}
+    others = [name for name in ledger.sources if name not in names and record_path(out, name).is_file()]
+    remarks = []
+    if others:
+        remarks.append(
+            f"{printed(out)} holds results of {_count(len(others))} not given now ({_some(others)}): their media and "
+            "records stay, but coco.json, run.json and index.html are replaced by those of the inputs given now"
+        )
+    replaced = [job.input.name for job in jobs if overwrite and _is_namesake(job, ledger)]
+    replaced += [job.input.name for job in jobs if job.input.live and job.record.is_file()]
+    if replaced:
+        remarks.append(f"{printed(out)}: earlier results of {_some(replaced)} are replaced")
+    return tuple(remarks)
+
+
+def _where(item: Input) -> str:
+    """The place of an input, to be told from others of the same name."""
+    if item.address is not None and source_of(item.address).kind != "pictures":
+        return printable(item.shown)
+    path = item.path if item.address is None else Path(item.address)
+    return printable(os.path.realpath(path) if file_id(path) else os.path.abspath(path))  # noqa: PTH100
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return printed(names[0]) + more
+
+
+def _count(number: int) -> str:
+    return f"{number:,} input{'' if number == 1 else 's'}"
