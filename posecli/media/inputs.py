@@ -71,9 +71,9 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
         path = Path(argument)
         if (stream := _of_stream(argument)) is not None:
             found.append(stream)
-        elif path.is_dir():
+        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names that are too long
             found += _of_folder(path, exclude)
-        elif path.exists() or not glob.has_magic(argument):
+        elif os.path.lexists(path) or not glob.has_magic(argument):
             found.append(_of_file(path))
         else:
             matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - absolute patterns too
@@ -85,8 +85,8 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
     unique, again = once(found)
     if again:
         item, same = again[0]
-        more = f" and {len(again) - 1} more are done once too" if len(again) > 1 else ""
-        LOG.warning("%s is the same file as %s and done once%s", printed(item.shown), printed(same.shown), more)
+        more = f", and so are {len(again) - 1} more" if len(again) > 1 else ""
+        LOG.warning("%s is the same file as %s, which is done once%s", printed(item.shown), printed(same.shown), more)
     if not unique:
         raise NoInputError(f"no photo or video in {', '.join(arguments) or 'nothing'}")
     return _distinct_names(unique)
@@ -94,7 +94,7 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
 
 def _expand(arguments: Sequence[str]) -> Iterator[str]:
     for argument in arguments:
-        if not argument.startswith("@") or Path(argument).exists():
+        if not argument.startswith("@") or os.path.lexists(argument):
             yield argument
             continue
         name = argument[1:]

@@ -1,6 +1,7 @@
 """Where a video comes from: a file, numbered pictures, standard input, a network stream, a webcam."""
 
 import glob
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def source_of(text: Path | str) -> Source:
     if colon and scheme.lower() in _SCHEMES:
         return Source("url", address)
     path = Path(address)
-    if len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() in _PICTURES and not path.exists():
+    there = os.path.exists(path)  # noqa: PTH110 - Path.exists raises for names that are too long
+    if len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() in _PICTURES and not there:
         return Source("pictures", address)
     return Source("file", address)
 

@@ -93,12 +93,14 @@ def output_folder(
     Raises MachineError where it cannot be written or another run writes there, UsageError where files of somebody
     else, or results of other inputs with the same names, would be replaced without overwrite.
     """
+    planned = list(_planned(jobs, out, tables, media))
+    if not overwrite:
+        # Already here, so that a refused folder stays as it is.
+        _refuse_foreign(planned, out, read_ledger(out))
     prepare_output(out)
     with locked(out / HIDDEN, "--out", "lock"):
         ledger = read_ledger(out)
-        planned = list(_planned(jobs, out, tables, media))
         if not overwrite:
-            _refuse_foreign(planned, out, ledger)
             _refuse_namesakes(jobs, ledger)
         remarks = _remarks(jobs, out, ledger, overwrite)
         try:
