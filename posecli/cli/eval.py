@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from posecli.evaluate.variants import Candidate
 
 
+# All that goes into --out, or into a variant's folder there.
+_FILES = ("metrics.json", "coco_results.json", "report.html", "comparison.json", "comparison.md")
+
+
 @click.command()
 @click.argument("models", nargs=-1)
 @click.option("--ann", required=True, help="Truth: a COCO file, or a split's name as val2017.")
@@ -50,11 +54,19 @@ def eval_command(models: tuple[str, ...], **options: Any) -> int:
     report.html go into --out; with several variants, each has its own folder there, and comparison.json and
     comparison.md put them side by side.
     """
+    from posecli.output.lock import locked
+
+    truth = _truth(models, options)
+    _refuse_harm(models, options, truth)
+    with locked(options["out"], "--out"):
+        return _evaluate(models, options, truth)
+
+
+def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "Truth") -> int:
     from posecli.evaluate.evaluation import compare, evaluate
     from posecli.evaluate.predictions import suppress
     from posecli.evaluate.report import write_report
 
-    truth = _truth(models, options)
     assert truth.keypoint_set.sigmas is not None
     candidates = _results(options["results"], truth) if options["results"] else _predicted(models, options, truth)
     evaluations: list[Evaluation] = []
@@ -80,6 +92,28 @@ def eval_command(models: tuple[str, ...], **options: Any) -> int:
         _print_table(evaluations, differences)
         click.echo(f"{out / 'report.html'}", err=True)
     return ExitCode.OK
+
+
+def _refuse_harm(models: Sequence[str], options: dict[str, Any], truth: "Truth") -> None:
+    """Raise UsageError where a file in --out is one that is read, or not an evaluation's."""
+    from posecli.evaluate.layout import find_annotations
+    from posecli.output.protect import Protected, refuse_harm
+
+    named = [*options["boxes"], *options["weights"], *models]
+    reads = [find_annotations(options["ann"], options["data"]), *options["results"], *map(Path, named)]
+    out: Path = options["out"]
+    folders = [out, *sorted(path for path in out.glob("[0-9][0-9]-*") if path.is_dir())]
+    refuse_harm(
+        Protected([*reads, *truth.files.values(), *truth.missing]),
+        (folder / name for folder in folders for name in _FILES),
+        "--out",
+    )
+    for folder in folders:
+        # A run of posecli, or somebody, calls results the same.
+        if not (folder / "metrics.json").exists() and (folder / "coco_results.json").exists():
+            raise UsageError(
+                f"--out {out}: {folder / 'coco_results.json'} is not of posecli eval: choose another folder"
+            )
 
 
 def _truth(models: Sequence[str], options: dict[str, Any]) -> "Truth":
@@ -141,22 +175,25 @@ def _write(
     import orjson
 
     from posecli.evaluate.table import comparison_markdown
-    from posecli.pipeline import prepare_output
+    from posecli.output.whole import Whole
 
-    prepare_output(out)
+    def write(path: Path, content: bytes) -> None:
+        with Whole(path) as file:
+            file.write(content)
+
     documents = []
     for number, (evaluation, predictions) in enumerate(zip(evaluations, found, strict=True), 1):
         folder = out if len(evaluations) == 1 else out / f"{number:02d}-{_file_name(evaluation.name)}"
         folder.mkdir(parents=True, exist_ok=True)
         documents.append(evaluation.to_json())
-        (folder / "metrics.json").write_text(json.dumps(documents[-1], indent=2) + "\n")
-        (folder / "coco_results.json").write_bytes(orjson.dumps(list(predictions.results)) + b"\n")
+        write(folder / "metrics.json", json.dumps(documents[-1], indent=2).encode() + b"\n")
+        write(folder / "coco_results.json", orjson.dumps(list(predictions.results)) + b"\n")
     if len(evaluations) == 1:
         return documents[0]
     document = {"models": documents, "differences": differences}
-    (out / "comparison.json").write_text(json.dumps(document, indent=2) + "\n")
+    write(out / "comparison.json", json.dumps(document, indent=2).encode() + b"\n")
     command = shlex.join(["posecli", *sys.argv[1:]])
-    (out / "comparison.md").write_text(comparison_markdown(evaluations, differences, command), encoding="utf-8")
+    write(out / "comparison.md", comparison_markdown(evaluations, differences, command).encode())
     return document
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +90,11 @@ def train_command(**options: Any) -> int:
     """
     import torch
 
+    from posecli.output.lock import locked
     from posecli.pose.runtimes import resolve_device
     from posecli.train.calibrate import std_fitter
     from posecli.train.data import pack_crops, read_nobody, read_people
+    from posecli.train.folder import refuse_harm_by_run
     from posecli.train.loop import Watch, train
     from posecli.train.parallel import join
     from posecli.train.pictures import write_curves, write_preview
@@ -107,13 +109,15 @@ def train_command(**options: Any) -> int:
     people = read_people(_sources(options), missing_limit=options["missing_limit"])
     recipe = _recipe(options, people)
     start = read_start(options["init"], recipe.model.backbone) if options["init"] else None
-    with join(str(resolve_device(options["device"]))) as (world, device):
+    with join(str(resolve_device(options["device"]))) as (world, device), ExitStack() as stack:
         say = _say if world.leads else _silent
         cache = options["cache"] or options["runs"] / "crops"
         sources = _nobody(options)
         limit = options["missing_limit"]
         empty = read_nobody(sources, people.keypoint_set, missing_limit=limit) if sources else None
+        refuse_harm_by_run(folder, cache, _reads(options, people, empty))
         if world.leads:
+            stack.enter_context(locked(folder, "--runs, --name", ".lock"))
             pack_crops(people, cache)
             if empty is not None:
                 pack_crops(empty, cache)
@@ -265,6 +269,23 @@ def _nobody(options: dict[str, Any]) -> "list[Source]":
     if len(files) != len(folders):
         raise UsageError("each --nobody needs its --nobody-images, in the same order")
     return [Source(Path(file), Path(folder)) for file, folder in zip(files, folders, strict=True)]
+
+
+def _reads(options: dict[str, Any], people: "People", empty: "People | None") -> "Iterator[Path]":
+    """All files that a run reads: annotations, images, weights."""
+    from posecli.train.data import trained_images
+
+    for source in (*_sources(options), *(_nobody(options) if empty is not None else ())):
+        yield source.annotations
+    yield from trained_images(people, empty)
+    if options["init"]:
+        yield Path(options["init"])
+    if (validation := _validation(options)) is not None:
+        annotations, images = validation
+        yield annotations
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # whoever reads it properly says what is wrong
+            for image in json.loads(annotations.read_bytes())["images"]:
+                yield images / image["file_name"]
 
 
 def _weighted(text: str) -> tuple[Path, float]:

@@ -19,6 +19,7 @@ from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
 from posecli.media.images import decode_image
 from posecli.output.charts import Panel, Series, svg
 from posecli.output.draw import draw_poses
+from posecli.output.whole import Whole
 from posecli.pose.crops import cut_crops
 from posecli.types import PixelArray, Poses
 
@@ -88,7 +89,8 @@ def write_report(
         parts.append(_card(_std_table(first)))
     for name, rows in _extremes(first).items():
         parts.append(f"<h2>{name}</h2><p>Truth left, prediction right.</p>" + _card(_people(truth, first, found, rows)))
-    path.write_text("\n".join(parts) + "\n</main></body></html>\n", encoding="utf-8")
+    with Whole(path) as file:
+        file.write(("\n".join(parts) + "\n</main></body></html>\n").encode())
 
 
 def _card(content: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posecli.output.whole import Whole
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -75,8 +77,8 @@ def svg(panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: f
 
 def png(path: Path, panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: float = 3.2) -> None:
     """The panels as a PNG file."""
-    with _figure(panels, columns, width, height) as figure:
-        figure.savefig(path, format="png", dpi=120)
+    with _figure(panels, columns, width, height) as figure, Whole(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 @contextmanager

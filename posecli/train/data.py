@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -309,9 +310,10 @@ def _write_crops(people: People, data_file: Path, index_file: Path, height: int,
             for i, encoded in crops:
                 parts[i] = encoded
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    temporary = data_file.with_suffix(".part")
+    # Runs side by side may pack the same crops: each under a name of its own.
+    temporary = data_file.with_suffix(f".{os.getpid()}.part")
     temporary.write_bytes(b"".join(parts))
     temporary.replace(data_file)
-    temporary = index_file.with_suffix(".part.npz")
+    temporary = index_file.with_suffix(f".{os.getpid()}.part.npz")
     np.savez(temporary, boxes=boxes, keypoints=keypoints, offsets=offsets)
     temporary.replace(index_file)  # last: its presence says that the pack is whole
