@@ -1,6 +1,20 @@
-"""`python -m posecli` is the same door as the `posecli` command."""
+"""`python -m posecli` and the `posecli` command."""
 
-from posecli.cli.main import main
+from typing import NoReturn
+
+from posecli import interrupt
+
+# Signals are handled to the very end of the process, not only while the command runs.
+_WATCHING = interrupt.watching()
+
+
+def run() -> NoReturn:
+    """Run the command line and exit."""
+    _WATCHING.__enter__()
+    from posecli.cli.main import main
+
+    main()
+
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     NO_INPUT = 3
     MACHINE = 4
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class PosecliError(Exception):

@@ -8,7 +8,8 @@ from typing import NoReturn
 
 import click
 
-from posecli import __version__
+from posecli import __version__, interrupt
+from posecli.cli.streams import open_streams
 from posecli.errors import ExitCode, PosecliError, is_full
 
 # name → (module, command, one line for --help). Modules load only when their command is used.
@@ -79,28 +80,69 @@ def explain(error: Exception) -> tuple[str, ExitCode] | None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    open_streams()
+    with interrupt.watching():
+        try:
+            code = _flushed(_run())
+        except KeyboardInterrupt:
+            # A signal: the time between two lines of _run.
+            code = int(ExitCode.INTERRUPTED)
+        if (number := interrupt.received()) is not None:
+            # Whatever came of it: a library may have made another error of the exception.
+            interrupt.tell()
+            code = interrupt.exit_code(number)
+        interrupt.finished(code)
+        if number is not None or interrupt.any_abandoned():
+            os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code; every error is told."""
     debug = "--debug" in sys.argv or bool(os.environ.get("POSECLI_DEBUG"))
     # --debug is welcome anywhere on the line.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = cli.main(arguments, prog_name="posecli", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, click.Abort):
-        print("posecli: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(ExitCode.INTERRUPTED)
+        if interrupt.received() is None:
+            print("posecli: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BrokenPipeError:
-        # The reader of our output has left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.SOME_FAILED)
+        return _unread()
     except Exception as error:
+        if interrupt.received() is not None:
+            return ExitCode.INTERRUPTED
         if debug:
             traceback.print_exc()
         if isinstance(error, click.UsageError):
             error.show(file=sys.stderr)
-            sys.exit(error.exit_code)
+            return error.exit_code
         known = explain(error)
         if known is None:
             line = f"{type(error).__name__}: {error}".splitlines()[0]
             known = f"unexpected {line} (--debug shows where; please report it)", ExitCode.SOME_FAILED
         print(f"posecli: {known[0]}", file=sys.stderr)
-        sys.exit(known[1])
+        return known[1]
+
+
+def _flushed(code: int) -> int:
+    """The exit code when all that was printed has been taken, too."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return code or _unread()
+    except OSError as error:
+        _unread()
+        print(f"posecli: stdout cannot be written ({error.strerror})", file=sys.stderr)
+        return code or ExitCode.MACHINE
+    return code
+
+
+def _unread() -> int:
+    """The reader of our output has left; there is nobody to tell."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.SOME_FAILED

@@ -1,6 +1,7 @@
 """Where a video comes from: a file, numbered pictures, standard input, a network stream, a webcam."""
 
 import glob
+import io
 import os
 import re
 import sys
@@ -113,7 +114,7 @@ def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContain
 
     options: dict[str, str]
     if source.kind == "stdin":
-        return av.open(sys.stdin.buffer, "r", metadata_errors="ignore")
+        return av.open(_standard_input(), "r", metadata_errors="ignore")
     if source.kind == "url":
         options = {"rtsp_transport": "tcp"} if source.address.lower().startswith("rtsp") else {}
         return av.open(source.address, "r", options=options, timeout=NETWORK_TIMEOUT, metadata_errors="ignore")
@@ -128,6 +129,13 @@ def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContain
         return av.open(source.address, "r", format="image2", options=options, metadata_errors="ignore")
     # The protocol is named so that a colon in a file's name is not taken for one.
     return av.open(f"file:{source.address}", "r", metadata_errors="ignore")
+
+
+def _standard_input() -> io.FileIO:
+    """Unbuffered: a buffer is locked while it waits for more than a live stream has sent."""
+    if sys.stdin is None:
+        raise ValueError("it is closed")
+    return io.FileIO(sys.stdin.fileno(), closefd=False)
 
 
 def _open_webcam(address: str) -> "InputContainer":

@@ -1,12 +1,15 @@
 """The thread of the networks: people and their poses, frames of several inputs in one batch."""
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from posecli.detect import Detector
 from posecli.errors import PosecliError
 from posecli.output.journal import Journal
-from posecli.pipeline.events import Closed, Estimated, Job, Opened, Read
+from posecli.pipeline.channel import PIPELINE_BYTES, Budget, GivenUp
+from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Read
 from posecli.pipeline.trouble import one_line
 from posecli.pose.estimator import Estimator
 from posecli.track.carry import Carrier
@@ -15,6 +18,8 @@ from posecli.types import Poses
 BATCH_FRAMES = 8
 # A batch also ends here, so that large photos do not pile up in memory.
 BATCH_PIXELS = 24_000_000
+
+Event: TypeAlias = Opened | Read | Closed
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,55 +34,75 @@ class PoseStep:
     """Maps the reader's events to the writer's, in their order.
 
     every: frames of a video between two searches by the detector; None where the keypoints decide (track.carry).
-    answers: fingerprint of what the networks' answers depend on, for the journals.
+    answers: fingerprint of what the networks' answers depend on, for the journals. budget: frames that go no further
+    are counted out of it. given_up: inputs that failed, here or elsewhere; the networks do not see their frames.
     """
 
-    def __init__(self, detector: Detector, estimator: Estimator, *, every: int | None, answers: str) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        estimator: Estimator,
+        *,
+        every: int | None,
+        answers: str,
+        budget: Budget | None = None,
+        given_up: GivenUp | None = None,
+    ) -> None:
         self._detector, self._estimator = detector, estimator
         self._every, self._answers = every, answers
         self._clips: dict[int, _Clip] = {}
-        self._failed: dict[int, str] = {}
+        self._budget = budget or Budget(PIPELINE_BYTES, threading.Event())
+        self._given_up = given_up or GivenUp()
 
-    def __call__(self, events: Iterable[Opened | Read | Closed]) -> Iterator[Opened | Estimated | Closed]:
+    def __call__(self, events: Iterable[Event | Flush]) -> Iterator[Opened | Estimated | Closed]:
         """Frames wait for each other up to a batch."""
-        waiting: list[Opened | Read | Closed] = []
+        waiting: list[Event] = []
         frames = pixels = 0
         try:
             for event in events:
-                waiting.append(event)
+                if not isinstance(event, Flush):
+                    waiting.append(event)
                 if isinstance(event, Read):
                     frames += 1
                     pixels += event.frame.width * event.frame.height
                 # A live source is shown at once.
                 live = isinstance(event, Read) and event.job.input.live
                 full = frames >= BATCH_FRAMES or pixels >= BATCH_PIXELS or len(waiting) >= 4 * BATCH_FRAMES
-                if full or live:
+                if full or live or isinstance(event, Flush):
+                    del event  # frames are not kept while others are waited for
                     yield from self._flush(waiting)
-                    waiting, frames, pixels = [], 0, 0
+                    frames = pixels = 0
             yield from self._flush(waiting)
         finally:
             for clip in self._clips.values():
                 if clip.journal is not None:
                     clip.journal.close()
 
-    def _flush(self, waiting: Sequence[Opened | Read | Closed]) -> Iterator[Opened | Estimated | Closed]:
+    def _flush(self, waiting: list[Event]) -> Iterator[Opened | Estimated | Closed]:
+        """What becomes of the events, which are taken out of the list."""
         for event in waiting:
             if isinstance(event, Opened) and event.source is not None:
                 self._clips[event.job.number] = self._begin(event)
         poses = iter(self._poses([event for event in waiting if isinstance(event, Read)]))
-        for event in waiting:
+        while waiting:
+            event = waiting.pop(0)
             if isinstance(event, Read):
                 found = next(poses)
-                if found is not None:
-                    yield Estimated(event.job, event.frame, found)
+                if found is None:
+                    self._budget.give(event.frame.pixels.nbytes)
+                    continue
+                done = Estimated(event.job, event.frame, found)
+                del event
+                yield done
+                del done
                 continue
             if isinstance(event, Closed):
                 clip = self._clips.pop(event.job.number, None)
                 if clip is not None and clip.journal is not None:
                     # The writer removes it, when its own files stand.
                     clip.journal.close()
-                if event.job.number in self._failed:
-                    event = replace(event, error=self._failed[event.job.number])
+                if event.error is None and (reason := self._given_up.reason(event.job.number)) is not None:
+                    event = replace(event, error=reason)
             yield event
 
     def _begin(self, event: Opened) -> _Clip:
@@ -95,6 +120,8 @@ class PoseStep:
         result: list[Poses | None] = [None] * len(reads)
         together: list[int] = []
         for place, read in enumerate(reads):
+            if read.job.number in self._given_up:
+                continue
             clip = self._clips.get(read.job.number)
             known = clip.journal.recall(read.frame.index) if clip is not None and clip.journal is not None else None
             if known is not None and clip is not None:
@@ -136,6 +163,9 @@ class PoseStep:
             # One input's fault: find out whose.
             found: list[Poses | None] = []
             for read, frame, name in zip(reads, frames, names, strict=True):
+                if read.job.number in self._given_up:
+                    found.append(None)
+                    continue
                 try:
                     found.append(self._estimator([frame], self._detector([frame], [name]))[0])
                 except PosecliError as error:
@@ -150,4 +180,4 @@ class PoseStep:
             self._fail(read.job, error)
 
     def _fail(self, job: Job, error: PosecliError | OSError) -> None:
-        self._failed.setdefault(job.number, one_line(error, job.input.shown))
+        self._given_up.add(job.number, one_line(error, job.input.shown))

@@ -37,6 +37,11 @@ class Opened:
     source: VideoReader | None
 
 
+@dataclass(frozen=True)
+class Flush:
+    """No frame comes before those that are under way are done: the next one is too large to join them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Read:
     """A frame of it."""

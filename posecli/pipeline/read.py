@@ -1,20 +1,23 @@
 """The thread that decodes: inputs to frames, in order."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from posecli.errors import MediaError, PosecliError
-from posecli.media.images import read_image
+from posecli.media.images import read_image, stored_size
 from posecli.media.inputs import content_key
 from posecli.media.video import VideoReader
 from posecli.output.records import Summary, read_header, read_summary
-from posecli.pipeline.channel import Channel
-from posecli.pipeline.events import Closed, Job, Opened, Read
+from posecli.pipeline.channel import Budget, Channel, GivenUp
+from posecli.pipeline.events import Closed, Flush, Job, Opened, Read
 from posecli.pipeline.options import RunOptions
 from posecli.pipeline.trouble import one_line
 from posecli.types import Frame
+
+# A picture's size stands in its first bytes; a JPEG may have a preview and a colour profile before it.
+_HEADER = 1 << 20
 
 
 def read_all(
@@ -26,16 +29,47 @@ def read_all(
     *,
     overwrite: bool,
     enough: threading.Event,
+    budget: Budget,
+    given_up: GivenUp,
 ) -> None:
-    """Decode all inputs into the channel. enough: set when the user has seen enough of a live source."""
+    """Decode all inputs into the channel.
+
+    enough: set when the user has seen enough of a live source. budget: each frame is counted in before it is decoded;
+    whoever is done with it counts it out. given_up: of inputs that failed no further frame is decoded.
+    """
+
+    def counted(job: Job, frames: Iterator[Frame], size: int) -> Iterator[Frame]:
+        """The input's frames as long as anybody wants them; about so many bytes each while they are decoded."""
+        while job.number not in given_up and not (job.input.live and enough.is_set()):
+            if not budget.fits(size):
+                channel.put(Flush())
+            budget.take(size)
+            try:
+                frame = next(frames, None)
+            except BaseException:
+                budget.give(size)
+                raise
+            budget.correct(size, 0 if frame is None else frame.pixels.nbytes)
+            if frame is None:
+                return
+            yield frame
+            frame = None
+
     for job in jobs:
-        for event in _read_one(job, out, key, options, overwrite, enough):
+        event: Opened | Read | Closed | None
+        for event in _read_one(job, out, key, options, overwrite, counted):
             channel.put(event)
+            event = None  # a frame is not kept while the next one is waited for
     channel.put(None)
 
 
 def _read_one(
-    job: Job, out: Path, key: str, options: RunOptions, overwrite: bool, enough: threading.Event
+    job: Job,
+    out: Path,
+    key: str,
+    options: RunOptions,
+    overwrite: bool,
+    counted: Callable[[Job, Iterator[Frame], int], Iterator[Frame]],
 ) -> Iterator[Opened | Read | Closed]:
     source, content = job.input.source, ""
     try:
@@ -47,20 +81,29 @@ def _read_one(
                 yield Closed(job, content, ended=ended)
                 return
         if job.input.kind == "photo":
-            frame = Frame(read_image(job.input.path, max_pixels=options.max_pixels))
-            yield Opened(job, content, None)
-            yield Read(job, frame)
+            photo = (Frame(read_image(path, max_pixels=options.max_pixels)) for path in [job.input.path])
+            for frame in counted(job, photo, photo_bytes(job.input.path, options.max_pixels)):
+                yield Opened(job, content, None)
+                yield Read(job, frame)
+                del frame
             yield Closed(job, content)
             return
         with VideoReader(source, span=options.span) as reader:
             yield Opened(job, content, reader)
-            for frame in reader:
-                if job.input.live and enough.is_set():
-                    break
+            for frame in counted(job, iter(reader), 3 * reader.width * reader.height):
                 yield Read(job, frame)
+                del frame
             yield Closed(job, content, lost=dict(reader.lost), warnings=tuple(reader.warnings))
     except (PosecliError, OSError, MemoryError, ValueError) as error:
         yield Closed(job, content, error=one_line(error, job.input.shown))
+
+
+def photo_bytes(path: Path, max_pixels: int) -> int:
+    """What decoding a photo takes in bytes, at most: its file and its pixels, of which nothing is decoded for this."""
+    with path.open("rb") as file:
+        size = stored_size(file.read(_HEADER))
+    pixels = max_pixels if size is None else min(size[0] * size[1], max_pixels)
+    return path.stat().st_size + 3 * pixels
 
 
 def finished_before(job: Job, out: Path, content: str, key: str) -> Summary | None:

@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from posecli import interrupt
 from posecli.detect import Detector
 from posecli.errors import MachineError, is_full
 from posecli.media.inputs import Input
 from posecli.output.manifest import Finished
 from posecli.output.results import write_results
-from posecli.pipeline.channel import Channel, Stopped
+from posecli.pipeline.channel import PIPELINE_BYTES, Budget, Channel, GivenUp, Stopped
 from posecli.pipeline.estimate import PoseStep
-from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress, Read
+from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Progress, Read
 from posecli.pipeline.options import RunOptions, answers_key, models, options_key, plain
 from posecli.pipeline.plan import plan, prepare_output, refuse_harm_to_inputs
 from posecli.pipeline.read import read_all
@@ -25,6 +26,9 @@ from posecli.pipeline.window import Window
 from posecli.pipeline.write import write_all
 from posecli.pose.estimator import Estimator
 from posecli.text import printed
+
+# Seconds that a thread gets to end when the run does; one that waits for a silent stream does not hear of it.
+_PATIENCE = 0.5
 
 
 def run(
@@ -51,11 +55,13 @@ def run(
     prepare_output(out)
     started = time.monotonic()
     key = options_key(options, detector, estimator)
-    step = PoseStep(detector, estimator, every=options.detect_every, answers=answers_key(options, detector, estimator))
     finished: list[Finished] = []
     failures: list[BaseException] = []
     stop, enough = threading.Event(), threading.Event()
-    read: Channel[Opened | Read | Closed] = Channel(4, stop)
+    budget, given_up = Budget(PIPELINE_BYTES, stop), GivenUp()
+    answers = answers_key(options, detector, estimator)
+    step = PoseStep(detector, estimator, every=options.detect_every, answers=answers, budget=budget, given_up=given_up)
+    read: Channel[Opened | Read | Closed | Flush] = Channel(4, stop)
     estimated: Channel[Opened | Estimated | Closed] = Channel(8, stop)
     keypoint_set = estimator.config.keypoints
 
@@ -73,11 +79,18 @@ def run(
         thread.start()
         return thread
 
-    reader = start(lambda: read_all(jobs, out, key, options, read, overwrite=overwrite, enough=enough))
-    writer = start(lambda: write_all(out, key, keypoint_set, options, estimated, finished, progress, window))
+    reader = start(
+        lambda: read_all(
+            jobs, out, key, options, read, overwrite=overwrite, enough=enough, budget=budget, given_up=given_up
+        )
+    )
+    writer = start(
+        lambda: write_all(out, key, keypoint_set, options, estimated, finished, progress, window, budget, given_up)
+    )
     try:
         for item in step(read):
             estimated.put(item)
+            del item  # a frame is not kept while the next one is waited for
             if window is not None and window.refresh():
                 _leave(jobs, enough)
         estimated.put(None)
@@ -87,8 +100,12 @@ def run(
         pass  # the failure of the other thread is raised below
     finally:
         stop.set()
+        # The writer reads no live source, and has files to close or to take away.
+        writer.join(_PATIENCE if interrupt.received() is not None else None)
+        reader.join(_PATIENCE)
         for thread in (reader, writer):
-            thread.join()
+            if thread.is_alive():
+                interrupt.abandon(thread)
         described = {
             "models": models(detector, estimator),
             "options": plain(options),

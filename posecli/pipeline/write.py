@@ -15,6 +15,7 @@ from posecli.output.journal import Journal, read_journal
 from posecli.output.manifest import Finished
 from posecli.output.records import Summary
 from posecli.output.sink import Sink
+from posecli.pipeline.channel import Budget, GivenUp
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress
 from posecli.pipeline.options import RunOptions, look_of
 from posecli.pipeline.trouble import one_line
@@ -37,19 +38,25 @@ def write_all(
     events: Iterable[Opened | Estimated | Closed],
     finished: list[Finished],
     progress: Progress,
-    window: Window | None = None,
+    window: Window | None,
+    budget: Budget,
+    given_up: GivenUp,
 ) -> None:
-    """Follow, draw, encode and record; every input that ends is appended to finished."""
+    """Follow, draw, encode and record; every input that ends is appended to finished.
+
+    budget: frames are counted out of it when they are done. given_up: is told of inputs that failed here.
+    """
     scribe: _Scribe | None = None
     with ExitStack() as stack:
         stack.callback(lambda: scribe.abort() if scribe is not None else None)
         for event in events:
             if isinstance(event, Opened):
                 progress.begin(event.job.input.name, 1 if event.source is None else event.source.frame_count)
-                scribe = _Scribe(out, key, keypoint_set, options, event, window)
+                scribe = _Scribe(out, key, keypoint_set, options, event, window, given_up)
             elif isinstance(event, Estimated):
                 if scribe is not None:
                     scribe.write(event.frame, event.poses)
+                budget.give(event.frame.pixels.nbytes)
                 progress.advance(event.job.input.name, 1)
             else:
                 summary = event.ended or (scribe.close(event) if scribe is not None else _failure(event.error))
@@ -63,6 +70,7 @@ def write_all(
                 done = Finished(item.name, printable(item.shown), item.kind, summary, skipped, place)
                 finished.append(done)
                 progress.finish(done)
+            del event  # a frame is not kept while the next one is waited for
 
 
 class _Scribe:
@@ -76,7 +84,9 @@ class _Scribe:
         options: RunOptions,
         opened: Opened,
         window: Window | None,
+        given_up: GivenUp,
     ) -> None:
+        self._given_up = given_up
         self._job, self._options, self._keypoint_set = opened.job, options, keypoint_set
         self._started = time.monotonic()
         self._problem: str | None = None
@@ -157,6 +167,7 @@ class _Scribe:
 
     def _fail(self, error: BaseException) -> None:
         self._problem = one_line(error, self._job.input.shown)
+        self._given_up.add(self._job.number, self._problem)
         self.abort()
 
 
