@@ -175,15 +175,16 @@ def _tell(mine: _Command) -> None:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
+def deferred(kept: list[int] | None = None) -> Iterator[None]:
     """A signal inside waits until the end of the block, for as long as GRACE allows.
 
-    Only the main thread hears of signals; in another one this does nothing.
+    kept: takes the signals' numbers instead; what they lead to is the caller's business then. Only the main thread
+    hears of signals; in another one this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pressed: list[int] = []
+    pressed: list[int] = [] if kept is None else kept
     former: dict[int, Any] = {}
     for number in _NUMBERS:
         if callable(handler := signal.getsignal(number)):
@@ -194,5 +195,5 @@ def deferred() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    if pressed:
+    if pressed and kept is None:
         former[pressed[0]](pressed[0], None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from posecli import interrupt
 from posecli.errors import ExitCode, MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def train_command(**options: Any) -> int:
                     watch=watch,
                 )
             finally:
-                if world.leads:
+                if world.leads and interrupt.received() is None:  # it takes longer than a signal leaves
                     write_curves(folder / "curves.png", folder)
         say(f"done → {last}")
     return ExitCode.OK
@@ -347,7 +348,9 @@ def check_resumable(folder: Path, recipe: "Recipe") -> None:
         if changed:
             raise UsageError(f"{folder} began with other {', '.join(changed)}: take another --name, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(mine, indent=2) + "\n")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(mine, indent=2) + "\n")
+    part.replace(path)
 
 
 def _header(recipe: "Recipe", people: "People", empty: "People | None", init: str | None) -> dict[str, Any]:

@@ -71,8 +71,9 @@ def train(
     nobody: crops without a person, for a model that says if there is one (recipe.model.presence).
 
     Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by
-    AP) into folder. Ctrl-C saves before it leaves. Raises PosecliError on a loss that is not finite, with the
-    batch's people named in bad_batch.csv.
+    AP) into folder. Ctrl-C saves before it leaves; a resumed run does again what was cut off, and ends in the same
+    bytes as an undisturbed one. Raises PosecliError on a loss that is not finite, with the batch's people named in
+    bad_batch.csv.
     """
     world, watch = world or World(), watch or Watch()
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,9 +92,9 @@ def train(
                 break
             state = next_stage(state, recipe, where)
         if world.leads and watch.calibrate is not None:
-            _calibrate(state, averaged_model(state, where), watch.calibrate)
+            state.config = _calibrated(state, averaged_model(state, where), watch.calibrate)
     finally:
-        if world.leads:
+        if world.leads and state.whole:
             save(state, folder, watch.header)
     world.wait()
     return folder / "last.safetensors"
@@ -118,22 +119,43 @@ def _run_stage(
         network = torch.compile(network)  # type: ignore[assignment]
     last_save = clock = time.monotonic()
     waited, clock_seen, losses = 0.0, state.seen, []
+    pressed: list[int] = []
     stream = iter(batches(crops, recipe, stage, state.seen, end, world, nobody))
+
+    def evaluate_if_due() -> None:
+        nonlocal clock, clock_seen
+        due = state.seen // watch.evaluate_every > state.judged // watch.evaluate_every
+        if watch.evaluate is None or not (due or (state.seen >= recipe.samples and state.judged < state.seen)):
+            return
+        if world.leads:
+            _evaluate(state, watch.evaluate, folder, where, watch)
+        state.judged = state.seen
+        world.wait()
+        clock, clock_seen = time.monotonic(), state.seen
+
+    evaluate_if_due()  # where a signal cut it off
     while state.seen < end:
         before = time.monotonic()
-        batch = next(stream)
+        # A process that leaves alone would cut off the other ones' step.
+        with whole_step(pressed) if world.size > 1 else nullcontext():
+            batch = next(stream)
         waited += time.monotonic() - before
         # A new optimiser warms up again.
         warm = min(1.0, (state.seen - start + 1) / max(1, recipe.warmup_samples / 2))
         rate = recipe.rate_at(state.seen) * stage.rate * warm
-        with whole_step():
-            losses.append(_step(state, network, batch, recipe, rate, where, world))
+        with whole_step(pressed):
+            state.whole = False
+            loss, leaves = _step(state, network, batch, recipe, rate, where, world, pressed)
+            losses.append(loss)
+            state.whole = True
             if np.isfinite(losses[-1]):
                 state.seen += batch.samples
         if not np.isfinite(losses[-1]):
             bad = folder / (f"bad_batch_{world.rank}.csv" if world.size > 1 else "bad_batch.csv")
             bad.write_text("\n".join(batch.ids) + "\n")
             raise PosecliError(f"loss is {losses[-1]} after {state.seen} samples; the batch's people are in {bad}")
+        if leaves:
+            raise KeyboardInterrupt
         now = time.monotonic()
         if world.leads and (len(losses) == STEPS_A_ROW or state.seen >= end):
             row = {
@@ -147,21 +169,26 @@ def _run_stage(
             append_row(folder / "metrics.csv", row)
             watch.report(row)
             waited, clock, clock_seen, losses = 0.0, now, state.seen, []
-        passed = state.seen // watch.evaluate_every > (state.seen - batch.samples) // watch.evaluate_every
-        if watch.evaluate is not None and (passed or state.seen >= recipe.samples):
-            if world.leads:
-                _evaluate(state, watch.evaluate, folder, where, watch)
-            world.wait()
-            clock, clock_seen = time.monotonic(), state.seen
+        evaluate_if_due()
         if world.leads and now - last_save > watch.checkpoint_seconds:
             save(state, folder, watch.header)
             last_save = now
 
 
 def _step(
-    state: State, network: nn.Module, batch: Batch, recipe: Recipe, rate: float, where: torch.device, world: World
-) -> float:
-    """One update; the loss over all processes, which is applied only where it is finite."""
+    state: State,
+    network: nn.Module,
+    batch: Batch,
+    recipe: Recipe,
+    rate: float,
+    where: torch.device,
+    world: World,
+    pressed: list[int],
+) -> tuple[float, bool]:
+    """One update: the loss over all processes, which is applied only where it is finite; whether a signal ends them.
+
+    pressed: signals that came to this process.
+    """
     config = state.config
     for group in state.optimiser.param_groups:
         group["lr"] = rate * group["factor"]
@@ -190,27 +217,29 @@ def _step(
             # Gradients are averaged over processes; their sum is wanted.
             (part_loss * world.size).backward()  # type: ignore[no-untyped-call]
         loss += part_loss.detach()
-    value = float(world.sum(loss))
+    value, leaving = world.sum(torch.stack([loss, loss.new_tensor(float(bool(pressed)))])).tolist()
     if np.isfinite(value):
         nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
         state.optimiser.step()
         state.average.update(state.model)
     state.optimiser.zero_grad(set_to_none=True)
-    return value
+    return value, leaving > 0 or (world.size == 1 and bool(pressed))
 
 
 def _evaluate(state: State, evaluate: Evaluate, folder: Path, where: torch.device, watch: Watch) -> None:
     network = averaged_model(state, where)
     scores = evaluate(network, state.config)
     row = {"samples": state.seen, "stage": state.stage, **scores}
-    append_row(folder / "evaluations.csv", row)
+    better = scores["AP"] > state.best
+    config = _calibrated(state, network, watch.calibrate) if better else state.config
+    with whole_step():
+        append_row(folder / "evaluations.csv", row)
+        state.judged = state.seen
+        if better:
+            state.best, state.config = scores["AP"], config
+            export(folder / "best.safetensors", state, watch.header)
     watch.report(row)
-    if scores["AP"] > state.best:
-        state.best = scores["AP"]
-        if watch.calibrate is not None:
-            _calibrate(state, network, watch.calibrate)
-        export(folder / "best.safetensors", state, watch.header)
 
 
-def _calibrate(state: State, network: SimCC, fit: Callable[[SimCC, PoseConfig], float]) -> None:
-    state.config = replace(state.config, std_scale=fit(network, state.config))
+def _calibrated(state: State, network: SimCC, fit: Callable[[SimCC, PoseConfig], float] | None) -> PoseConfig:
+    return state.config if fit is None else replace(state.config, std_scale=fit(network, state.config))

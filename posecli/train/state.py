@@ -38,7 +38,11 @@ class Average:
 
 @dataclass
 class State:
-    """All that resuming needs. seen: samples so far; best: highest AP so far, -1 before the first."""
+    """All that resuming needs.
+
+    seen: samples so far. best: highest AP so far, -1 before the first. judged: samples at the last evaluation. whole:
+    not in the middle of a step, whose batch norms, weights and samples seen do not fit together.
+    """
 
     stage: int
     seen: int
@@ -47,6 +51,8 @@ class State:
     model: SimCC
     optimiser: torch.optim.AdamW
     average: Average
+    judged: int = 0
+    whole: bool = True
 
 
 def stage_config(recipe: Recipe, stage: Stage) -> PoseConfig:
@@ -91,7 +97,9 @@ def next_stage(state: State, recipe: Recipe, where: torch.device) -> State:
     config = stage_config(recipe, recipe.stages[state.stage + 1])
     model = SimCC(config)
     model.load_state_dict(resample_classifiers(state.average.state, state.config, config))
-    return _begin(recipe, state.stage + 1, state.seen, state.best, model, where)
+    following = _begin(recipe, state.stage + 1, state.seen, state.best, model, where)
+    following.judged = state.judged
+    return following
 
 
 def save(state: State, folder: Path, header: Mapping[str, Any] | None) -> None:
@@ -102,6 +110,7 @@ def save(state: State, folder: Path, header: Mapping[str, Any] | None) -> None:
         "stage": state.stage,
         "seen": state.seen,
         "best": state.best,
+        "judged": state.judged,
         "model": state.model.state_dict(),
         "optimiser": state.optimiser.state_dict(),
         "average": state.average.state,
@@ -124,6 +133,7 @@ def restore(recipe: Recipe, folder: Path, where: torch.device) -> State | None:
     state.optimiser.load_state_dict(saved["optimiser"])
     state.average.state = {name: tensor.to(where) for name, tensor in saved["average"].items()}
     state.average.updates = saved["updates"]
+    state.judged = saved.get("judged", state.seen)
     return state
 
 
@@ -158,8 +168,10 @@ def cut_rows(path: Path, seen: int) -> None:
         with path.open(newline="") as file:
             rows = list(csv.reader(file))
         kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= seen]
-        with path.open("w", newline="") as file:
+        part = path.with_name(f"{path.name}.part")
+        with part.open("w", newline="") as file:
             csv.writer(file).writerows(kept)
+        part.replace(path)
 
 
 def _begin(recipe: Recipe, number: int, seen: int, best: float, model: SimCC, where: torch.device) -> State:
