@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, initialise_head
 from posecli.weights.files import save_weights
 from tests.media_factory import picture
+from tests.warm import Warm
 
 # Started in the background, a shell's job ignores Ctrl-C, and what it starts does too; here it is sent on purpose.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,6 +36,14 @@ def shared() -> Path:
         if place and Path(place).is_dir():
             return Path(place)
     pytest.skip("no shared data: set POSECLI_SHARED")
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Processes of the command line that need no second to start."""
+    server = Warm()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
