@@ -1,5 +1,6 @@
 """`python -m posecli` and the `posecli` command."""
 
+import os
 from typing import NoReturn
 
 from posecli import interrupt
@@ -13,7 +14,12 @@ def run() -> NoReturn:
     _WATCHING.__enter__()
     from posecli.cli.main import main
 
-    main()
+    try:
+        main()
+    except SystemExit as ended:
+        if interrupt.received() is not None or interrupt.any_abandoned():
+            os._exit(ended.code if isinstance(ended.code, int) else 1)
+        raise
 
 
 if __name__ == "__main__":

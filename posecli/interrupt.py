@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 # Seconds that tidying up may take. Beside them, an import of torch holds Python's lock for up to 0.7 s.
-GRACE = 1.2
+GRACE = 1.5
 
 # Signals that end a command, and what it says then.
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "the terminal is gone"}

@@ -92,8 +92,6 @@ def main() -> NoReturn:
             interrupt.tell()
             code = interrupt.exit_code(number)
         interrupt.finished(code)
-        if number is not None or interrupt.any_abandoned():
-            os._exit(code)
     sys.exit(code)
 
 

@@ -100,12 +100,7 @@ def run(
         pass  # the failure of the other thread is raised below
     finally:
         stop.set()
-        # The writer reads no live source, and has files to close or to take away.
-        writer.join(_PATIENCE if interrupt.received() is not None else None)
-        reader.join(_PATIENCE)
-        for thread in (reader, writer):
-            if thread.is_alive():
-                interrupt.abandon(thread)
+        _wait_for(reader, writer)
         described = {
             "models": models(detector, estimator),
             "options": plain(options),
@@ -123,6 +118,16 @@ def run(
     if failures:
         raise failures[0]
     return document
+
+
+def _wait_for(reader: threading.Thread, writer: threading.Thread) -> None:
+    """Until they have ended. The writer reads no live source, and has files to close or to take away."""
+    until = time.monotonic() + _PATIENCE
+    writer.join(_PATIENCE if interrupt.received() is not None else None)
+    reader.join(max(0.1, until - time.monotonic()))
+    for thread in (reader, writer):
+        if thread.is_alive():
+            interrupt.abandon(thread)
 
 
 def _leave(jobs: Sequence[Job], enough: threading.Event) -> None:
