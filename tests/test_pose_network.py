@@ -83,7 +83,7 @@ def test_resampled_classifiers_still_read_the_same_place() -> None:
 def test_configuration_survives_its_json() -> None:
     config = PoseConfig(backbone="resnet18", deconv_channels=(), split_ratio=4, std_scale=1.3, temperature=10)
     assert PoseConfig.from_json(config.to_json()) == config
-    with pytest.raises(DataError, match="not readable"):
+    with pytest.raises(DataError, match="config has no input_size"):
         PoseConfig.from_json({"backbone": "resnet18"})
     for wrong in ({"input_size": (100, 64)}, {"sigma": (0, 1)}, {"split_ratio": 0.3}, {"deconv_kernel": 5}):
         with pytest.raises(DataError):

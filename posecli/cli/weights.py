@@ -40,7 +40,9 @@ def show_command(name: str) -> int:
     tensors, header = load_weights(path)
     parameters = sum(tensor.numel() for tensor in tensors.values())
     document: dict[str, Any] = {"path": str(path), "sha256": sha256(path), "values": parameters, **header}
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    # Half a surrogate pair, of a header or of a name that is not UTF-8, cannot be printed: as JSON's own escape.
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    click.echo(text.encode("utf-8", "backslashreplace").decode())
     return ExitCode.OK
 
 

@@ -17,7 +17,7 @@ from posecli.errors import DataError, UsageError
 from posecli.pose.runtimes import resolve_device
 from posecli.pose.signals import signal_stack_kept
 from posecli.types import Detections, Frame, PixelArray
-from posecli.weights.files import find_weights, load_weights, sha256
+from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
 
 # Letterboxed pictures (N, H, W, 3) uint8 → boxes (N, A, 4) and scores (N, A).
 Run = Callable[[PixelArray], tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -29,14 +29,17 @@ def build(options: DetectorOptions) -> Detector:
     """Load weights/person.safetensors, or the file given."""
     path = options.weights or find_weights("person")
     tensors, header = load_weights(path)
-    if header.get("kind") != "detector":
-        raise DataError(f"{path}: weights of a {header.get('kind', 'model without a kind')}, not of a detector")
-    config = PersonConfig.from_json(header["config"])
-    model = build_fcos(config)
+    values = read_config(path, header, "detector")
     try:
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except RuntimeError as error:
-        raise DataError(f"{path}: its tensors do not fit its own configuration: {str(error)[:200]}") from error
+        config = PersonConfig.from_json(values)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    # Built without memory first: a header may ask for more than the machine has.
+    with torch.device("meta"):
+        expected = build_fcos(config).state_dict()
+    full = fitting(path, tensors, expected)
+    model = build_fcos(config)
+    model.load_state_dict(full)
     network = PersonNetwork(model, config).eval()
     device = resolve_device(options.device)
     runtime = options.runtime

@@ -3,7 +3,8 @@
 Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -16,6 +17,11 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from posecli.errors import DataError
+from posecli.weights.header import Fields
+
+# Longest side of the letterboxed picture that a header may ask for.
+LARGEST_SIDE = 4096
 # The last block at each of the strides 8, 16 and 32, and its channels.
 _LEVELS = {"6": 32, "13": 96, "17": 320}
 STRIDES = (8, 16, 32, 64)
@@ -39,10 +45,30 @@ class PersonConfig:
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "PersonConfig":
-        """From a weights header's "config"."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
+    def from_json(cls, values: Mapping[str, Any]) -> "PersonConfig":
+        """From a weights header's "config"; what is not there has its default.
+
+        Raises DataError for a value that is unknown, of another type or beyond all sense.
+        """
+        defaults = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cls()).items()}
+        found = Fields.of({**defaults, **values}, "config")
+        found.only(defaults)
+        height, width = found.wholes("input_size", 32, LARGEST_SIDE, count=2)
+        red, green, blue = found.numbers("mean", -1e4, 1e4, count=3)
+        std_red, std_green, std_blue = found.numbers("std", 1e-4, 1e4, count=3)
+        channels = found.whole("channels", 32, 2048)
+        if channels % 32:
+            raise DataError(f"config: channels is {channels}, not a multiple of 32")
+        return cls(
+            input_size=(height, width),
+            channels=channels,
+            convolutions=found.whole("convolutions", 1, 16),
+            threshold=found.number("threshold", 0, 1),
+            proposal=found.number("proposal", 0, 1),
+            nms_iou=found.number("nms_iou", 0, 1),
+            mean=(red, green, blue),
+            std=(std_red, std_green, std_blue),
+        )
 
 
 def build_fcos(config: PersonConfig) -> FCOS:

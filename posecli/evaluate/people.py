@@ -135,7 +135,11 @@ def is_judged(annotation: Mapping[str, Any]) -> bool:
 def leaked(weights: Path, truth: Truth) -> tuple[int, str]:
     """How many of the truth's images a model was trained on, as its header says, and the first one's name."""
     _, header = load_weights(weights)
-    known = header.get("training", {}).get("images")
+    training = header.get("training")
+    known = training.get("images") if isinstance(training, Mapping) else None
     # Weights of other makers, and of posecli's first days, do not say.
-    shared = overlap(known, truth.files.values()) if isinstance(known, Mapping) else []
+    try:
+        shared = overlap(known, truth.files.values()) if isinstance(known, Mapping) else []
+    except DataError as error:
+        raise DataError(f"{weights}: {error}") from error
     return len(shared), shared[0].name if shared else ""

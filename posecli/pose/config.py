@@ -1,11 +1,15 @@
 """What a SimCC model is: everything needed to build it, feed it and read its output."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from posecli.errors import DataError
 from posecli.keypoints import COCO17, KeypointSet
+from posecli.weights.header import Fields, shown
+
+# Longest side of a crop that a header may ask for; the trained ones have some hundreds of pixels.
+LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -110,35 +114,53 @@ class PoseConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "PoseConfig":
-        """The inverse of to_json. Raises DataError where a value is missing or unknown."""
-        try:
-            keypoints = values["keypoints"]
-            preprocessing = values["preprocessing"]
-            return cls(
-                backbone=values["backbone"],
-                deconv_channels=tuple(values["deconv_channels"]),
-                deconv_kernel=values["deconv_kernel"],
-                laterals=values.get("laterals", False),  # older weights know none
-                presence=values.get("presence", False),
-                extent=values.get("extent", False),
-                input_size=tuple(values["input_size"]),
-                split_ratio=values["split_ratio"],
-                sigma=tuple(values["sigma"]),
-                temperature=values["temperature"],
-                std_scale=values["std_scale"],
-                keypoints=KeypointSet(
-                    name=keypoints["name"],
-                    names=tuple(keypoints["names"]),
-                    skeleton=tuple((a, b) for a, b in keypoints["skeleton"]),
-                    flip_pairs=tuple((a, b) for a, b in keypoints["flip_pairs"]),
-                    sigmas=None if keypoints["sigmas"] is None else tuple(keypoints["sigmas"]),
-                ),
-                preprocessing=Preprocessing(
-                    channels=preprocessing["channels"],
-                    mean=tuple(preprocessing["mean"]),
-                    std=tuple(preprocessing["std"]),
-                    padding=preprocessing["padding"],
-                ),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"pose configuration in the weights' header is not readable: {error}") from error
+        """The inverse of to_json.
+
+        Raises DataError where a value is missing, unknown, of another type or beyond all sense.
+        """
+        config = Fields.of(values, "config")
+        config.only(field.name for field in fields(cls))
+        height, width = config.wholes("input_size", 1, LARGEST_SIDE, count=2)
+        sigma_x, sigma_y = config.numbers("sigma", 1e-3, 1e3, count=2)
+        return cls(
+            backbone=config.text("backbone"),
+            deconv_channels=config.wholes("deconv_channels", 1, 4096, longest=3),
+            deconv_kernel=config.whole("deconv_kernel", 2, 4),
+            laterals=config.flag("laterals", False),  # older weights know none
+            presence=config.flag("presence", False),
+            extent=config.flag("extent", False),
+            input_size=(height, width),
+            split_ratio=config.number("split_ratio", 0.25, 32),
+            sigma=(sigma_x, sigma_y),
+            temperature=config.number("temperature", 1e-3, 1e3),
+            std_scale=config.number("std_scale", 1e-3, 1e3),
+            keypoints=_keypoints(config.part("keypoints")),
+            preprocessing=_preprocessing(config.part("preprocessing")),
+        )
+
+
+def _keypoints(found: Fields) -> KeypointSet:
+    found.only(field.name for field in fields(KeypointSet))
+    names = found.texts("names")
+    pairs = found.pairs("flip_pairs", len(names))
+    if len({index for pair in pairs for index in pair}) != 2 * len(pairs):
+        raise DataError(f"{found.where}: flip_pairs hold a keypoint twice")
+    sigmas = found.values.get("sigmas")
+    return KeypointSet(
+        name=found.text("name"),
+        names=names,
+        skeleton=found.pairs("skeleton", len(names)),
+        flip_pairs=pairs,
+        sigmas=None if sigmas is None else found.numbers("sigmas", 1e-4, 10, count=len(names)),
+    )
+
+
+def _preprocessing(found: Fields) -> Preprocessing:
+    found.only(field.name for field in fields(Preprocessing))
+    channels = found.text("channels")
+    if channels not in ("RGB", "BGR"):
+        raise DataError(f"{found.where}: channels is {shown(channels)}, not RGB or BGR")
+    red, green, blue = found.numbers("mean", -1e4, 1e4, count=3)
+    std_red, std_green, std_blue = found.numbers("std", 1e-4, 1e4, count=3)
+    padding = found.number("padding", 0.1, 10)
+    return Preprocessing(channels, (red, green, blue), (std_red, std_green, std_blue), padding)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from posecli import geometry
@@ -15,7 +16,7 @@ from posecli.pose.crops import cut_crops
 from posecli.pose.network import SimCC, resample_classifiers
 from posecli.pose.runtimes import Outputs, Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, IntArray, Poses
-from posecli.weights.files import find_weights, load_weights, sha256
+from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
 
 # Of two proposals whose poses have an OKS above this, or whose boxes an IoU above that, one person is meant.
 SAME_PERSON = 0.5
@@ -235,17 +236,22 @@ def resize_network(network: SimCC, config: PoseConfig, size: tuple[int, int]) ->
 
 
 def load_network(path: Path) -> tuple[SimCC, PoseConfig]:
-    """Network in float32 and configuration of a weights file. Raises DataError where they do not fit."""
+    """Network in float32 and configuration of a weights file.
+
+    Raises DataError where the header is none, or the tensors do not fit it; MachineError where there is no file.
+    """
     tensors, header = load_weights(path)
-    if header.get("kind") != "pose":
-        raise DataError(f"{path}: weights of a {header.get('kind', 'model without a kind')}, not of a pose model")
-    config = PoseConfig.from_json(header["config"])
-    network = SimCC(config)
-    full = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    values = read_config(path, header, "pose")
     try:
-        network.load_state_dict(full)
-    except RuntimeError as error:
-        raise DataError(f"{path}: its tensors do not fit its own configuration: {str(error)[:200]}") from error
+        config = PoseConfig.from_json(values)
+        # Built without memory first: a header may ask for more than the machine has.
+        with torch.device("meta"):
+            expected = SimCC(config).state_dict()
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    full = fitting(path, tensors, expected)
+    network = SimCC(config)
+    network.load_state_dict(full)
     return network.eval(), config
 
 

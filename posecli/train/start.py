@@ -11,6 +11,7 @@ from posecli.errors import DataError, MachineError, UsageError
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.pose.network import BACKBONES, SimCC, initialise_head, resample_classifiers
+from posecli.weights.header import shown
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,22 @@ def read_start(init: str, backbone: str) -> Start:
     if not path.is_file():
         names = ", ".join(("imagenet", backbone))
         raise UsageError(f"--init {init}: no such file, and no name that is known here ({names})")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         network, config = load_network(path)
         return Start(network.state_dict(), config)
     try:
-        return Start(torch.load(path, map_location="cpu", weights_only=True))
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # The unpickler meets strange bytes with errors of every kind.
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
         raise DataError(f"--init {path}: not a torch state of a backbone ({reason})") from error
+    if not isinstance(state, Mapping) or not state:
+        raise DataError(f"--init {path}: not a torch state of a backbone, but a {type(state).__name__}")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise DataError(
+                f"--init {path}: not a torch state of a backbone: {shown(name)} in it is a {type(tensor).__name__}"
+            )
+    return Start(state)
 
 
 def _official(backbone: str) -> Mapping[str, Tensor]:
@@ -104,7 +113,16 @@ def _head(config: PoseConfig) -> tuple[tuple[int, ...], int, bool]:
 
 def _load_trunk(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig) -> None:
     own = model.trunk.state_dict()
-    missing = [name for name in own if name not in found or found[name].shape != own[name].shape]
+    missing = [name for name in own if name not in found or not _alike(found[name], own[name])]
     if missing:
         raise DataError(f"the trunk's weights lack {len(missing)} tensors of {config.backbone}, first {missing[0]}")
+    broken = next((name for name in own if not torch.isfinite(found[name]).all()), None)
+    if broken is not None:
+        raise DataError(f"the trunk's weights are damaged: {broken} holds values that are not finite")
     model.trunk.load_state_dict({name: found[name] for name in own})
+
+
+def _alike(found: Tensor, own: Tensor) -> bool:
+    """Whether one tensor can stand for the other: shape, and both of real numbers with or without a fraction."""
+    real = found.is_floating_point() == own.is_floating_point() and not found.is_complex()
+    return found.shape == own.shape and real and not found.is_sparse and not found.is_quantized

@@ -7,16 +7,18 @@ The header is one JSON document under the safetensors metadata key "posecli". It
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 
 from posecli.errors import DataError, MachineError
+from posecli.weights.header import Fields, shown
 
 FORMAT = 1
 HEADER_KEY = "posecli"
@@ -36,39 +38,80 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappin
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and header of a file that save_weights wrote.
 
-    Raises MachineError where the file is missing, DataError where it is not such a file.
+    Raises MachineError where the file is missing or cannot be read, DataError where it is not such a file.
     """
-    if not path.is_file():
-        raise MachineError(f"{path}: no such weights file")
+    if not _is_file(path):
+        raise MachineError(_no_file(path))
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise DataError(f"{path}: not a safetensors file ({_guess(path)}): {error}") from error
-    if HEADER_KEY not in metadata:
-        raise DataError(f"{path}: a safetensors file without posecli's header")
-    header = json.loads(metadata[HEADER_KEY])
-    if header.get("format") != FORMAT:
-        raise DataError(f"{path}: layout {header.get('format')} is not layout {FORMAT}, which this posecli reads")
+        with path.open("rb") as file:
+            # Only a file with posecli's header is read whole: a film of 100 GB under this name costs nothing.
+            start, described = _describe(file.read(8), file.read, path)
+            header = _header(described, path)
+            data = start + file.read()
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        tensors = load(data)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+        raise DataError(f"{path}: damaged ({_one_line(error)}); its header is there, its tensors are not") from error
     return tensors, header
+
+
+def read_config(path: Path, header: Mapping[str, Any], kind: str) -> Any:
+    """The header's "config", of a model of this kind. Raises DataError for another kind or none."""
+    found = header.get("kind")
+    if found != kind:
+        article = "a pose model" if kind == "pose" else f"a {kind}"
+        raise DataError(f"{path}: weights of {shown(found) if found else 'a model without a kind'}, not of {article}")
+    return Fields.of(header.get("config"), f"{path}: the header's config").values
+
+
+def fitting(
+    path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The tensors in the dtypes of the expected ones (float32 for float16 and the like).
+
+    expected: those of the model, of which only shapes and dtypes are looked at; they may lie on torch's device
+    "meta", so that a model is only built once the file is known to hold it. Raises DataError where a tensor is
+    missing, left over, of another shape or kind, or holds values that are not finite.
+    """
+    for what, names in (("lacks", expected.keys() - tensors.keys()), ("also holds", tensors.keys() - expected.keys())):
+        if names:
+            first = shown(min(names))
+            raise DataError(
+                f"{path}: its tensors do not fit its own configuration: it {what} {len(names)} tensors, first {first}"
+            )
+    result = {}
+    for name, model in expected.items():
+        tensor = tensors[name]
+        if tensor.shape != model.shape:
+            told = f"{name} is {_size(tensor)}, the model needs {_size(model)}"
+            raise DataError(f"{path}: its tensors do not fit its own configuration: {told}")
+        if tensor.is_floating_point() != model.is_floating_point() or tensor.is_complex():
+            raise DataError(f"{path}: {name} is {_dtype(tensor)}, the model needs {_dtype(model)}")
+        result[name] = tensor.to(model.dtype)
+        if not torch.isfinite(result[name]).all():
+            raise DataError(f"{path}: damaged, {name} holds values that are not finite")
+    return result
 
 
 def find_weights(name: str) -> Path:
     """The file that a name or path means.
 
     In this order: a path with a suffix or a separator; NAME.safetensors in $POSECLI_WEIGHTS_DIR; the
-    embedded weights of this installation. Raises MachineError where none is there.
+    embedded weights of this installation; a file of that name. Raises MachineError where none is there.
     """
     if name.endswith(".safetensors") or os.sep in name:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise MachineError(f"{path}: no such weights file")
+        path = _expanded(name)
+        if not _is_file(path):
+            raise MachineError(_no_file(path))
         return path
     for folder in _folders():
         path = folder / f"{name}.safetensors"
-        if path.is_file():
+        if _is_file(path):
             return path
+    if _is_file(Path(name)):
+        return Path(name)
     places = " or ".join(str(folder) for folder in _folders())
     raise MachineError(f"weights {name!r}: put {name}.safetensors into {places}, or give a path")
 
@@ -81,19 +124,92 @@ def sha256(path: Path) -> str:
 
 def _folders() -> Iterator[Path]:
     if folder := os.environ.get("POSECLI_WEIGHTS_DIR"):
-        yield Path(folder).expanduser()
+        yield _expanded(folder)
     installed = Path(str(resources.files("posecli"))) / "_weights"
     # An editable installation has no copy inside the package: the repository's own folder serves.
     yield installed if installed.is_dir() else installed.parents[1] / "weights"
 
 
-def _guess(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(64)
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # "~name" of nobody who is known here
+        return Path(name)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long a name, a folder without permission
+        return False
+
+
+def _no_file(path: Path) -> str:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return f"{path}: no such weights file"
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
+    return f"{path}: {'a folder' if path.is_dir() else 'a pipe or device'}, not a weights file"
+
+
+def _describe(length: bytes, read: Any, path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The first bytes of a safetensors file and the JSON that they hold, its length first.
+
+    read: takes a number of bytes, gives that many of the file's next, fewer at its end.
+    """
+    size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
+    # safetensors itself takes no header above 100 MB.
+    text = read(size) if 0 < size <= 100_000_000 else b""
+    described = None
+    if len(text) == size > 0:
+        try:
+            described = json.loads(text)
+        except (ValueError, RecursionError):
+            described = None
+    if not isinstance(described, dict):
+        reason = _guess(length + text + (read(64) if not text else b""))
+        raise DataError(f"{path}: not a safetensors file ({reason})")
+    return length + text, described
+
+
+def _header(described: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """posecli's own document among the metadata."""
+    metadata = described.get("__metadata__")
+    document = metadata.get(HEADER_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(document, str):
+        raise DataError(f"{path}: a safetensors file without posecli's header")
+    try:
+        header = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: posecli's header in it is not JSON ({_one_line(error)})") from error
+    if not isinstance(header, dict):
+        raise DataError(f"{path}: posecli's header in it is {shown(header)}, not an object")
+    found = header.get("format")
+    if found != FORMAT or isinstance(found, bool):
+        raise DataError(f"{path}: layout {shown(found)} is not layout {FORMAT}, which this posecli reads")
+    return header
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.encode("utf-8", "backslashreplace").decode()[:150]
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a single value"
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _guess(start: bytes) -> str:
     if not start:
         return "empty file"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer: fetch the real file with `git lfs pull`"
     if start.startswith((b"PK", b"\x80")):
-        return "a PyTorch pickle: convert it with `posecli weights import`"
-    return "damaged or another format"
+        return "a PyTorch pickle, which is not read here: it could run code"
+    return "cut off, damaged or another format"

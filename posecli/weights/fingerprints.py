@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posecli.errors import DataError
+from posecli.weights.header import shown
+
 # Five bytes an image: by chance, 5,000 new images match one of 118,000 known ones in 1 of 2,000 cases.
 BYTES = 5
 
@@ -22,8 +25,11 @@ def fingerprint(images: Iterable[Path]) -> dict[str, Any]:
 
 
 def overlap(known: Mapping[str, Any], images: Iterable[Path]) -> list[Path]:
-    """Those of the images whose file name or bytes are among the fingerprints, in their order."""
-    names, contents = _unpack(known["names"]), _unpack(known["contents"])
+    """Those of the images whose file name or bytes are among the fingerprints, in their order.
+
+    Raises DataError where they are no fingerprints, or damaged.
+    """
+    names, contents = _unpack(known, "names"), _unpack(known, "contents")
     found = []
     for path in images:
         if _hash(path.name.encode()) in names or (path.is_file() and _hash(path.read_bytes()) in contents):
@@ -39,6 +45,12 @@ def _pack(hashes: set[bytes]) -> str:
     return base64.b64encode(b"".join(sorted(hashes))).decode()
 
 
-def _unpack(text: str) -> set[bytes]:
-    rows: NDArray[np.uint8] = np.frombuffer(base64.b64decode(text), np.uint8).reshape(-1, BYTES)
+def _unpack(known: Mapping[str, Any], key: str) -> set[bytes]:
+    text = known.get(key)
+    try:
+        if not isinstance(text, str):
+            raise ValueError
+        rows: NDArray[np.uint8] = np.frombuffer(base64.b64decode(text, validate=True), np.uint8).reshape(-1, BYTES)
+    except ValueError as error:
+        raise DataError(f"the fingerprints of the images trained on ({key}) cannot be read: {shown(text)}") from error
     return {row.tobytes() for row in rows}
