@@ -230,6 +230,7 @@ def _print_table(evaluations: "Sequence[Evaluation]", differences: Sequence[dict
             f"{row['name']} - {row['against']}: AP {found['value']:+.4f} "
             f"({found['low']:+.4f} to {found['high']:+.4f}, p {found['sign']:.3f})",
             highlight=False,
+            markup=False,
         )
     if len(evaluations) == 1:
         console.print(keypoint_table(first))

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from posecli.evaluate.predictions import Predictions
 from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
 from posecli.media.images import decode_image
+from posecli.output import html
 from posecli.output.charts import Panel, Series, svg
 from posecli.output.draw import draw_poses
 from posecli.output.whole import Whole
@@ -25,28 +26,6 @@ from posecli.types import PixelArray, Poses
 
 SHOWN = 12
 TILE = (256, 192)
-
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ --back: #f6f7f9; --card: #fff; --text: #1a1d21; --soft: #667; --line: #dde1e7; --good: #0a7d4f; --bad: #b3402a }}
-* {{ box-sizing: border-box }}
-body {{ margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif }}
-main {{ max-width: 1120px; margin: 0 auto; padding: 28px clamp(14px, 3vw, 32px) 60px }}
-h1 {{ margin: 0 0 4px; font-size: 25px; letter-spacing: -.01em }} h2 {{ margin: 38px 0 8px; font-size: 18px }}
-p {{ margin: 4px 0 10px; color: var(--soft); max-width: 80ch }} code {{ font-size: 13px }}
-section {{ background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 18px; overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; width: 100% }}
-th, td {{ padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }}
-th {{ color: var(--soft); font-weight: 600; font-size: 13px }} th:first-child, td:first-child {{ text-align: left }}
-td small {{ color: var(--soft) }} .up {{ color: var(--good) }} .down {{ color: var(--bad) }}
-svg {{ max-width: 100%; height: auto }}
-.people {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px }}
-figure {{ margin: 0; font-size: 12.5px; color: var(--soft) }} figure img {{ width: 100%; border-radius: 8px; display: block }}
-figcaption {{ padding-top: 3px; overflow-wrap: anywhere }}
-</style></head><body><main>
-"""
 
 
 def write_report(
@@ -59,13 +38,14 @@ def write_report(
 ) -> None:
     """Write the report of one or several evaluations on the same people; details are of the first."""
     first, found = evaluations[0], predictions[0]
-    parts = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>"]
+    css = (resources.files("posecli.evaluate") / "report.css").read_text(encoding="utf-8")
+    parts = [html.head(title, css, inline_style=True), f"<main><h1>{html.text(title)}</h1>"]
     parts.append(
         f"<p>{first.scores.people} people in {first.scores.images} images. Intervals hold 95 % of "
         f"{len(next(iter(first.draws.values())))} resamplings of the images.</p>"
     )
     remarks = [*first.scores.remarks, *(f"left out: {len(truth.missing)} missing images" for _ in truth.missing[:1])]
-    parts += [f"<p>{escape(remark)}</p>" for remark in remarks]
+    parts += [f"<p>{html.text(remark)}</p>" for remark in remarks]
     parts.append("<h2>Figures</h2>" + _card(_figures(evaluations)))
     if comparison:
         parts.append("<h2>Differences on the same images</h2>" + _card(_differences(comparison)))
@@ -74,12 +54,12 @@ def write_report(
             "of zero, doubled.</p>"
         )
     if len(evaluations) > 1:
-        parts.append(f"<p>Everything below is of <b>{escape(first.name)}</b>.</p>")
+        parts.append(f"<p>Everything below is of <b>{html.text(first.name)}</b>.</p>")
     parts.append("<h2>Precision and recall</h2>" + _card(_precision(first)))
     parts.append("<h2>What goes wrong at each keypoint</h2>")
     parts.append(
-        "<p>After Ronchi and Perona (ICCV 2017): jitter is near, inversion on another keypoint of the same person (left "
-        "for right), swap on somebody else, miss on nothing. Only people who were found.</p>"
+        "<p>After Ronchi and Perona (ICCV 2017): jitter is near, inversion on another keypoint of the same person "
+        "(left for right), swap on somebody else, miss on nothing. Only people who were found.</p>"
     )
     parts += [_card(_error_chart(first)), _card(_keypoint_table(first)), _card(_gains(first))]
     parts.append("<h2>By size and by visible keypoints</h2>" + _card(_groups(first)))
@@ -107,7 +87,7 @@ def _figures(evaluations: Sequence[Evaluation]) -> str:
     names = list(evaluations[0].scores.values)
     rows = []
     for evaluation in evaluations:
-        cells = [escape(evaluation.name)]
+        cells = [html.text(evaluation.name)]
         for name in names:
             text = f"{evaluation.scores.values[name]:.3f}"
             if name in evaluation.intervals:
@@ -123,7 +103,7 @@ def _figures(evaluations: Sequence[Evaluation]) -> str:
 def _differences(comparison: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for row in comparison:
-        cells = [f"{escape(row['name'])} <small>against {escape(row['against'])}</small>"]
+        cells = [f"{html.text(row['name'])} <small>against {html.text(row['against'])}</small>"]
         for name in FIGURES:
             found = row[name]
             sure = "up" if found["low"] > 0 else "down" if found["high"] < 0 else ""
@@ -154,7 +134,7 @@ def _keypoint_table(evaluation: Evaluation) -> str:
     head = ["keypoint", "labelled", "OKS", "PCK@0.05", "PCK@0.1", "mean error", "median error", *KINDS]
     rows = []
     for row in evaluation.keypoints:
-        cells = [escape(row["keypoint"]), str(row["count"])]
+        cells = [html.text(row["keypoint"]), str(row["count"])]
         if row["count"]:
             cells += [f"{row[key]:.3f}" for key in ("oks", "pck_05", "pck_10")]
             cells += [f"{row[key]:.1f} px" for key in ("mean_error_px", "median_error_px")]
@@ -220,7 +200,7 @@ def _calibration(evaluation: Evaluation) -> str:
 def _std_table(evaluation: Evaluation) -> str:
     assert evaluation.std is not None
     keys = ("within_1", "within_2", "within_1_scaled", "within_2_scaled")
-    rows = [[escape(row["keypoint"]), *(f"{row[key]:.1%}" for key in keys)] for row in evaluation.std.rows]
+    rows = [[html.text(row["keypoint"]), *(f"{row[key]:.1%}" for key in keys)] for row in evaluation.std.rows]
     scale = f"σ × {evaluation.std.scale:.3f}"
     return _table(["keypoint", "within 1σ", "within 2σ", f"within 1σ, {scale}", f"within 2σ, {scale}"], rows)
 
@@ -248,8 +228,8 @@ def _people(truth: Truth, evaluation: Evaluation, predictions: Predictions, rows
         predicted = _draw(crops[0], transform(matrix, matches.points[row]), np.maximum(shown, 0.31), truth)
         data = _jpeg(np.hstack([true, predicted]))
         figures.append(
-            f'<figure><img alt="person {annotation["id"]}" src="data:image/jpeg;base64,{data}">'
-            f"<figcaption>OKS {matches.oks[row]:.3f} · {escape(file.name)}</figcaption></figure>"
+            f'<figure><img alt="person {html.text(annotation["id"])}" src="data:image/jpeg;base64,{data}">'
+            f"<figcaption>OKS {matches.oks[row]:.3f} · {html.text(file.name)}</figcaption></figure>"
         )
     if not figures:
         return "<p>The images are not there.</p>"

@@ -1,10 +1,12 @@
 """Tables of evaluations: for a terminal, and as Markdown for a file that is kept."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from posecli.evaluate.evaluation import Evaluation
+from posecli.output.html import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,6 +17,7 @@ SHOWN = ("AP50", "AP75", "APm", "APl", "AR")
 def figures_table(evaluations: Sequence[Evaluation]) -> "Table":
     """COCO's figures with their intervals: a column a model, or a row each where there are more than three."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
     table.add_column("")
@@ -23,10 +26,10 @@ def figures_table(evaluations: Sequence[Evaluation]) -> "Table":
             table.add_column(name, justify="right")
         for evaluation in evaluations:
             cells = [_with_interval(evaluation, "AP"), *(f"{evaluation.scores.values[name]:.3f}" for name in SHOWN)]
-            table.add_row(evaluation.name, *cells)
+            table.add_row(Text(printable(evaluation.name)), *cells)
         return table
     for evaluation in evaluations:
-        table.add_column(evaluation.name, justify="right")
+        table.add_column(Text(printable(evaluation.name)), justify="right")
     for name in evaluations[0].scores.values:
         table.add_row(name, *(_with_interval(evaluation, name) for evaluation in evaluations))
     return table
@@ -35,6 +38,7 @@ def figures_table(evaluations: Sequence[Evaluation]) -> "Table":
 def keypoint_table(evaluation: Evaluation) -> "Table":
     """Similarity, error and kinds of mistakes by keypoint."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="Keypoints of people who were found", title_justify="left")
     kinds = ("jitter", "inversion", "swap", "miss")
@@ -43,7 +47,7 @@ def keypoint_table(evaluation: Evaluation) -> "Table":
     for joint in evaluation.keypoints:
         if joint["count"]:
             table.add_row(
-                joint["keypoint"],
+                Text(printable(joint["keypoint"])),
                 str(joint["count"]),
                 *(f"{joint[key]:.3f}" for key in ("oks", "pck_05", "pck_10")),
                 f"{joint['median_error_px']:.1f} px",
@@ -57,13 +61,15 @@ def comparison_markdown(
 ) -> str:
     """comparison.md: the figures of all, their paired differences to the first, and the command that made them."""
     first = evaluations[0]
+    # A fence longer than any run of backticks in the command ends it nowhere else.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     lines = [
         f"{first.scores.people} people in {first.scores.images} images. In brackets the 95 % interval over "
         f"{len(first.draws['AP'])} resamplings of the images; differences are paired, on the same resamplings.",
         "",
-        "```",
-        command,
-        "```",
+        fence,
+        printable(command),
+        fence,
         "",
     ]
     head = ["", "AP", *SHOWN, "AP difference", "to"]
@@ -72,12 +78,18 @@ def comparison_markdown(
         values = evaluation.scores.values
         mark = " *" if evaluation.facts.get("resampled_to_this_size") else ""
         gap = "" if row is None else "{value:+.4f} ({low:+.4f} to {high:+.4f})".format(**row["AP"])
-        against = "" if row is None else row["against"].replace("|", "\\|")
+        against = "" if row is None else _cell(row["against"])
         cells = [_with_interval(evaluation, "AP", brackets=True), *(f"{values[name]:.3f}" for name in SHOWN)]
-        lines.append(_row([f"{evaluation.name}{mark}".replace("|", "\\|"), *cells, gap, against]))
+        lines.append(_row([f"{_cell(evaluation.name)}{mark}", *cells, gap, against]))
     if any(evaluation.facts.get("resampled_to_this_size") for evaluation in evaluations):
         lines += ["", "\\* The classifiers are resampled to this input size; the model was trained for another."]
-    return "\n".join([*lines, *(f"\n{remark}" for remark in first.scores.remarks), ""])
+    return "\n".join([*lines, *(f"\n{_cell(remark)}" for remark in first.scores.remarks), ""])
+
+
+def _cell(value: str) -> str:
+    """Text from outside in Markdown: one line, no element of HTML, no mark-up, no further column."""
+    line = " ".join(printable(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*\[\]|!])", r"\\\1", line)
 
 
 def _row(cells: Sequence[str]) -> str:

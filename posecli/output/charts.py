@@ -1,12 +1,14 @@
 """Charts in one style, as SVG text for reports or as PNG files; matplotlib draws them."""
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posecli.output.html import printable
 from posecli.output.whole import Whole
 
 if TYPE_CHECKING:
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which colour-blind people tell apart.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b8a800")
+
+# Longer names are shortened: a chart has room for so many letters of a name.
+NAME_LETTERS = 40
 
 # So many letters stand below a panel side by side; more are turned.
 FLAT_LETTERS = 66
@@ -36,6 +41,8 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
+    # Names come from outside: a dollar in them is a dollar.
+    "text.parse_math": False,
     # Element names by content, not by chance: the same figures give the same file.
     "svg.hashsalt": "posecli",
 }
@@ -87,7 +94,10 @@ def _figure(panels: Sequence[Panel], columns: int, width: float, height: float) 
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // columns)
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+    # Letters that the font does not have are drawn by the reader's browser: no reason for a warning.
+    with warnings.catch_warnings(), matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # letters without end in a name
         # A figure of its own, without pyplot: nothing global, no display.
         figure = Figure(figsize=(width, height * rows))
         places = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -99,9 +109,9 @@ def _figure(panels: Sequence[Panel], columns: int, width: float, height: float) 
 
 
 def _draw(axes: Any, panel: Panel) -> None:
-    axes.set_title(panel.title)
-    axes.set_xlabel(panel.x_label)
-    axes.set_ylabel(panel.y_label)
+    axes.set_title(_name(panel.title))
+    axes.set_xlabel(_name(panel.x_label))
+    axes.set_ylabel(_name(panel.y_label))
     if not any(len(series.x) for series in panel.series):
         axes.text(0.5, 0.5, "nothing to show", ha="center", va="center", transform=axes.transAxes, color="#777")
         return
@@ -122,18 +132,18 @@ def _draw_lines(axes: Any, panel: Panel) -> None:
     for series, colour in zip(panel.series, _colours(len(panel.series)), strict=True):
         marker = "o" if len(series.x) < 15 else None
         style = "--" if series.dashed else "-"
-        axes.plot(series.x, series.y, style, color=colour, label=series.label, marker=marker, ms=3.5, lw=1.6)
+        axes.plot(series.x, series.y, style, color=colour, label=_name(series.label), marker=marker, ms=3.5, lw=1.6)
         if series.low is not None and series.high is not None:
             axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, lw=0)
 
 
 def _draw_bars(axes: Any, panel: Panel) -> None:
-    names = list(panel.series[0].x)
+    names = [_name(name) for name in panel.series[0].x]
     count = len(panel.series)
     below = [0.0] * len(names)
     for number, (series, colour) in enumerate(zip(panel.series, _colours(count), strict=True)):
         if panel.kind == "stacked":
-            axes.bar(range(len(names)), series.y, 0.75, bottom=below, color=colour, label=series.label)
+            axes.bar(range(len(names)), series.y, 0.75, bottom=below, color=colour, label=_name(series.label))
             below = [a + b for a, b in zip(below, series.y, strict=True)]
             continue
         width = 0.8 / count
@@ -149,16 +159,22 @@ def _draw_bars(axes: Any, panel: Panel) -> None:
             series.y,
             width,
             color=colour,
-            label=series.label,
+            label=_name(series.label),
             yerr=whiskers,
             error_kw={"lw": 1, "ecolor": "#555"},
         )
-    longest = max(len(line) for name in names for line in str(name).splitlines())
+    longest = max((len(line) for name in names for line in name.split("\n")), default=0)
     if len(names) * longest <= FLAT_LETTERS:
         axes.set_xticks(range(len(names)), names, ha="center")
     else:
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
     axes.grid(False, axis="x")
+
+
+def _name(value: object) -> str:
+    """Each line of a name, shortened."""
+    lines = printable(value).split("\n")
+    return "\n".join(line if len(line) <= NAME_LETTERS else f"{line[: NAME_LETTERS - 1]}…" for line in lines)
 
 
 def _colours(count: int) -> list[str]:

@@ -20,6 +20,15 @@ const UNKNOWN = 255;
 const clock = s => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, '0')}`;
 const bytes = s => Uint8Array.from(atob(s), c => c.charCodeAt(0));
 
+const SVG = document.createRange().createContextualFragment('<svg/>').firstChild.namespaceURI;
+
+// Elements are made one by one, with text as text: no string is ever read as HTML.
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
 function build(card) {
   const panel = card.querySelector('.curves'), video = card.querySelector('video');
   const data = JSON.parse(panel.querySelector('script').textContent);
@@ -33,21 +42,44 @@ function build(card) {
   const lowest = j => 30 * Math.floor(Math.min(90, ...tracks.flatMap(t => data.angles.map((a, k) =>
     a.endsWith('_' + j) ? t.angles[k].reduce((least, v) => Math.min(least, v), 90) : 90))) / 30);
 
-  panel.insertAdjacentHTML('beforeend', `<h3>Who is seen when</h3><div class=plot>` +
-    tracks.map((t, i) => `<div class=row><button type=button aria-label="Person ${t.id}" data-i=${i}>` +
-      `<i style="background:${t.colour}"></i>${t.id}</button><div class=lane>` +
-      t.spans.map(([a, b]) => `<b style="left:${at(times[a])}%;width:${at(times[b]) - at(times[a])}%;` +
-        `background:${t.colour}"></b>`).join('') + '</div></div>').join('') +
-    (data.others ? `<div class=others>and ${data.others} more, seen for a shorter time</div>` : '') +
-    joints.map(j => [j, lowest(j)]).map(([j, low]) => `<div class=joint data-joint=${j}><p><span>${j[0].toUpperCase() + j.slice(1)}</span>` +
-      `<span class=left></span><span class=right></span></p><div><small><span>180°</span><span>${(180 + low) / 2}°</span>` +
-      `<span>${low}°</span></small><svg viewBox="0 0 100 ${180 - low}" preserveAspectRatio=none role=img ` +
-      `aria-label="Angle of the ${j} over time"><path class=left /><path class=right /></svg></div></div>`).join('') +
-    `<div class=axis>${[0, .25, .5, .75, 1].map(f => `<span>${clock(start + f * length)}</span>`).join('')}</div>` +
-    '<div class=now></div><div class=aim hidden></div></div>' +
-    (joints.length ? '<p class=note>Angle in the picture plane; 180° is straight. A gap: the joints were not sure.</p>' : ''));
+  const plot = element('div', { className: 'plot' });
+  tracks.forEach((t, i) => {
+    const button = element('button', { type: 'button', ariaLabel: `Person ${t.id}` }, element('i'), String(t.id));
+    button.dataset.i = i;
+    button.firstChild.style.background = t.colour;
+    plot.append(element('div', { className: 'row' }, button, element('div', { className: 'lane' },
+      ...t.spans.map(([a, b]) => {
+        const bar = element('b');
+        Object.assign(bar.style, { left: `${at(times[a])}%`, width: `${at(times[b]) - at(times[a])}%`, background: t.colour });
+        return bar;
+      }))));
+  });
+  if (data.others) plot.append(element('div', { className: 'others' }, `and ${data.others} more, seen for a shorter time`));
+  for (const j of joints) {
+    const low = lowest(j), chart = document.createElementNS(SVG, 'svg');
+    const attributes = { viewBox: `0 0 100 ${180 - low}`, preserveAspectRatio: 'none', role: 'img',
+                         'aria-label': `Angle of the ${j} over time` };
+    for (const [name, value] of Object.entries(attributes)) chart.setAttribute(name, value);
+    for (const side of ['left', 'right']) {
+      const path = document.createElementNS(SVG, 'path');
+      path.setAttribute('class', side);
+      chart.append(path);
+    }
+    const box = element('div', { className: 'joint' },
+      element('p', {}, element('span', {}, j[0].toUpperCase() + j.slice(1)),
+        element('span', { className: 'left' }), element('span', { className: 'right' })),
+      element('div', {}, element('small', {}, ...[180, (180 + low) / 2, low].map(v => element('span', {}, `${v}°`))), chart));
+    box.dataset.joint = j;
+    plot.append(box);
+  }
+  plot.append(
+    element('div', { className: 'axis' }, ...[0, .25, .5, .75, 1].map(f => element('span', {}, clock(start + f * length)))),
+    element('div', { className: 'now' }), element('div', { className: 'aim', hidden: true }));
+  panel.append(element('h3', {}, 'Who is seen when'), plot);
+  if (joints.length) panel.append(element('p', { className: 'note' },
+    'Angle in the picture plane; 180° is straight. A gap: the joints were not sure.'));
 
-  const plot = panel.querySelector('.plot'), now = panel.querySelector('.now'), aim = panel.querySelector('.aim');
+  const now = panel.querySelector('.now'), aim = panel.querySelector('.aim');
   const gutter = parseFloat(getComputedStyle(panel).getPropertyValue('--gutter'));
 
   function line(values) {

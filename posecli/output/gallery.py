@@ -2,15 +2,13 @@
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import cv2
-import orjson
 
+from posecli.output import html
 from posecli.output.curves import compact, read_curves
 from posecli.output.manifest import Finished
 from posecli.output.records import record_path
@@ -19,14 +17,6 @@ from posecli.output.whole import Whole
 from posecli.types import PixelArray
 
 _THUMBNAIL = 480
-
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>posecli results</title>
-<style>
-{css}</style></head><body>
-"""
 
 
 def thumbnail_path(out: Path, record: Path) -> Path:
@@ -55,13 +45,14 @@ def write_gallery(
     Tables that lie there are linked.
     """
     with Whole(out / "index.html") as whole, io.TextIOWrapper(whole, encoding="utf-8", newline="\n") as file:
-        file.write(_HEAD.replace("{css}", _text("gallery.css")))
+        script = _text("gallery.js")
+        file.write(html.head("posecli results", _text("gallery.css"), script))
         for piece in _top(totals, models):
             file.write(piece)
         file.write("<main>\n")
         for order, (item, thumbnail) in enumerate(inputs):
             file.write(_card(out, order, item, thumbnail))
-        file.write(f"</main>\n<script>\n{_text('gallery.js')}</script></body></html>\n")
+        file.write(f"</main>\n{html.script_element(script)}</body></html>\n")
 
 
 def _top(totals: Mapping[str, Any], models: str) -> Iterator[str]:
@@ -73,7 +64,7 @@ def _top(totals: Mapping[str, Any], models: str) -> Iterator[str]:
         facts.append(f"<span class=warn>{_count(totals['lost_frames'], 'frame')} lost</span>")
     if failed:
         facts.append(f"<span class=bad>{failed} failed</span>")
-    yield f"<header><h1>Poses</h1><p>{' · '.join(facts)} · {escape(models)}</p>"
+    yield f"<header><h1>Poses</h1><p>{' · '.join(facts)} · {html.text(models)}</p>"
     yield '<p><a href="coco.json">coco.json</a> · <a href="coco_results.json">coco_results.json</a> · '
     yield '<a href="run.json">run.json</a></p></header>\n'
     yield '<div class=bar><input type=search placeholder="Filter by name" aria-label="Filter by name">'
@@ -83,7 +74,7 @@ def _top(totals: Mapping[str, Any], models: str) -> Iterator[str]:
 
 def _card(out: Path, order: int, item: Finished, thumbnail: Path | None) -> str:
     summary = item.summary
-    name = escape(item.name)
+    name = html.text(item.name)
     curves = _curves(out, item)
     # Where nobody has an id, people of a clip cannot be told apart: only their poses can be counted.
     counted = summary.people if summary.tracks is None else summary.tracks
@@ -97,14 +88,14 @@ def _card(out: Path, order: int, item: Finished, thumbnail: Path | None) -> str:
         facts.append(f"{summary.width}×{summary.height}")
     facts.append(f"{summary.seconds:.1f} s")
     tables = {table: table_path(out, table, item.place or item.name) for table in TABLES}
-    facts += [f'<a href="{_url(p.relative_to(out).as_posix())}">{t}</a>' for t, p in tables.items() if p.exists()]
+    facts += [f'<a href="{html.url(p.relative_to(out).as_posix())}">{t}</a>' for t, p in tables.items() if p.exists()]
     cause = ""
     if summary.error:
-        cause = f'<p class="cause bad">{escape(summary.error)}</p>'
+        cause = f'<p class="cause bad">{html.text(summary.error)}</p>'
     elif summary.lost_frames:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.lost.items())
-        cause = f'<p class="cause warn">{_count(summary.lost_frames, "frame")} lost: {escape(reasons)}</p>'
-    cause += "".join(f'<p class="cause warn">{escape(w)}</p>' for w in summary.warnings)
+        cause = f'<p class="cause warn">{_count(summary.lost_frames, "frame")} lost: {html.text(reasons)}</p>'
+    cause += "".join(f'<p class="cause warn">{html.text(w)}</p>' for w in summary.warnings)
     return (
         f'<article{" class=clip" if curves else ""} data-name="{name}" data-order={order} data-people={counted} '
         f"data-failed={int(summary.status == 'failed')}><div>{_picture(out, item, thumbnail)}"
@@ -116,13 +107,13 @@ def _card(out: Path, order: int, item: Finished, thumbnail: Path | None) -> str:
 def _picture(out: Path, item: Finished, thumbnail: Path | None) -> str:
     """The player of a clip, else the picture."""
     media = next(iter(item.summary.outputs), None)
-    poster = _url(thumbnail.relative_to(out).as_posix()) if thumbnail is not None else ""
+    poster = html.url(thumbnail.relative_to(out).as_posix()) if thumbnail is not None else ""
     if media is not None and item.kind == "video":
-        return f'<video controls playsinline preload=none poster="{poster}" src="{_url(media)}"></video>'
+        return f'<video controls playsinline preload=none poster="{poster}" src="{html.url(media)}"></video>'
     if not poster:
         return "<div class=none>no picture</div>"
-    picture = f'<img loading=lazy src="{poster}" alt="{escape(item.name)}">'
-    return f'<a href="{_url(media)}">{picture}</a>' if media else picture
+    picture = f'<img loading=lazy src="{poster}" alt="{html.text(item.name)}">'
+    return f'<a href="{html.url(media)}">{picture}</a>' if media else picture
 
 
 def _curves(out: Path, item: Finished) -> str:
@@ -132,17 +123,11 @@ def _curves(out: Path, item: Finished) -> str:
     curves = read_curves(record_path(out, item.name))
     if curves is None:
         return ""
-    # Numbers, colours and base64 only: nothing in it can end the script element.
-    data = orjson.dumps(compact(curves)).decode()
-    return f'<div class=curves><script type="application/json">{data}</script></div>'
+    return f'<div class=curves><script type="application/json">{html.island(compact(curves))}</script></div>'
 
 
 def _text(name: str) -> str:
     return (resources.files("posecli.output") / name).read_text(encoding="utf-8")
-
-
-def _url(path: str) -> str:
-    return escape(quote(path))
 
 
 def _count(number: int, noun: str) -> str:
