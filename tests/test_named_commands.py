@@ -13,8 +13,24 @@ from posecli.cli.main import cli
 ROOT = Path(__file__).parents[1]
 # Options of other programs, which messages name too.
 FOREIGN = {"--upgrade", "--nproc-per-node", "--user"}
-# "posecli" before these words is the program's name in a sentence or a title, not a command.
-WORDS = {"results", "reads", "needs", "does", "has", "is", "and", "can", "writes", "itself", "on", "may", "cannot"}
+# At the start of a sentence, "posecli" before these words is the program's name, not a command.
+WORDS = {
+    "left",
+    "wrote",
+    "results",
+    "reads",
+    "needs",
+    "does",
+    "has",
+    "is",
+    "and",
+    "can",
+    "writes",
+    "itself",
+    "on",
+    "may",
+    "cannot",
+}
 
 
 def commands() -> dict[str, click.Command]:
@@ -59,7 +75,7 @@ def unknown(text: str) -> Iterator[str]:
     """Commands and options in a text that do not exist."""
     known = commands()
     everything = set().union(*(options(command) for command in known.values()))
-    for match in re.finditer(r"(?<![\w./-])posecli ([a-z]+)(?: ([a-z]+))?(?![\w(=.])", text):
+    for match in re.finditer(r"(?:^|[(:;`]|\b(?:run|use|with|by))\s*posecli ([a-z]+)(?: ([a-z]+))?(?![\w(=.])", text):
         first, second = match[1], match[2]
         if first in WORDS or first == "import":
             continue

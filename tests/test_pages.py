@@ -138,7 +138,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lost = Summary("partial", 5, 2, lost_frames=2, lost={name: 2}, outputs=(safe,))
         cards.append((Finished(name, name, "video", lost), thumbnail))
         cards.append((Finished(f"{name}.png", name, "photo", Summary("failed", error=name)), None))
-    cards.append((Finished("\udcff<b>.jpg", "x", "photo", Summary("done", 1, 0, outputs=("\udcff<b>.jpg",))), None))
+    # A run shows such a name printable; its output lies under the bytes.
+    cards.append((Finished("\\xff<b>.jpg", "x", "photo", Summary("done", 1, 0, outputs=("\udcff<b>.jpg",))), None))
     write_gallery(out, cards, manifest([item for item, _ in cards], {})["totals"], HOSTILE[0])
     return out / "index.html"
 
