@@ -74,6 +74,11 @@ def test_a_file_where_another_needs_a_folder(tmp_path: Path, run) -> None:  # ty
         outputs = [item["outputs"][0] for item in json.loads((out / "run.json").read_bytes())["inputs"]]
         assert len(set(outputs)) == 3 and all((out / name).is_file() for name in outputs)
         assert (out / "coco.json").is_file()
+        # Given the other way round, places are others, and nothing is taken for done that lies elsewhere.
+        result = run(*(tmp_path / name for name in reversed(order)), tmp_path / "r3", "-o", out)
+        outputs = [item["outputs"] for item in json.loads((out / "run.json").read_bytes())["inputs"]]
+        written = [name for names in outputs for name in names]
+        assert len(set(written)) == len(written) and all((out / name).is_file() for name in written)
     # Where an earlier run left a folder, or a file, in the place, only that input fails.
     out = tmp_path / "later"
     assert run(tmp_path / "r2", "-o", out).code == 0

@@ -130,3 +130,42 @@ def test_train_reads_its_first_weights_only(
     last.write_bytes(tiny_weights.read_bytes())
     result = train(capfd, data, "--runs", tmp_path / "runs", "--name", "a", "--init", last)
     assert result.code == 2 and "would replace the input" in result.err and last.stat().st_size
+
+
+def test_an_unfinished_training_is_not_resumed_with_other_data(
+    data: Path, tmp_path: Path, tiny_weights: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from posecli.train import loop
+
+    def begin(*arguments: object) -> Result:
+        line = ("--ann", data / "truth.json", "--images", data, "--device", "cpu", "--stages", "64x64:4")
+        line += ("--batch-size", 2, "--deconv", 8, "--runs", tmp_path / "runs", "--flat-share", 0.5)
+        return posecli(capfd, "train", *line, *arguments)
+
+    def stop(*arguments: object, **options: object) -> None:
+        (tmp_path / "runs" / "simcc" / "state.pt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", stop)
+    assert begin().code == 130
+    assert begin().code == 130  # the same data
+    result = begin("--init", tiny_weights)
+    assert result.code == 2 and "began with other init" in result.err, result
+    truth = json.loads((data / "truth.json").read_bytes())
+    truth["annotations"][0]["keypoints"][0] += 3
+    (data / "truth.json").write_text(json.dumps(truth))
+    result = begin()
+    assert result.code == 2 and "began with other people" in result.err, result
+
+
+def test_another_picture_under_the_same_name_is_packed_anew(data: Path, tmp_path: Path) -> None:
+    from posecli.train.data import Source, pack_crops, read_people
+
+    def packed() -> bytes:
+        crops = pack_crops(read_people([Source(data / "truth.json", data)]), tmp_path / "cache")
+        return np.asarray(crops.data).tobytes()
+
+    first = packed()
+    assert packed() == first and len(list((tmp_path / "cache").glob("*.jpegs"))) == 1
+    write_photo(data / "1.jpg", picture(80, 60, 9))
+    assert packed() != first

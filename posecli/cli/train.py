@@ -95,7 +95,7 @@ def train_command(**options: Any) -> int:
     from posecli.pose.runtimes import resolve_device
     from posecli.train.calibrate import std_fitter
     from posecli.train.data import pack_crops, read_nobody, read_people
-    from posecli.train.folder import refuse_harm_by_run
+    from posecli.train.folder import data_keys, refuse_harm_by_run
     from posecli.train.loop import Watch, train
     from posecli.train.parallel import join
     from posecli.train.pictures import write_curves, write_preview
@@ -136,7 +136,7 @@ def train_command(**options: Any) -> int:
             return ExitCode.OK
         resumed = (folder / "state.pt").is_file()
         if world.leads:
-            check_resumable(folder, recipe)
+            check_resumable(folder, recipe, data_keys(people, empty, options["init"]))
         if not resumed:
             _, notes = build_model(stage_config(recipe, recipe.stages[0]), start, seed=recipe.seed)
             for note in notes:
@@ -338,13 +338,13 @@ def _elsewhere(options: dict[str, Any]) -> Any:
     return (lambda network, config: {}) if _validation(options) else None
 
 
-def check_resumable(folder: Path, recipe: "Recipe") -> None:
-    """Write the run's options; an unfinished run is resumed only with the options it began with."""
+def check_resumable(folder: Path, recipe: "Recipe", data: dict[str, str | None]) -> None:
+    """Write the run's options; an unfinished run is resumed only with the options and the data it began with."""
     path = folder / "options.json"
-    mine = json.loads(json.dumps(recipe.to_json()))
+    mine = json.loads(json.dumps({**recipe.to_json(), **data}))
     if path.is_file() and (folder / "state.pt").is_file():
         began = json.loads(path.read_bytes())
-        changed = sorted(key for key in mine if mine[key] != began.get(key))
+        changed = sorted(key for key in mine if mine[key] != began.get(key, mine[key] if key in data else None))
         if changed:
             raise UsageError(f"{folder} began with other {', '.join(changed)}: take another --name, or delete it")
     folder.mkdir(parents=True, exist_ok=True)

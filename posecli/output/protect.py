@@ -77,7 +77,7 @@ class Protected:
         for follow in (False, True):
             identity = file_id(path, follow=follow)
             if identity is None:
-                return None
+                return None  # nothing is there, or a link to nothing
             if (found := self._ids.get(identity) or self._folder_ids.get(identity)) is not None:
                 return found
         return None

@@ -1,13 +1,14 @@
 """What a run will write, and whether that may be written: all said before any work."""
 
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from posecli.errors import MachineError, UsageError
-from posecli.media.identity import file_id
 from posecli.media.inputs import Input, content_key, printable
 from posecli.media.sources import source_of
 from posecli.output.images import photo_name
@@ -16,7 +17,7 @@ from posecli.output.lock import locked
 from posecli.output.names import Places, derived
 from posecli.output.protect import Protected, refuse_harm
 from posecli.output.records import read_header, record_path
-from posecli.output.tables import TABLES, table_path, table_suffix
+from posecli.output.tables import TABLES, table_suffix
 from posecli.output.video import video_name
 from posecli.output.whole import temporary
 from posecli.pipeline.events import Job
@@ -52,7 +53,7 @@ def refuse_harm_to_inputs(
 ) -> None:
     """Raise UsageError where a file that the jobs would write is one of their sources, or of what else is read."""
     protected = Protected([*_sources(jobs), *reads])
-    refuse_harm(protected, (out / file for file in _planned(jobs, out, tables, media)), "--out")
+    refuse_harm(protected, (out / file for file in _planned(jobs, tables, media)), "--out")
     # Temporary names are posecli's own; somebody may still have given such a file as an input.
     refuse_harm(protected, (temporary(out / name) for name in RESULTS), "--out")
     for job in jobs:
@@ -75,13 +76,13 @@ def _sources(jobs: Sequence[Job]) -> Iterator[Path]:
                 yield Path(f"/dev/fd/{sys.stdin.fileno()}")
 
 
-def _planned(jobs: Sequence[Job], out: Path, tables: Sequence[str], media: bool) -> Iterator[str]:
+def _planned(jobs: Sequence[Job], tables: Sequence[str], media: bool) -> Iterator[str]:
     yield from (*RESULTS, HIDDEN)
     for job in jobs:
         if media:
             yield job.output
         for table in tables:
-            yield table_path(out, table, job.place).relative_to(out).as_posix()
+            yield derived(job.place, table_suffix(table))
 
 
 @contextmanager
@@ -93,7 +94,7 @@ def output_folder(
     Raises MachineError where it cannot be written or another run writes there, UsageError where files of somebody
     else, or results of other inputs with the same names, would be replaced without overwrite.
     """
-    planned = list(_planned(jobs, out, tables, media))
+    planned = list(_planned(jobs, tables, media))
     if not overwrite:
         # Already here, so that a refused folder stays as it is.
         _refuse_foreign(planned, out, read_ledger(out))
@@ -128,7 +129,8 @@ def prepare_output(out: Path) -> None:
 
 def _refuse_foreign(planned: Sequence[str], out: Path, ledger: Ledger) -> None:
     """Files that are there and that no run wrote are somebody's."""
-    foreign = [file for file in planned if not ledger.owns(file) and file != HIDDEN and _is_replaceable(out / file)]
+    root = os.fspath(out)
+    foreign = [file for file in planned if not ledger.owns(file) and file != HIDDEN and _is_replaced(root, file)]
     if foreign:
         raise UsageError(
             f"--out {printed(out)}: {_some(foreign)} there {'are' if len(foreign) > 1 else 'is'} not posecli's: "
@@ -136,10 +138,13 @@ def _refuse_foreign(planned: Sequence[str], out: Path, ledger: Ledger) -> None:
         )
 
 
-def _is_replaceable(path: Path) -> bool:
+def _is_replaced(root: str, file: str) -> bool:
     """Whether something is there that writing the output would replace. A folder only gives way to a folder."""
-    folder = path.is_dir() and not path.is_symlink()
-    return path.name.endswith(table_suffix("openpose")) if folder else os.path.lexists(path)
+    try:
+        found = os.lstat(f"{root}/{file}")
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISDIR(found.st_mode) or file.endswith(table_suffix("openpose"))
 
 
 def _refuse_namesakes(jobs: Sequence[Job], ledger: Ledger) -> None:
@@ -158,7 +163,8 @@ def _is_namesake(job: Job, ledger: Ledger) -> bool:
     if before is None or job.input.error is not None or job.input.live or before == _where(job.input):
         return False
     header = read_header(job.record)
-    if header is None:
+    # What is no file, such as a pipe, can be read only once.
+    if header is None or (job.input.address is None and not os.path.isfile(job.input.path)):  # noqa: PTH113
         return False
     try:
         # A file that was moved is no other input.
@@ -188,7 +194,14 @@ def _where(item: Input) -> str:
     if item.address is not None and source_of(item.address).kind != "pictures":
         return printable(item.shown)
     path = item.path if item.address is None else Path(item.address)
-    return printable(os.path.realpath(path) if file_id(path) else os.path.abspath(path))  # noqa: PTH100
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    place = f"{_real_folder(folder).rstrip('/')}/{name}"
+    return printable(os.path.realpath(place) if os.path.islink(place) else place)  # noqa: PTH114
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -114,4 +114,7 @@ def finished_before(job: Job, out: Path, content: str, key: str) -> Summary | No
     summary = read_summary(job.record)
     if summary is None or summary.status == "failed":
         return None
+    # Beside other inputs it may have had another place, which is now somebody else's.
+    if summary.outputs and summary.outputs[0] != job.output:
+        return None
     return summary if all((out / name).is_file() for name in summary.outputs) else None

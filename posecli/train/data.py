@@ -258,8 +258,11 @@ def pack_crops(people: People, folder: Path, height: int = 384, quality: int = 9
     Raises DataError where an image is unreadable.
     """
     key = hashlib.blake2b(digest_size=8)
+    # Another picture under the same name is another crop.
+    files = {path: path.stat() for path in dict.fromkeys(people.images)}
     for path, identity in zip(people.images, people.ids, strict=True):
-        key.update(f"{path}\0{identity}\0".encode())
+        found = files[path]
+        key.update(f"{path}\0{identity}\0{found.st_size} {found.st_mtime_ns}\0".encode("utf-8", "surrogatepass"))
     for array in (people.boxes, people.keypoints, people.weights):
         key.update(np.ascontiguousarray(array).tobytes())
     key.update(f"{height} {quality} {PACK_PADDING}".encode())

@@ -1,11 +1,16 @@
 """The folder of a run: what is written there, and whether it may be."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from posecli.errors import UsageError
 from posecli.output.protect import Protected, refuse_harm
 from posecli.text import printed
+from posecli.train.data import People
+from posecli.weights.files import sha256
 
 # All that a run writes into its folder.
 FILES = (
@@ -38,3 +43,21 @@ def refuse_harm_by_run(folder: Path, cache: Path, reads: Iterable[Path]) -> None
         raise UsageError(
             f"--runs, --name: {printed(folder / foreign[0])} is not of a run of posecli train: choose another --name"
         )
+
+
+def data_keys(people: People, nobody: People | None, init: str | None) -> dict[str, str | None]:
+    """Fingerprints of what a run learns from, wherever it lies: its labels, and the weights it starts from."""
+    path = Path(init) if init else None
+    return {
+        "people": _key(people),
+        "nobody": None if nobody is None else _key(nobody),
+        "init": sha256(path) if path is not None and path.is_file() else init,
+    }
+
+
+def _key(people: People) -> str:
+    key = hashlib.blake2b(digest_size=16)
+    key.update("\0".join(people.ids).encode("utf-8", "surrogatepass"))
+    for array in (people.boxes, people.keypoints, people.weights):
+        key.update(np.ascontiguousarray(array).tobytes())
+    return key.hexdigest()
