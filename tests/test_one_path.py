@@ -288,6 +288,8 @@ def test_names_that_are_no_utf8_and_names_with_control_characters_everywhere(tmp
         for name in item["outputs"]:
             assert (out / name).is_file()
             assert any(unquote(unescape(part)) == name for part in page.split('"'))
+    refused = run(root, "-o", tmp_path / "out", "--weights", os.fsdecode(b"gone\xff\n\x1b.safetensors"))
+    assert refused.code == 4 and len(refused.err.splitlines()) == 1 and "gone\\xff" in refused.err
     result = run(root, "-o", tmp_path / os.fsdecode(b"out\xff\n"), "--json")
     assert result.code == 1 and json.loads(result.out)["totals"]["status"] == {"done": 5, "failed": 1}
     assert "unexpected" not in result.err and "\\xff\\n" in result.err

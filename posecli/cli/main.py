@@ -11,6 +11,7 @@ import click
 from posecli import __version__, interrupt
 from posecli.cli.streams import open_streams
 from posecli.errors import ExitCode, PosecliError, is_full
+from posecli.text import printed
 
 # name → (module, command, one line for --help). Modules load only when their command is used.
 COMMANDS = {
@@ -123,7 +124,8 @@ def _run() -> int:
         if known is None:
             line = f"{type(error).__name__}: {error}".splitlines()[0]
             known = f"unexpected {line} (--debug shows where; please report it)", ExitCode.SOME_FAILED
-        print(f"posecli: {known[0]}", file=sys.stderr)
+        # One line, whatever the names in it hold.
+        print(f"posecli: {printed(' '.join(known[0].splitlines()))}", file=sys.stderr)
         return known[1]
 
 
