@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from posecli.output.names import NAME_BYTES, Places, fitted
 from posecli.output.whole import temporary
@@ -86,6 +88,10 @@ def test_a_file_where_another_needs_a_folder(tmp_path: Path, run) -> None:  # ty
     result = run(tmp_path / "r1", "-o", out)
     assert result.code == 1 and sorted(ended(out).values()) == ["done", "failed"]
     assert "x.jpg" in result.err and "irectory" in result.err
+    out = tmp_path / "other"
+    assert run(tmp_path / "r1", "-o", out).code == 0
+    result = run(tmp_path / "r2", tmp_path / "r3", "-o", out)
+    assert result.code == 1 and sorted(ended(out).values()) == ["done", "failed"] and "x.jpg" in result.err
 
 
 def test_no_two_inputs_share_a_file() -> None:
@@ -111,6 +117,34 @@ def test_no_two_inputs_share_a_file() -> None:
     assert not folders & set(files) and "coco.json" not in folders
     assert all(len(part.encode()) <= NAME_BYTES for f in files for part in Path(f).parts)
     assert fitted("a" * 300, ".mot.txt").endswith(".mot.txt") and len(temporary(Path("x" * 255)).name) < 40
+
+
+_PARTS = st.sampled_from(
+    ["a", "A", "a.jpg", "a~2.jpg", "a.jpg.csv", "a.jpg.openpose", "\u00fc", "u\u0308", "coco.json", ".posecli"]
+)
+_LONG = st.text("x\u00fc\u4eba", min_size=80, max_size=140).map(
+    lambda text: (text * 3).encode()[:250].decode("utf-8", "ignore")
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(_PARTS | _LONG, min_size=1, max_size=3).map("/".join), max_size=12, unique=True), st.data())
+def test_whatever_inputs_are_called_their_files_never_meet(names: list[str], data: st.DataObject) -> None:
+    from posecli.media.identity import name_key
+    from posecli.media.inputs import Input
+    from posecli.pipeline.plan import HIDDEN, RESULTS, _files_of, plan
+
+    kinds = [data.draw(st.sampled_from(["photo", "video", "unknown"])) for _ in names]
+    jobs = plan([Input(Path(n), n, kind) for n, kind in zip(names, kinds, strict=True)], Path("out"))
+    files = [name_key(file) for job in jobs for file in _files_of(job.place, job.input.kind)]
+    files += [name_key(file) for file in (*RESULTS, HIDDEN)]
+    assert len(set(files)) == len(files)
+    assert not {str(folder) for file in files for folder in Path(file).parents} & set(files)
+    assert all(len(part.encode()) <= NAME_BYTES for job in jobs for f in _files_of(job.place, job.input.kind)
+               for part in Path(f).parts)  # fmt: skip
+    assert all(job.output in _files_of(job.place, job.input.kind) for job in jobs)
+    if len(jobs) == 1 and len(names[0].encode()) < 200 and not {"coco.json", ".posecli"} & set(names[0].split("/")):
+        assert jobs[0].place == names[0]
 
 
 _PLACES = (

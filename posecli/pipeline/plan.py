@@ -113,7 +113,7 @@ def output_folder(
 
 def prepare_output(out: Path) -> None:
     """Make sure, before any work, that the output can be written. Raises MachineError."""
-    probe = temporary(out / "probe")
+    probe = temporary(out / f"probe-{os.getpid()}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe.unlink(missing_ok=True)
