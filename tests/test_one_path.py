@@ -65,6 +65,37 @@ def test_arguments_that_no_file_system_takes(tmp_path: Path, run) -> None:  # ty
     assert result.err.count("File name too long") == 3 or "too long" in result.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "PHOTO", "--weights", "LONG.safetensors"],
+        ["run", "PHOTO", "--weights", "LONG"],
+        ["run", "PHOTO", "--detector", "boxes:LONG"],
+        ["run", "PHOTO", "--detector", "person", "--detector-weights", "LONG"],
+        ["run", "@LONG"],
+        ["run", "PHOTO", "--out", "LONG/LONG"],
+        ["video", "LONG.mp4", "--dry-run", "--out", "LONG"],
+        ["eval", "--ann", "LONG"],
+        ["eval", "--ann", "LONG.json"],
+        ["eval", "--ann", "PHOTO", "--images", "LONG"],
+        ["eval", "--ann", "PHOTO", "--results", "LONG"],
+        ["train", "--ann", "LONG", "--images", "LONG"],
+        ["train", "--data", "LONG"],
+        ["weights", "show", "LONG"],
+    ],
+)
+def test_no_path_of_an_option_is_unexpected(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = write_photo(tmp_path / "a.jpg")
+    line = [word.replace("LONG", "q" * 300).replace("PHOTO", str(photo)) for word in arguments]
+    result = posecli(capfd, *line)
+    assert "unexpected" not in result.err and "Traceback" not in result.err, result
+    assert len(result.err.strip().splitlines()) == 1 or "Usage" in result.err or "--dry-run" in line, result
+    assert result.code in (1, 2, 3, 4) or "--dry-run" in line
+
+
 def test_a_file_where_another_needs_a_folder(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
     write_photo(tmp_path / "r1" / "x.jpg")
     write_photo(tmp_path / "r2" / "x.jpg" / "y.jpg")
@@ -347,7 +378,7 @@ def test_a_second_run_into_the_same_folder_says_so(tmp_path: Path, run, tiny_wei
     (tmp_path / "link").symlink_to(out)
     for path in (out, tmp_path / "link"):
         result = run(photo, "-o", path)
-        assert result.code == 4 and "another posecli is writing there" in result.err
+        assert result.code == 4 and f"--out {path}: another posecli is writing there" in result.err
         assert len(result.err.splitlines()) == 1
     assert not (out / "a.jpg").exists()
     # A killed run leaves no lock.

@@ -154,6 +154,8 @@ def test_from_the_folder_itself(tmp_path: Path, run, monkeypatch: pytest.MonkeyP
     result = run(".", "--out", ".")
     assert result.code == 2 and "is the folder of the inputs" in result.err
     assert snapshot(tmp_path) == before
+    result = run("", "--out", "sub")  # "$UNSET" is not this folder
+    assert result.code == 2 and "empty text" in result.err
     # What means no input is written as ever.
     assert run("a.jpg", "--out", "sub").code == 0
     assert run("*", "--out", "sub").code == 0 and run("a.jpg", "clip.mp4", "sub", "--out", "sub").code == 0

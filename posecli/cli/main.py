@@ -76,6 +76,8 @@ def explain(error: Exception) -> tuple[str, ExitCode] | None:
         return f"package {error.name} is missing: `pip install posecli` brings it", ExitCode.MACHINE
     if is_full(error):
         return "the disk is full: free some space and start again, finished inputs are kept", ExitCode.MACHINE
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}", ExitCode.MACHINE
     return None
 
 

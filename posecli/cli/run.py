@@ -43,6 +43,8 @@ def find(arguments: Sequence[str], options: dict[str, Any]) -> "list[Input]":
     from posecli.media.identity import file_id
     from posecli.media.inputs import find_inputs
 
+    if "" in arguments:
+        raise UsageError("an input is an empty text: leave it out, or name a file")
     out: Path = options["out"]
     there = file_id(out)
     same = [argument for argument in arguments if there is not None and file_id(argument) == there]

@@ -85,8 +85,8 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
     unique, again = once(found)
     if again:
         item, same = again[0]
-        more = f", and so are {len(again) - 1} more" if len(again) > 1 else ""
-        LOG.warning("%s is the same file as %s, which is done once%s", printed(item.shown), printed(same.shown), more)
+        more = f" ({len(again) - 1} more are another's likewise)" if len(again) > 1 else ""
+        LOG.warning("%s is the same file as %s and done once%s", printed(item.shown), printed(same.shown), more)
     if not unique:
         raise NoInputError(f"no photo or video in {', '.join(arguments) or 'nothing'}")
     return _distinct_names(unique)

@@ -18,13 +18,13 @@ _BUSY = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
 
 @contextmanager
 def locked(folder: Path, option: str, name: str = ".posecli-lock") -> Iterator[None]:
-    """Hold the folder, which is made where it is not there; option is named in messages.
+    """Hold the folder, which is made where it is not there. option: named in messages. name: the lock's file in it.
 
     Raises MachineError where another process holds it, or where it cannot be written. A file system without locks is
     told in a warning, and used.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         file = os.open(folder / name, flags, 0o666)
     except OSError as error:

@@ -99,7 +99,7 @@ def output_folder(
         # Already here, so that a refused folder stays as it is.
         _refuse_foreign(planned, out, read_ledger(out))
     prepare_output(out)
-    with locked(out / HIDDEN, "--out", "lock"):
+    with locked(out, "--out", f"{HIDDEN}/lock"):
         ledger = read_ledger(out)
         if not overwrite:
             _refuse_namesakes(jobs, ledger)
