@@ -93,12 +93,10 @@ def test_an_annotation_with_id_0_counts(judge: Judge) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"keypoints": [1, 2, 2]}, "keypoints are 3 values, not 51"),
-        ({"keypoints": [float("nan")] * 51}, "not finite"),
-        ({"bbox": None}, "no bbox"),
-        ({"bbox": [1, 2, float("inf"), 4]}, "no bbox"),
-        ({"area": float("nan")}, "area nan is no number"),
-        ({"image_id": 404}, "not listed"),
+        ({"keypoints": [1, 2, 2]}, "3 keypoint values, not 51"),
+        ({"keypoints": [1, float("nan"), 2] * 17}, "not finite"),
+        ({"keypoints": [1, 2, None] * 17}, "visibility null"),
+        ({"keypoints": "none"}, "not a list"),
     ],
 )
 def test_broken_truth_names_the_annotation(judge: Judge, change: dict[str, Any], words: str) -> None:

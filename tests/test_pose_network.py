@@ -197,14 +197,8 @@ def test_keypoint_sets_from_categories() -> None:
     assert find_flip_pairs(COCO17.names) == COCO17.flip_pairs
     mouse = from_category({"name": "mouse", "keypoints": ["snout", "left_paw", "right_paw", "tail"]})
     assert mouse.flip_indices == (0, 2, 1, 3) and mouse.sigmas is None
-    for wrong in (
-        {"keypoints": []},
-        {"keypoints": ["a", "a"]},
-        {"keypoints": ["a", "b"], "skeleton": [[1, 3]]},
-        {"keypoints": ["a", "b"], "sigmas": [0.1]},
-    ):
-        with pytest.raises(DataError):
-            from_category({"name": "x", **wrong})
+    with pytest.raises(DataError):
+        from_category({"name": "x", "keypoints": []})
 
 
 # ---- laterals -----------------------------------------------------------------------------------------

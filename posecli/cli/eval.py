@@ -42,7 +42,8 @@ _FILES = ("metrics.json", "coco_results.json", "report.html", "comparison.json",
 @click.option("--oks-nms", type=click.FloatRange(0, 1), help="Of people alike by more than this the best stays.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first images.")
 @click.option("--bootstrap", type=click.IntRange(0), default=1000, show_default=True, help="Resamplings of the images.")
-@click.option("--allow-missing", is_flag=True, help="Leave missing images out.")
+@click.option("--allow-missing", is_flag=True, help="Leave missing and unreadable images out.")
+@click.option("--category", metavar="NAME|ID", help="Who is judged, where the file has several categories.")
 @click.option("--allow-overlap", is_flag=True, help="Judge by images that the model was trained on.")
 @click.option("--out", "-o", type=click.Path(path_type=Path, file_okay=False), default=Path("results/eval"))
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout.")
@@ -78,13 +79,14 @@ def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "Truth") 
         evaluation = evaluate(candidate.name, truth, predictions, facts, bootstrap=options["bootstrap"])
         if not evaluations:
             for remark in evaluation.scores.remarks:
-                click.echo(f"warning: {remark}", err=True)
+                if remark not in truth.notes:
+                    click.echo(f"warning: {remark}", err=True)
         evaluations.append(evaluation)
         found.append(predictions)
         click.echo(_line(evaluation), err=True)
     differences = compare(evaluations) if len(evaluations) > 1 else []
     out: Path = options["out"]
-    metrics = _write(out, evaluations, found, differences)
+    metrics = _write(out, truth, evaluations, found, differences)
     write_report(out / "report.html", f"posecli eval: {options['ann']}", truth, evaluations, found, differences)
     if options["as_json"]:
         click.echo(json.dumps(metrics, indent=2))
@@ -134,11 +136,14 @@ def _truth(models: Sequence[str], options: dict[str, Any]) -> "Truth":
         annotations,
         images,
         limit=options["limit"],
-        allow_missing=options["allow_missing"],
+        missing_limit=float(options["allow_missing"]),
         needs_images=not options["results"],
+        category=options["category"],
     )
+    for note in truth.notes:
+        click.echo(f"warning: {note}", err=True)
     for path in truth.missing[:1]:
-        click.echo(f"left out: {len(truth.missing)} missing images, first {path}", err=True)
+        click.echo(f"left out: {len(truth.missing)} missing or unreadable images, first {path}", err=True)
     if truth.keypoint_set.sigmas is None:
         raise UsageError(f"{annotations}: OKS needs sigmas for these keypoints: add them to the file's category")
     return truth
@@ -170,10 +175,12 @@ def _results(paths: Sequence[Path], truth: "Truth") -> "Iterator[Candidate]":
 
 
 def _write(
-    out: Path, evaluations: "Sequence[Evaluation]", found: "Sequence[Predictions]", differences: list[dict[str, Any]]
+    out: Path,
+    truth: "Truth",
+    evaluations: "Sequence[Evaluation]",
+    found: "Sequence[Predictions]",
+    differences: list[dict[str, Any]],
 ) -> Any:
-    import orjson
-
     from posecli.evaluate.table import comparison_markdown
     from posecli.output.whole import Whole
 
@@ -187,7 +194,7 @@ def _write(
         folder.mkdir(parents=True, exist_ok=True)
         documents.append(evaluation.to_json())
         write(folder / "metrics.json", json.dumps(documents[-1], indent=2).encode() + b"\n")
-        write(folder / "coco_results.json", orjson.dumps(list(predictions.results)) + b"\n")
+        write(folder / "coco_results.json", _results_json(truth, predictions))
     if len(evaluations) == 1:
         return documents[0]
     document = {"models": documents, "differences": differences}
@@ -195,6 +202,16 @@ def _write(
     command = shlex.join(["posecli", *sys.argv[1:]])
     write(out / "comparison.md", comparison_markdown(evaluations, differences, command).encode())
     return document
+
+
+def _results_json(truth: "Truth", predictions: "Predictions") -> bytes:
+    import orjson
+
+    results = [truth.own_result(result) for result in predictions.results]
+    try:
+        return orjson.dumps(results) + b"\n"
+    except TypeError:  # an id of more than 64 bits
+        return json.dumps(results).encode() + b"\n"
 
 
 def _file_name(name: str) -> str:

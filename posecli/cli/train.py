@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from posecli import interrupt
-from posecli.errors import ExitCode, MachineError, UsageError
+from posecli.errors import ExitCode, MachineError, PosecliError, UsageError
 
 if TYPE_CHECKING:
     from posecli.train.data import People, Source
@@ -32,7 +32,10 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--val-ann", help="COCO keypoints to judge by.")
 @click.option("--val-images", type=click.Path(path_type=Path), help="Their images.")
 @click.option("--allow-overlap", is_flag=True, help="Judge by images that are trained on.")
-@click.option("--missing-limit", default=0.0, help="Share of missing images that is left out instead of refused.")
+@click.option(
+    "--missing-limit", default=0.0, help="Share of missing or unreadable images that is left out instead of refused."
+)
+@click.option("--category", metavar="NAME|ID", help="Whose keypoints, where a file has several categories.")
 @click.option("--name", default="simcc", show_default=True, help="The run's folder under --runs.")
 @click.option("--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"))
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run, which must be there.")
@@ -107,7 +110,7 @@ def train_command(**options: Any) -> int:
     folder: Path = options["runs"] / options["name"]
     if options["resume"] and not (folder / "state.pt").is_file():
         raise UsageError(f"--resume: no unfinished run in {folder}")
-    people = read_people(_sources(options), missing_limit=options["missing_limit"])
+    people = read_people(_sources(options), missing_limit=options["missing_limit"], category=options["category"])
     recipe = _recipe(options, people)
     start = read_start(options["init"], recipe.model.backbone) if options["init"] else None
     with join(str(resolve_device(options["device"]))) as (world, device), ExitStack() as stack:
@@ -119,14 +122,23 @@ def train_command(**options: Any) -> int:
         refuse_harm_by_run(folder, cache, _reads(options, people, empty))
         if world.leads:
             stack.enter_context(locked(folder, "--runs, --name", ".lock"))
-            pack_crops(people, cache)
+            pack_crops(people, cache, missing_limit=limit)
             if empty is not None:
-                pack_crops(empty, cache)
+                pack_crops(empty, cache, missing_limit=limit)
         world.wait()
-        crops = pack_crops(people, cache)
-        nobody = None if empty is None else pack_crops(empty, cache)
-        for remark in (*people.remarks, *(empty.remarks if empty is not None else ())):
-            say(f"left out: {remark}")
+        crops = pack_crops(people, cache, missing_limit=limit)
+        nobody = None if empty is None else pack_crops(empty, cache, missing_limit=limit)
+        people, empty = crops.people, None if nobody is None else nobody.people
+        for found in (people, empty) if empty is not None else (people,):
+            for note in found.notes:
+                say(f"warning: {note}")
+            for remark in found.remarks:
+                say(f"left out: {remark}")
+        if not people.keypoint_set.mirrors:
+            say(
+                "warning: no left and right pairs among the keypoints' names: nothing is mirrored "
+                "(the category may give flip_pairs, [] where none change sides)"
+            )
         if empty is not None:
             say(f"{len(empty)} boxes without a person in {len(set(empty.images))} images")
         say(f"{len(people)} people in {len(set(people.images))} images, {recipe.samples:,} samples → {folder}")
@@ -274,6 +286,8 @@ def _nobody(options: dict[str, Any]) -> "list[Source]":
 
 def _reads(options: dict[str, Any], people: "People", empty: "People | None") -> "Iterator[Path]":
     """All files that a run reads: annotations, images, weights."""
+    from posecli.annotations.gate import read_annotations
+    from posecli.annotations.names import find_files
     from posecli.train.data import trained_images
 
     for source in (*_sources(options), *(_nobody(options) if empty is not None else ())):
@@ -284,9 +298,9 @@ def _reads(options: dict[str, Any], people: "People", empty: "People | None") ->
     if (validation := _validation(options)) is not None:
         annotations, images = validation
         yield annotations
-        with suppress(ValueError, KeyError, TypeError, AttributeError):  # whoever reads it properly says what is wrong
-            for image in json.loads(annotations.read_bytes())["images"]:
-                yield images / image["file_name"]
+        with suppress(PosecliError):  # whoever judges by it says what is wrong
+            given = read_annotations(annotations, options["category"])
+            yield from find_files(given.images, images).there.values()
 
 
 def _weighted(text: str) -> tuple[Path, float]:
@@ -323,7 +337,18 @@ def _evaluator(options: dict[str, Any], people: "People", empty: "People | None"
     if found is None:
         click.echo("no validation set: nothing is judged, and there is no best.safetensors (--val-ann)", err=True)
         return None
-    truth = read_validation(*found, people, empty, allow_overlap=options["allow_overlap"])
+    truth = read_validation(
+        *found,
+        people,
+        empty,
+        allow_overlap=options["allow_overlap"],
+        missing_limit=options["missing_limit"],
+        category=options["category"],
+    )
+    for note in truth.notes:
+        click.echo(f"warning: {found[0].name}: {note}", err=True)
+    for path in truth.missing[:1]:
+        click.echo(f"left out: {len(truth.missing)} missing or unreadable validation images, first {path}", err=True)
     scores = judge(truth)
 
     def evaluate(network: Any, config: Any) -> dict[str, float]:

@@ -1,8 +1,6 @@
 """People from a file, or the whole picture as one person."""
 
-import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +8,17 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import orjson
 
+from posecli.annotations.boxes import read_person_boxes
+from posecli.annotations.document import named
+from posecli.annotations.identity import Identities
+from posecli.annotations.names import NameIndex
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.errors import DataError, UsageError
 from posecli.types import Detections, Frame
 from posecli.weights.files import sha256
 
 LOG = logging.getLogger(__name__)
-PERSON = 1
 
 
 def build_whole(options: DetectorOptions) -> Detector:
@@ -35,11 +35,17 @@ def build(options: DetectorOptions) -> Detector:
 
     Pictures are found by their file name (ground truth lists names), frames of a video by `NAME#000012`, as
     posecli's own coco.json names them, and a list of detections by the number that the file name is, as COCO's
-    are. A picture that the file does not know is an error: nobody in it would be a guess.
+    are, or as YOLO's. A picture that the file does not know is an error: nobody in it would be a guess.
     """
     path = Path(options.argument)
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"boxes:{path}: {getattr(error, 'strerror', None) or error}") from error
     threshold = options.threshold if options.threshold is not None else 0.0
     table = read_boxes(path, threshold, options.max_people)
+    for note in table.notes:
+        LOG.warning("%s: %s", path.name, note)
     if table.skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in table.skipped.items())
         LOG.warning("%s: boxes left out: %s", path.name, reasons)
@@ -61,16 +67,19 @@ def _inside(people: Detections, frame: Frame, name: str) -> Detections:
 
 @dataclass(frozen=True, eq=False)
 class BoxTable:
-    """Detections by image id.
+    """Detections by image id, internal (ids has the file's own).
 
-    names: base name → the (file name, image id) pairs that have it; None where the file lists no pictures.
-    skipped: why entries were left out → how many.
+    names: pictures by file name; None where the file lists no pictures. sizes: (width, height) that the boxes are of.
+    skipped: why entries were left out → how many. notes: what was repaired, as sentences.
     """
 
     path: Path
     by_id: dict[int, Detections]
-    names: dict[str, list[tuple[str, int]]] | None
+    names: NameIndex[int] | None
+    ids: Identities
+    sizes: dict[int, tuple[int, int] | None]
     skipped: Counter[str]
+    notes: tuple[str, ...]
 
     def of(self, name: str, frame: Frame | None = None) -> Detections:
         """The people of the picture of this name. Raises DataError where the file does not know it."""
@@ -79,15 +88,24 @@ class BoxTable:
         if self.names is None:
             if of_video:
                 raise DataError(f"{name}: {self.path.name} has image ids only, which frames of a video have not")
-            if not (path.stem.isascii() and path.stem.isdigit()):
-                raise DataError(f"{name}: {self.path.name} has image ids only, and this name is no number")
             # A list of detections does not say which pictures have nobody: absent means nobody.
-            return self.by_id.get(int(path.stem), Detections.empty())
+            image_id = next(
+                (i for i in (self.id_like(text) for text in (path.stem, path.name, name)) if i is not None), None
+            )
+            if image_id is None and not (path.stem.isascii() and path.stem.isdigit()) and not self._has_text_ids():
+                raise DataError(f"{name}: {self.path.name} has image ids only, and this name is no number")
+            return Detections.empty() if image_id is None else self.by_id.get(image_id, Detections.empty())
         if frame is not None and of_video:
             path = path.with_name(f"{path.name}#{frame.index:06d}")
         image_id = self.id_of(path)
         if image_id is None:
-            raise DataError(f"{name}: {self.path.name} does not list this picture")
+            raise DataError(f"{name}: {self.path.name} does not list this picture, {named(path.name)}")
+        size = self.sizes.get(image_id)
+        if frame is not None and size is not None and size != (frame.width, frame.height):
+            LOG.warning(
+                "%s: its boxes are of a picture of %dx%d pixels, this one has %dx%d",
+                name, *size, frame.width, frame.height,
+            )  # fmt: skip
         return self.by_id.get(image_id, Detections.empty())
 
     def id_of(self, path: PurePath) -> int | None:
@@ -95,51 +113,42 @@ class BoxTable:
 
         Raises DataError where it lists several of that name and the folders do not tell them apart.
         """
-        known = (self.names or {}).get(path.name, [])
-        if len(known) > 1:
-            text = path.as_posix()
-            known = [item for item in known if text == item[0] or text.endswith(f"/{item[0]}")]
-            if len(known) != 1:
-                raise DataError(f"{path}: {self.path.name} lists several pictures named {path.name}")
-        return known[0][1] if known else None
+        known = [] if self.names is None else self.names.find(path.as_posix())
+        if len(set(known)) > 1:
+            raise DataError(f"{path}: {self.path.name} lists several pictures named {named(path.name)}")
+        return known[0] if known else None
+
+    def id_like(self, value: Any) -> int | None:
+        """The internal id of an image whose own id is written like this, as text or as a number."""
+        found = self.ids.find(value)
+        return self.ids.find_alike(value) if found is None else found
+
+    def own(self, image_id: int) -> Any:
+        """An image's id as the file has it."""
+        return self.ids.own[image_id]
+
+    def _has_text_ids(self) -> bool:
+        return any(isinstance(own, str) and not own.strip().isdigit() for own in self.ids.own.values())
 
 
-def read_boxes(path: Path, threshold: float = 0.0, limit: int = 100) -> BoxTable:
+def read_boxes(path: Path, threshold: float = 0.0, limit: int = 100, prefer: str | None = None) -> BoxTable:
     """Read a COCO ground truth ({"images", "annotations"}) or a results list ([{image_id, bbox, score}]).
 
-    Crowds, other categories than person (1), boxes without a size and scores below the threshold are left out
-    and counted. Raises DataError where the file is not such JSON, or a box or score is broken: negative or
+    Whose boxes: see annotations.boxes.choose_people; prefer: a category's name that comes first. Crowds, other
+    categories, boxes without a size and scores below the threshold are left out and counted. Raises DataError where
+    the file is not such JSON, where all boxes are of other categories, or a box or score is broken: negative or
     missing sides, values that are not finite, scores beyond 0 to 1.
     """
-    document = _read_json(path)
-    names: dict[str, list[tuple[str, int]]] | None = None
-    entries = document
-    if isinstance(document, dict):
-        entries = document.get("annotations")
-        if "images" not in document or not isinstance(entries, list):
-            raise DataError(f"{path}: neither a COCO dataset (images, annotations) nor a list of detections")
-        names = _read_names(document["images"], path)
-        if entries and all(isinstance(entry, dict) and "bbox" not in entry for entry in entries):
-            raise DataError(f"{path}: its annotations have no bbox")
-    elif not isinstance(document, list):
-        raise DataError(f"{path}: neither a COCO dataset nor a list of detections")
-    known = None if names is None else {image_id for pairs in names.values() for _, image_id in pairs}
-    skipped: Counter[str] = Counter()
+    given = read_person_boxes(path, prefer)
+    skipped = Counter(given.skipped)
     grouped: dict[int, list[tuple[float, list[float]]]] = {}
-    for number, entry in enumerate(entries, 1):
-        image_id, box, score = _read_entry(entry, f"{path}: entry {number}", truth=names is not None)
-        if known is not None and image_id not in known:
-            raise DataError(f"{path}: entry {number} is of image {image_id}, which the file does not list")
-        if entry.get("category_id", PERSON) != PERSON:
-            skipped["of another category"] += 1
-        elif entry.get("iscrowd"):
-            skipped["crowds"] += 1
-        elif box[2] == 0 or box[3] == 0:
+    for entry in given.boxes:
+        if entry.box[2] == 0 or entry.box[3] == 0:
             skipped["without a size"] += 1
-        elif score < threshold:
+        elif entry.score < threshold:
             skipped["below the threshold"] += 1
         else:
-            grouped.setdefault(image_id, []).append((score, box))
+            grouped.setdefault(entry.image, []).append((entry.score, entry.box))
     by_id = {}
     for image_id, people in grouped.items():
         people.sort(key=lambda item: -item[0])
@@ -147,47 +156,8 @@ def read_boxes(path: Path, threshold: float = 0.0, limit: int = 100) -> BoxTable
         boxes[:, 2:] += boxes[:, :2]
         scores = np.array([score for score, _ in people[:limit]], np.float32)
         by_id[image_id] = Detections(boxes.astype(np.float32), scores)
-    return BoxTable(path, by_id, names, skipped)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"boxes:{path}: {error.strerror}") from error
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as strict:
-        # Python writes NaN, which JSON does not know: read it, so that the entry can be named.
-        try:
-            return json.loads(content)
-        except ValueError:
-            raise DataError(f"{path}: not JSON ({strict})") from strict
-
-
-def _read_names(images: Any, path: Path) -> dict[str, list[tuple[str, int]]]:
-    names: dict[str, list[tuple[str, int]]] = {}
-    try:
-        for image in images:
-            file_name = PurePath(image["file_name"]).as_posix()
-            names.setdefault(PurePath(file_name).name, []).append((file_name, int(image["id"])))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: an image without a file_name, or whose id is no number") from error
-    return names
-
-
-def _read_entry(entry: Any, where: str, *, truth: bool) -> tuple[int, list[float], float]:
-    """Image id, box (x, y, width, height) and score of an entry; truth has score 1."""
-    if not isinstance(entry, dict) or "image_id" not in entry or "bbox" not in entry:
-        raise DataError(f"{where} has no image_id or bbox")
-    try:
-        image_id = int(entry["image_id"])
-        box = [float(value) for value in entry["bbox"]]
-        score = 1.0 if truth else float(entry.get("score", 1.0))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: image_id, bbox or score is not a number") from error
-    if len(box) != 4 or not all(map(math.isfinite, box)) or box[2] < 0 or box[3] < 0:
-        raise DataError(f"{where}: bbox {entry['bbox']} is not x, y, width, height")
-    if not 0 <= score <= 1:
-        raise DataError(f"{where}: score {entry['score']} is not within 0 to 1")
-    return image_id, box, score
+    names, sizes = None, {}
+    if given.images is not None:
+        names = NameIndex((image.file_name, image.id) for image in given.images if image.file_name)
+        sizes = {image.id: image.size for image in given.images}
+    return BoxTable(path, by_id, names, given.ids, sizes, skipped, given.notes)

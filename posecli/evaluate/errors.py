@@ -46,7 +46,7 @@ def match_people(truth: Truth, predictions: Predictions) -> Matches:
     """Each prediction, best score first, takes the free person of its image with the highest OKS, if above 0.1."""
     sigmas = _sigmas(truth)
     people = tuple(a for a in truth.dataset["annotations"] if is_judged(a))
-    labels = np.array([a["keypoints"] for a in people], np.float64).reshape(len(people), -1, 3)
+    labels = np.array([a["keypoints"] for a in people], np.float64).reshape(len(people), len(sigmas), 3)
     areas = np.array([area_of(a) for a in people])
     of_image: dict[int, list[int]] = {}
     for place, annotation in enumerate(people):
@@ -102,7 +102,9 @@ def error_kinds(truth: Truth, matches: Matches) -> NDArray[np.int64]:
     """
     sigmas = _sigmas(truth)
     flip = list(truth.keypoint_set.flip_indices)
-    all_labels = np.array([a["keypoints"] for a in matches.people], np.float64).reshape(len(matches.people), -1, 3)
+    all_labels = np.array([a["keypoints"] for a in matches.people], np.float64).reshape(
+        len(matches.people), len(sigmas), 3
+    )
     of_image: dict[int, list[int]] = {}
     for place, annotation in enumerate(matches.people):
         of_image.setdefault(annotation["image_id"], []).append(place)

@@ -99,6 +99,7 @@ def evaluate(
     start = time.monotonic()
     keypoint_set = truth.keypoint_set
     scores = score_keypoints(truth.dataset, predictions.results, keypoint_set)
+    scores = dataclasses.replace(scores, remarks=(*truth.notes, *predictions.remarks, *scores.remarks))
     matches = match_people(truth, predictions)
     kinds = error_kinds(truth, matches)
     labelled = max(1, int((kinds >= 0).sum()))

@@ -1,14 +1,20 @@
 """Validation people: COCO ground truth with its images."""
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from posecli.errors import DataError
-from posecli.keypoints import KeypointSet, from_category
+from posecli.annotations.document import named
+from posecli.annotations.gate import read_annotations
+from posecli.annotations.identity import Identities
+from posecli.annotations.images import Image
+from posecli.annotations.names import find_files, missing_line
+from posecli.annotations.pixels import read_pixels
+from posecli.errors import DataError, MediaError
+from posecli.keypoints import KeypointSet
+from posecli.types import PixelArray
 from posecli.weights.files import load_weights
 from posecli.weights.fingerprints import overlap
 
@@ -17,7 +23,10 @@ from posecli.weights.fingerprints import overlap
 class Truth:
     """A COCO keypoint dataset, of one category, and the folder of its images.
 
-    missing: images that are not there, left out. left_out: ids of all images of the file that are not judged.
+    dataset: in the form of annotations.gate.Annotations.people; its ids of images and category are internal.
+    missing: images that are not there, or unreadable, left out. left_out: ids of all images of the file that are not
+    judged. places: where images are that are not images / file_name. ids: the file's own ids of images, None where the
+    internal ones are these; own_category: its own id of the category. notes: what was repaired, as sentences.
     """
 
     dataset: Mapping[str, Any]
@@ -25,6 +34,10 @@ class Truth:
     keypoint_set: KeypointSet
     missing: tuple[Path, ...] = ()
     left_out: frozenset[int] = frozenset()
+    places: Mapping[int, Path] = field(default_factory=dict)
+    ids: Identities | None = None
+    own_category: Any = None
+    notes: tuple[str, ...] = ()
 
     @property
     def category_id(self) -> int:
@@ -34,7 +47,10 @@ class Truth:
     @property
     def files(self) -> dict[int, Path]:
         """Image id → file, for all images: people found where nobody is count too."""
-        return {i["id"]: self.images / i["file_name"] for i in self.dataset["images"]}
+        return {
+            i["id"]: self.places[i["id"]] if i["id"] in self.places else self.images / i["file_name"]
+            for i in self.dataset["images"]
+        }
 
     @property
     def judged_files(self) -> dict[int, Path]:
@@ -42,77 +58,89 @@ class Truth:
         judged = {a["image_id"] for a in self.dataset["annotations"] if is_judged(a)}
         return {image_id: path for image_id, path in self.files.items() if image_id in judged}
 
+    @property
+    def sizes(self) -> dict[int, tuple[int, int] | None]:
+        """Image id → (width, height) that the annotations are of, None where the file does not say."""
+        return {i["id"]: (i["width"], i["height"]) if i.get("width") else None for i in self.dataset["images"]}
+
+    def pixels(self, image_id: int) -> PixelArray:
+        """The image (height, width, 3) RGB in the pixels of its annotations. Raises MediaError."""
+        return read_pixels(self.files[image_id], self.sizes.get(image_id))[0]
+
+    def own_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """An item of a results file with the file's own ids."""
+        category = self.category_id if self.own_category is None else self.own_category
+        image_id = result["image_id"]
+        return {**result, "image_id": image_id if self.ids is None else self.ids.own[image_id], "category_id": category}
+
 
 def read_truth(
     annotations: Path,
     images: Path,
     *,
     limit: int | None = None,
-    allow_missing: bool = False,
+    missing_limit: float = 0.0,
     needs_images: bool = True,
+    category: str | None = None,
+    option: str = "--allow-missing",
 ) -> Truth:
-    """Read COCO keypoints; with limit, only the first images.
+    """Read COCO keypoints through annotations.gate; with limit, only the first images.
 
-    The first category with keypoints is the one that is judged. Missing images are left out with allow_missing, their
-    people too; needs_images=False does not look. Raises DataError where the file is no COCO dataset with keypoints,
-    where an annotation is broken, or where images are missing (counted, the first named).
+    category: name or id of whose people, see read_annotations. Missing and unreadable images are left out, with their
+    people, where they are at most missing_limit (a share) of all; needs_images=False does not look. option: what the
+    user may give to leave them out. Raises DataError where the file is no COCO dataset with keypoints, where an
+    annotation is broken, or where images are missing (counted, the first named).
     """
-    try:
-        dataset = json.loads(annotations.read_bytes())
-    except OSError as error:
-        raise DataError(f"{annotations}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{annotations}: not JSON ({error})") from error
-    missing = [key for key in ("images", "annotations", "categories") if key not in dataset]
-    if missing or not dataset["categories"]:
-        raise DataError(f"{annotations}: not COCO keypoints, no {' and '.join(missing) or 'categories'}")
-    category, annotations_of = first_category(dataset)
-    keypoint_set = from_category(category)
-    truth = Truth({**dataset, "annotations": annotations_of, "categories": [category]}, images, keypoint_set)
-    known = truth.files
-    for annotation in annotations_of:
-        _check(annotation, known, len(keypoint_set), f"{annotations}: annotation {annotation.get('id')}")
+    given = read_annotations(annotations, category)
+    entry = {"id": given.category.id, "name": given.category.name, "keypoints": list(given.keypoint_set.names)}
+    dataset = {
+        "images": [_entry(image) for image in given.images],
+        "annotations": list(given.people),
+        "categories": [entry],
+    }
+    truth = Truth(
+        dataset, images, given.keypoint_set, ids=given.ids, own_category=given.category.own_id, notes=given.notes
+    )
+    if not any(is_judged(person) for person in given.people):
+        truth = replace(truth, notes=(*truth.notes, "no person with a labelled keypoint: there is nothing to measure"))
+    chosen = given.images[:limit]
     if limit is not None:
-        truth = _only(truth, {image["id"] for image in dataset["images"][:limit]})
-    if not needs_images:
-        return truth
-    absent = {image_id: path for image_id, path in truth.files.items() if not path.is_file()}
-    if absent and not allow_missing:
-        first = next(iter(absent.values()))
-        raise DataError(
-            f"{len(absent)} of {len(truth.files)} images are missing, first {first}: --images, or --allow-missing"
-        )
-    if absent:
-        truth = replace(_only(truth, set(truth.files) - set(absent)), missing=tuple(absent.values()))
-    if not truth.files:
+        truth = _only(truth, {image.id for image in chosen})
+    if needs_images:
+        files = find_files(chosen, images)
+        truth = replace(truth, places={**files.there, **files.missing}, notes=(*truth.notes, *files.notes))
+        absent, what = dict(files.missing), "images"
+        if missing_limit > 0 and len(absent) <= missing_limit * len(chosen):
+            unreadable = _unreadable(truth, files.there)
+            absent |= unreadable
+            what = "images (or are unreadable)" if unreadable else what
+        if absent and len(absent) > missing_limit * len(chosen):
+            raise DataError(f"{missing_line(absent.values(), len(chosen), what)}: --images, or {option}")
+        if absent:
+            truth = replace(_only(truth, set(truth.files) - set(absent)), missing=tuple(absent.values()))
+    if not truth.dataset["images"]:
         raise DataError(f"{annotations}: no image is left to evaluate in {images}")
     return truth
 
 
-def first_category(dataset: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
-    """The first category with keypoints, and its annotations: a file may hold boxes of other things too."""
-    category = next((c for c in dataset["categories"] if c.get("keypoints")), dataset["categories"][0])
-    wanted = category.get("id")
-    return category, [a for a in dataset["annotations"] if a.get("category_id", wanted) == wanted]
+def _entry(image: Image) -> dict[str, Any]:
+    entry = {"id": image.id, "file_name": image.file_name}
+    return entry if image.size is None else {**entry, "width": image.size[0], "height": image.size[1]}
 
 
-def _check(annotation: Mapping[str, Any], images: Mapping[int, Path], count: int, where: str) -> None:
-    """Refuse what pycocotools would stumble over or, worse, would not."""
-    if annotation.get("image_id") not in images:
-        raise DataError(f"{where} is of an image that is not listed")
-    values = annotation.get("keypoints")
-    if values is not None and (len(values) != 3 * count or not _finite(values)):
-        raise DataError(f"{where}: keypoints are {len(values)} values, not {3 * count}, or not finite")
-    if is_judged(annotation):
-        box = annotation.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not _finite(box):
-            raise DataError(f"{where}: it has no bbox of x, y, width, height")
-    if "area" in annotation and not _finite([annotation["area"]]):
-        raise DataError(f"{where}: area {annotation['area']} is no number")
+def _unreadable(truth: Truth, there: Mapping[int, Path]) -> dict[int, Path]:
+    sizes = truth.sizes
 
+    def fails(image_id: int) -> bool:
+        try:
+            read_pixels(there[image_id], sizes.get(image_id))
+        except MediaError:
+            return True
+        return False
 
-def _finite(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(fails, there)
+        return {image_id: there[image_id] for image_id, failed in zip(there, found, strict=True) if failed}
 
 
 def _only(truth: Truth, image_ids: set[int]) -> Truth:
@@ -142,4 +170,4 @@ def leaked(weights: Path, truth: Truth) -> tuple[int, str]:
         shared = overlap(known, truth.files.values()) if isinstance(known, Mapping) else []
     except DataError as error:
         raise DataError(f"{weights}: {error}") from error
-    return len(shared), shared[0].name if shared else ""
+    return len(shared), named(shared[0].name) if shared else ""

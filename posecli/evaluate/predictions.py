@@ -1,6 +1,5 @@
 """Predicted people of a validation set, as arrays: from a model and boxes, or from a results file."""
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from posecli.annotations.document import Repairs, number, read_json, shown
+from posecli.annotations.identity import identify
+from posecli.annotations.pixels import read_pixels, tell
 from posecli.detect.detector import Detector
-from posecli.errors import DataError, UsageError
+from posecli.errors import DataError, MediaError, UsageError
 from posecli.evaluate.people import Truth, is_judged
 from posecli.evaluate.scoring import check_results
 from posecli.geometry import oks, xywh_to_xyxy
-from posecli.media.images import decode_image
 from posecli.output.coco import result_of
 from posecli.output.records import people_of
 from posecli.pose.estimator import Estimator, person_scores
@@ -31,7 +32,8 @@ class Predictions:
     """N predicted people of K keypoints, in pixels of the stored image.
 
     image_ids (N,). keypoints (N, K, 2). scores (N,): of the person, by which COCO ranks. keypoint_scores (N, K)
-    and std (N, K, 2): None where a results file does not have them. results: the items of COCO's results file.
+    and std (N, K, 2): None where a results file does not have them. results: the items of COCO's results file, with the
+    truth's internal ids. remarks: what was repaired on the way, as sentences for the user.
     """
 
     image_ids: IntArray
@@ -40,6 +42,7 @@ class Predictions:
     keypoint_scores: FloatArray | None
     std: FloatArray | None
     results: tuple[dict[str, Any], ...]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -78,14 +81,15 @@ def predict_all(
 ) -> list[Predictions]:
     """Predictions of each estimator for the same people, every picture read and searched once.
 
-    Pictures are read as stored, without their EXIF orientation, since annotations refer to that.
+    Pictures are read in the pixels that width and height of the annotations show, see annotations.pixels.
     """
     if rank_by not in RANKINGS:
         raise UsageError(f"--rank-by {rank_by}: choose from {', '.join(RANKINGS)}")
     ids: list[list[int]] = [[] for _ in estimators]
     people: list[list[dict[str, Any]]] = [[] for _ in estimators]
     wanted = None if callable(boxes) else {image_id for image_id, found in boxes.items() if len(found)}
-    for image_ids, frames, names in read_ahead(truth, wanted):
+    repairs = Repairs()
+    for image_ids, frames, names in read_ahead(truth, wanted, repairs):
         if callable(boxes):
             detections = boxes(frames, names)
         else:
@@ -95,10 +99,13 @@ def predict_all(
                 own_ids += [image_id] * len(poses)
                 ranked = replace(poses, person_scores=RANKINGS[rank_by](poses.box_scores, poses.scores))
                 of_estimator += people_of(ranked, 0.0)
-    return [_collect(own_ids, of_estimator, truth) for own_ids, of_estimator in zip(ids, people, strict=True)]
+    remarks = repairs.lines()
+    return [_collect(own_ids, of_estimator, truth, remarks) for own_ids, of_estimator in zip(ids, people, strict=True)]
 
 
-def _collect(ids: Sequence[int], people: Sequence[dict[str, Any]], truth: Truth) -> Predictions:
+def _collect(
+    ids: Sequence[int], people: Sequence[dict[str, Any]], truth: Truth, remarks: tuple[str, ...]
+) -> Predictions:
     count = len(truth.keypoint_set)
     category = {"category_id": truth.category_id}
     results = tuple(result_of(person, image_id) | category for image_id, person in zip(ids, people, strict=True))
@@ -109,6 +116,7 @@ def _collect(ids: Sequence[int], people: Sequence[dict[str, Any]], truth: Truth)
         keypoint_scores=_array([p["keypoint_scores"] for p in people], (count,)),
         std=_array([p["keypoint_std"] for p in people], (count, 2)),
         results=results,
+        remarks=remarks,
     )
 
 
@@ -149,21 +157,19 @@ RANKINGS: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
 
 def read_results(path: Path, truth: Truth) -> Predictions:
     """Anyone's COCO results file. Raises DataError where it is none, or does not fit the truth."""
-    try:
-        items = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+    items = read_json(path)
     if not isinstance(items, list):
         raise DataError(f"{path}: not a COCO results file, which is a list")
     count = len(truth.keypoint_set)
-    # Of a whole set's results those of the images that are judged.
-    items = [item for item in items if not isinstance(item, dict) or item.get("image_id") not in truth.left_out]
-    checked = check_results(items, count, set(truth.files), truth.category_id)
+    repairs = Repairs()
+    items = _with_internal_ids(items, truth, path, repairs)
+    try:
+        checked = check_results(items, count, set(truth.files), truth.category_id)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     keypoints = _array([r["keypoints"] for r in checked], (count, 3))
     scored = [item.get("keypoint_scores") for item in items]
-    complete = bool(scored) and all(isinstance(s, list) and len(s) == count for s in scored)
+    complete = bool(scored) and all(_are_scores(scores, count) for scores in scored)
     return Predictions(
         image_ids=np.array([r["image_id"] for r in checked], np.int64),
         keypoints=keypoints[..., :2],
@@ -171,7 +177,59 @@ def read_results(path: Path, truth: Truth) -> Predictions:
         keypoint_scores=_array(scored, (count,)) if complete else None,
         std=None,
         results=tuple(checked),
+        remarks=repairs.lines(),
     )
+
+
+def _are_scores(scores: Any, count: int) -> bool:
+    return isinstance(scores, list) and len(scores) == count and all(number(score) is not None for score in scores)
+
+
+def _with_internal_ids(items: Sequence[Any], truth: Truth, path: Path, repairs: Repairs) -> list[Any]:
+    """The results of images and the category that are judged, with the truth's internal ids.
+
+    Raises DataError for images that the annotations do not have, and where all results are of another category.
+    """
+    images = truth.ids or identify([image["id"] for image in truth.dataset["images"]])
+    categories = identify([truth.category_id if truth.own_category is None else truth.own_category])
+    kept: list[Any] = []
+    unknown: dict[str, int] = {}
+    others: list[str] = []
+    for place, item in enumerate(items, 1):
+        if not isinstance(item, dict) or "image_id" not in item:
+            raise DataError(f"{path}: result {place} has no image_id")
+        own = item["image_id"]
+        where = f"result {place} of image {shown(own)}"
+        internal = images.find(own)
+        if internal is None:
+            internal = images.find_alike(own)
+            if internal is not None:
+                what = "whose image_id is written in another way (text and number): matched all the same"
+                repairs.add("result", what, f"{shown(own)} for {shown(images.own[internal])}")
+        if internal is None:
+            unknown[shown(own)] = place
+            continue
+        category = item.get("category_id")
+        if category is not None and categories.find(category) is None and categories.find_alike(category) is None:
+            others.append(f"{where} is of category {shown(category)}")
+        # Of a whole set's results those of the images that are judged.
+        elif internal not in truth.left_out:
+            kept.append({**item, "image_id": internal, "category_id": truth.category_id})
+    known = next(iter(images.own.values()), None)
+    if unknown:
+        some = ", ".join(list(unknown)[:5])
+        raise DataError(
+            f"{path}: {len(unknown)} image ids of the results are not in the annotations: {some}; there they are like "
+            f"{shown(known)}"
+        )
+    if others:
+        mine = shown(next(iter(categories.own.values())))
+        if len(others) == len(items):
+            raise DataError(f"{path}: {others[0]}, the annotations are of {mine}")
+        repairs.add(
+            "result", f"of other categories than {mine}: left out", others[0].partition(" is of ")[0], len(others)
+        )
+    return kept
 
 
 def restrict(predictions: Predictions, rows: Sequence[int]) -> Predictions:
@@ -185,6 +243,7 @@ def restrict(predictions: Predictions, rows: Sequence[int]) -> Predictions:
         None if scored is None else scored[index],
         None if std is None else std[index],
         tuple(predictions.results[i] for i in index),
+        predictions.remarks,
     )
 
 
@@ -212,16 +271,28 @@ def suppress(predictions: Predictions, sigmas: Sequence[float], threshold: float
     return restrict(predictions, sorted(kept))
 
 
-def read_ahead(truth: Truth, wanted: set[int] | None) -> Iterator[tuple[list[int], list[Frame], list[str]]]:
+def read_ahead(
+    truth: Truth, wanted: set[int] | None, repairs: Repairs | None = None
+) -> Iterator[tuple[list[int], list[Frame], list[str]]]:
     """Image ids, pictures and file names of all or of the wanted images, some pictures at a time.
 
-    The next pictures are decoded while the caller works on these.
+    The next pictures are decoded while the caller works on these. repairs: counts what is to be told of the pictures.
+    Raises DataError for one that cannot be read.
     """
     files = [(image_id, path) for image_id, path in truth.files.items() if wanted is None or image_id in wanted]
     chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
+    sizes = truth.sizes
+    repairs = repairs or Repairs()
 
     def read(chunk: list[tuple[int, Path]]) -> tuple[list[int], list[Frame], list[str]]:
-        frames = [Frame(decode_image(path.read_bytes(), str(path), ignore_orientation=True)) for _, path in chunk]
+        frames = []
+        for image_id, path in chunk:
+            try:
+                pixels, remark = read_pixels(path, sizes.get(image_id))
+            except MediaError as error:
+                raise DataError(f"unreadable image: {error}; --allow-missing leaves such images out") from error
+            tell(repairs, remark, path)
+            frames.append(Frame(pixels))
         return [image_id for image_id, _ in chunk], frames, [str(path) for _, path in chunk]
 
     with ThreadPoolExecutor(1) as pool:

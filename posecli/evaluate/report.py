@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from posecli.errors import MediaError
 from posecli.evaluate.bootstrap import FIGURES
 from posecli.evaluate.errors import KINDS
 from posecli.evaluate.evaluation import Evaluation
@@ -16,7 +17,6 @@ from posecli.evaluate.people import Truth
 from posecli.evaluate.predictions import Predictions
 from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
-from posecli.media.images import decode_image
 from posecli.output import html
 from posecli.output.charts import Panel, Series, svg
 from posecli.output.draw import draw_poses
@@ -44,7 +44,10 @@ def write_report(
         f"<p>{first.scores.people} people in {first.scores.images} images. Intervals hold 95 % of "
         f"{len(next(iter(first.draws.values())))} resamplings of the images.</p>"
     )
-    remarks = [*first.scores.remarks, *(f"left out: {len(truth.missing)} missing images" for _ in truth.missing[:1])]
+    remarks = [
+        *first.scores.remarks,
+        *(f"left out: {len(truth.missing)} missing or unreadable images" for _ in truth.missing[:1]),
+    ]
     parts += [f"<p>{html.text(remark)}</p>" for remark in remarks]
     parts.append("<h2>Figures</h2>" + _card(_figures(evaluations)))
     if comparison:
@@ -215,10 +218,11 @@ def _people(truth: Truth, evaluation: Evaluation, predictions: Predictions, rows
     matches = evaluation.matches
     for row in rows:
         annotation = matches.people[matches.true[row]]
-        file = truth.files[annotation["image_id"]]
-        if not file.is_file():
-            continue
-        picture = decode_image(file.read_bytes(), str(file), ignore_orientation=True)
+        try:
+            picture = truth.pixels(annotation["image_id"])
+            name = truth.files[annotation["image_id"]].name
+        except MediaError:
+            continue  # Somebody's results are scored without pictures too.
         box = xywh_to_xyxy(np.array([annotation["bbox"]], np.float64))
         crops, _ = cut_crops([picture], [box.astype(np.float32)], TILE, 1.25)
         matrix = crop_matrices(box, TILE, 1.25)[0]
@@ -229,7 +233,7 @@ def _people(truth: Truth, evaluation: Evaluation, predictions: Predictions, rows
         data = _jpeg(np.hstack([true, predicted]))
         figures.append(
             f'<figure><img alt="person {html.text(annotation["id"])}" src="data:image/jpeg;base64,{data}">'
-            f"<figcaption>OKS {matches.oks[row]:.3f} · {html.text(file.name)}</figcaption></figure>"
+            f"<figcaption>OKS {matches.oks[row]:.3f} · {html.text(name)}</figcaption></figure>"
         )
     if not figures:
         return "<p>The images are not there.</p>"

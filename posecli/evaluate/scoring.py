@@ -84,9 +84,13 @@ def score_keypoints(
     ]
     without = sum("area" not in a for a in truth["annotations"])
     remarks = (f"{without} annotations without area: {AREA_OF_BOX} of the box's area taken",) if without else ()
-    if not checked:
+    if not checked and people:
         nothing = np.zeros((len(OKS_THRESHOLDS), len(RECALLS)))
         return Scores(dict.fromkeys(NAMES, 0.0), people, len(chosen), nothing, {}, tuple(chosen), remarks)
+    if not checked:
+        # Nobody to find and nobody found: COCO's figure for that is -1.
+        nothing = np.full((len(OKS_THRESHOLDS), len(RECALLS)), -1.0)
+        return Scores(dict.fromkeys(NAMES, -1.0), 0, len(chosen), nothing, {}, tuple(chosen), remarks)
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = dataset
@@ -159,10 +163,14 @@ def check_results(
         try:
             values = np.asarray(result.get("keypoints", ()), np.float64)
             score = float(result.get("score", np.nan))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{where}: a keypoint or the score is no number") from error
+        if values.shape == (keypoints, 3):
+            values = values.reshape(-1)
         if values.shape != (3 * keypoints,):
             raise DataError(f"{where}: {values.size} keypoint values, not {3 * keypoints}")
+        # What stands for visibility in a result has no meaning.
+        values[2::3] = np.where(np.isfinite(values[2::3]), values[2::3], 0)
         if not np.isfinite(values).all() or not np.isfinite(score):
             raise DataError(f"{where}: a value is missing or not finite")
         if result.get("category_id", category_id) != category_id:

@@ -1,20 +1,25 @@
 """What `posecli eval` compares: every mixture of weights, boxes, sizes, runtimes, decoders and flips asked for."""
 
 import itertools
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from posecli.annotations.document import shown
 from posecli.detect import DETECTORS, Detector, load_detector
 from posecli.detect.boxes import read_boxes
 from posecli.errors import DataError, UsageError
 from posecli.evaluate.people import Truth, leaked
 from posecli.evaluate.predictions import Predictions, predict_all, remembering, true_boxes
+from posecli.keypoints import same_keypoints
 from posecli.pose.codec import CHOICES
-from posecli.pose.estimator import Estimator, load_estimator
+from posecli.pose.estimator import NO_MIRROR, Estimator, load_estimator
 from posecli.types import Detections
+
+LOG = logging.getLogger(__name__)
 
 FLIPS = ("none", "shifted", "unshifted")
 
@@ -111,6 +116,8 @@ def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settin
             first.weights, device=settings.device, runtime=first.runtime, input_size=first.input_size
         )
         trained_on = check_weights(estimator, first.weights, truth, settings.allow_overlap)
+        if any(v.flip != "none" for v in group) and not estimator.config.keypoints.mirrors:
+            LOG.warning(NO_MIRROR, first.weights)
         if len(group) > 1:
             estimator = replace(estimator, runner=remembering(estimator.runner))
         estimators = [
@@ -146,7 +153,7 @@ def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settin
 
 def check_weights(estimator: Estimator, name: str, truth: Truth, allow_overlap: bool) -> int:
     """How many images of the truth the model was trained on. Raises DataError where it cannot be judged by them."""
-    if estimator.config.keypoints.names != truth.keypoint_set.names:
+    if not same_keypoints(estimator.config.keypoints, truth.keypoint_set):
         raise DataError(f"{name} predicts other keypoints than the annotations have")
     assert estimator.weights is not None
     count, first = leaked(estimator.weights, truth)
@@ -173,11 +180,17 @@ def find_boxes(
     path = Path(name.removeprefix("boxes:"))
     if not path.is_file():
         raise UsageError(f"--boxes {name}: no such file; else gt, detector, {', '.join(n for n in DETECTORS)}")
-    table = read_boxes(path, settings.detector_threshold or 0.0)
-    # Datasets have their own ids: pictures are the same by name. Lists of detections have ids only.
-    ids = {i: i if table.names is None else table.id_of(file) for i, file in truth.files.items()}
-    found = {i: table.by_id[of_file] for i, of_file in ids.items() if of_file is not None and of_file in table.by_id}
+    table = read_boxes(path, settings.detector_threshold or 0.0, prefer=truth.dataset["categories"][0].get("name"))
+    for note in table.notes:
+        LOG.warning("%s: %s", path.name, note)
+    found = {}
+    for image_id, file in truth.files.items():
+        # Datasets have their own ids: pictures are the same by name. Lists of detections have ids only.
+        own = image_id if truth.ids is None else truth.ids.own[image_id]
+        of_file = table.id_like(own) if table.names is None else table.id_of(file)
+        if of_file is not None and of_file in table.by_id:
+            found[image_id] = table.by_id[of_file]
     if not found and table.by_id:
-        unknown = ", ".join(map(str, sorted(table.by_id)[:5]))
+        unknown = ", ".join(shown(table.own(i)) for i in sorted(table.by_id)[:5])
         raise DataError(f"{path}: none of its {len(table.by_id)} images is in the annotations: {unknown}")
     return found

@@ -142,8 +142,9 @@ class PoseConfig:
 def _keypoints(found: Fields) -> KeypointSet:
     found.only(field.name for field in fields(KeypointSet))
     names = found.texts("names")
-    pairs = found.pairs("flip_pairs", len(names))
-    if len({index for pair in pairs for index in pair}) != 2 * len(pairs):
+    pairs = found.pairs("flip_pairs", len(names), alike=True)
+    flat = [index for pair in pairs for index in set(pair)]  # one in a pair with itself is its own mirror image
+    if len(set(flat)) != len(flat):
         raise DataError(f"{found.where}: flip_pairs hold a keypoint twice")
     sigmas = found.values.get("sigmas")
     return KeypointSet(

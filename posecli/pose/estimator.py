@@ -1,5 +1,6 @@
 """Frames and boxes to poses: crops, network, decoding and the way back to source pixels."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,10 @@ SAME_BOX = 0.6
 DOUBT = 1.5
 # COCO's custom, after MMPose and SimpleBaselines: keypoints below it do not count for a person's score.
 SCORE_FLOOR = 0.2
+
+
+LOG = logging.getLogger(__name__)
+NO_MIRROR = "%s: its keypoints have no left and right pairs: no mirror images are averaged in (--flip)"
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,10 @@ class Estimator:
         if not len(crops):
             return [Poses.empty(len(config.keypoints)) for _ in frames]
         outputs = self.runner(crops)
-        rows = np.arange(len(crops)) if self.flip else doubtful(outputs.presence, detections)
+        # Without left and right pairs a mirror image tells nothing.
+        flip = self.flip and config.keypoints.mirrors
+        rows = np.arange(len(crops)) if flip else doubtful(outputs.presence, detections)
+        rows = rows if config.keypoints.mirrors else rows[:0]
         if len(rows):
             other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
             # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
@@ -218,6 +226,8 @@ def load_estimator(
     network, config = load_network(path)
     if decoder == "oks" and config.keypoints.sigmas is None:
         raise UsageError(f"--decode oks: the keypoints of {weights} have no OKS sigmas; choose parabola or dark")
+    if flip and not config.keypoints.mirrors:
+        LOG.warning(NO_MIRROR, weights)
     resampled = input_size is not None and input_size != config.input_size
     if input_size is not None and resampled:
         network, config = resize_network(network, config, input_size)

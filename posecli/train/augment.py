@@ -69,7 +69,8 @@ def draw_sample(
     elif random.random() < augmentation.half_body_p:
         box = half_body_box(box, keypoints, weights, keypoint_set, random)
     matrix = crop_matrix(box, size, augmentation, random, padding)
-    if random.random() < augmentation.flip_p:
+    # The number is drawn in any case, so that what is drawn after it stays the same.
+    if random.random() < augmentation.flip_p and keypoint_set.mirrors:
         mirror = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
         matrix = mirror @ matrix
         order = list(keypoint_set.flip_indices)

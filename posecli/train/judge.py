@@ -6,6 +6,7 @@ from posecli.errors import DataError
 from posecli.evaluate.people import Truth, read_truth
 from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
+from posecli.keypoints import same_keypoints
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator
 from posecli.pose.network import SimCC
@@ -16,15 +17,22 @@ from posecli.weights.fingerprints import fingerprint, overlap
 
 
 def read_validation(
-    annotations: Path, images: Path, people: People, nobody: People | None = None, *, allow_overlap: bool = False
+    annotations: Path,
+    images: Path,
+    people: People,
+    nobody: People | None = None,
+    *,
+    allow_overlap: bool = False,
+    missing_limit: float = 0.0,
+    category: str | None = None,
 ) -> Truth:
     """The validation set.
 
     Raises DataError where its keypoints are not those trained on, or where one of its images is trained on, for
     people or for nobody: the same file name or the same bytes.
     """
-    truth = read_truth(annotations, images)
-    if truth.keypoint_set.names != people.keypoint_set.names:
+    truth = read_truth(annotations, images, missing_limit=missing_limit, category=category, option="--missing-limit")
+    if not same_keypoints(truth.keypoint_set, people.keypoint_set):
         raise DataError(f"{annotations}: its keypoints differ from those of the training set")
     if not allow_overlap:
         shared = overlap(fingerprint(trained_images(people, nobody)), truth.files.values())

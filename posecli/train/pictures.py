@@ -9,7 +9,6 @@ import numpy as np
 
 from posecli.evaluate.people import Truth, is_judged
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
-from posecli.media.images import decode_image
 from posecli.output.charts import Panel, Series, png
 from posecli.output.draw import draw_poses
 from posecli.output.images import write_image
@@ -45,8 +44,7 @@ def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: Tru
     estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))
     tiles = []
     for annotation in chosen:
-        file = truth.files[annotation["image_id"]]
-        frame = Frame(decode_image(file.read_bytes(), str(file), ignore_orientation=True))
+        frame = Frame(truth.pixels(annotation["image_id"]))
         box = xywh_to_xyxy(np.array([annotation["bbox"]], np.float64)).astype(np.float32)
         poses = estimator([frame], [Detections(box, np.ones(1, np.float32))])[0]
         crops, _ = cut_crops([frame.pixels], [box], TILE, config.preprocessing.padding)

@@ -19,8 +19,8 @@ BYTES = 5
 def fingerprint(images: Iterable[Path]) -> dict[str, Any]:
     """Hashes of the images' file names and of their bytes, each sorted, as base64 for JSON."""
     paths = sorted(set(images))
-    names = _pack({_hash(path.name.encode()) for path in paths})
-    contents = _pack({_hash(path.read_bytes()) for path in paths if path.is_file()})
+    names = _pack({_hash(_name(path)) for path in paths})
+    contents = _pack({_hash(content) for path in paths if (content := _content(path)) is not None})
     return {"count": len(paths), "names": names, "contents": contents}
 
 
@@ -32,9 +32,21 @@ def overlap(known: Mapping[str, Any], images: Iterable[Path]) -> list[Path]:
     names, contents = _unpack(known, "names"), _unpack(known, "contents")
     found = []
     for path in images:
-        if _hash(path.name.encode()) in names or (path.is_file() and _hash(path.read_bytes()) in contents):
+        if _hash(_name(path)) in names or ((content := _content(path)) is not None and _hash(content) in contents):
             found.append(path)
     return found
+
+
+def _name(path: Path) -> bytes:
+    return path.name.encode(errors="surrogatepass")
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of an image; None where it is missing or unreadable, which is told elsewhere."""
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError):
+        return None
 
 
 def _hash(data: bytes) -> bytes:

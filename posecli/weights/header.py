@@ -76,12 +76,12 @@ class Fields:
             raise self._wrong(key, values, "a list of different texts")
         return tuple(values)
 
-    def pairs(self, key: str, below: int, longest: int = 1000) -> tuple[tuple[int, int], ...]:
-        """Pairs of different indices, from 0 and below a limit."""
+    def pairs(self, key: str, below: int, longest: int = 1000, *, alike: bool = False) -> tuple[tuple[int, int], ...]:
+        """Pairs of different indices, or with alike also of equal ones, from 0 and below a limit."""
         found = []
         for value in self._list(key, self._get(key), None, longest):
             first, second = (self._whole(key, index, 0, below - 1) for index in self._list(key, value, 2, 2))
-            if first == second:
+            if first == second and not alike:
                 raise self._wrong(key, value, "a pair of two")
             found.append((first, second))
         return tuple(found)

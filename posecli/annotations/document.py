@@ -1,0 +1,133 @@
+"""JSON files as they come, and what was repaired in them."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from posecli.errors import DataError
+
+# orjson makes a float of a whole number that 64 bits do not hold: such files are left to the slower reader.
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, NaN and whole numbers of any size too; UTF-8, UTF-16 or UTF-32, with or without a BOM.
+
+    Raises DataError where it cannot be read, is empty, not JSON, or nested beyond all measure.
+    """
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not content.strip(b"\0 \t\r\n\xef\xbb\xbf"):
+        raise DataError(f"{path}: not JSON (the file is empty)")
+    try:
+        if not _LONG_NUMBER.search(content):
+            try:
+                return orjson.loads(content)
+            except orjson.JSONDecodeError:
+                pass  # NaN, a BOM, another encoding, or no JSON at all, which the other reader tells apart.
+        return json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({shortened(str(error), 120)})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not a COCO file: its lists are nested too deeply") from error
+
+
+def shown(value: Any) -> str:
+    """A value of a file in a message, as JSON in ASCII, cut off: text has quotes, look-alikes are told apart."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        text = f"a {type(value).__name__}"
+    return shortened(text)
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """The beginning of a text, in one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def named(path: Any) -> str:
+    """A file name in a message: letters that look alike, or like nothing, are written out; quoted where they are."""
+    text = str(path)
+    return text if text.isascii() and text.isprintable() else ascii(text)
+
+
+def number(value: Any) -> float | None:
+    """A finite number, also one that is written as text; None for everything else."""
+    if isinstance(value, str):
+        if len(value) > 40 or "_" in value:
+            return None
+        value = value.strip()
+    elif not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return result if math.isfinite(result) else None
+
+
+@dataclass
+class Repairs:
+    """What was put right while a file was read: kind → how often, and where first."""
+
+    found: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def add(self, thing: str, what: str, where: str, count: int = 1) -> None:
+        """Count another thing (in the singular) of a kind."""
+        entry = self.found.setdefault((thing, what), [0, where])
+        entry[0] += count
+
+    def lines(self) -> tuple[str, ...]:
+        """A sentence for each kind, with its count and where it was met first."""
+        counted = (
+            f"{count} {thing if count == 1 else plural(thing)} {what} (first: {where})"
+            for (thing, what), (count, where) in self.found.items()
+        )
+        return (*self.remarks, *counted)
+
+
+def plural(thing: str) -> str:
+    """More than one of them."""
+    return f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}es" if thing.endswith("x") else f"{thing}s"
+
+
+def entries_of(given: Any, kind: str, path: Path, repairs: Repairs) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The entries of a list of a COCO file with their numbers from 1; kind: "image", "annotation" or "category".
+
+    A mapping of entries is taken as a list, null entries are left out. Raises DataError for anything else.
+    """
+    for place, entry in enumerate(_as_list(given, kind, path, repairs), 1):
+        if isinstance(entry, dict):
+            yield place, entry
+        elif entry is None:
+            repairs.add(kind, "that is null: left out", f"number {place}")
+        else:
+            raise DataError(f"{path}: {kind} number {place} is {shown(entry)}, not an object with fields")
+
+
+def _as_list(given: Any, kind: str, path: Path, repairs: Repairs) -> Sequence[Any]:
+    if given is None:
+        return ()
+    if isinstance(given, list):
+        return given
+    if isinstance(given, dict):
+        values = list(given.values())
+        if values and all(isinstance(value, dict) for value in values):
+            repairs.remarks.append(f"{plural(kind)} are a mapping, not a list: its {len(values)} values taken")
+            return [{"id": key, **value} for key, value in given.items()]
+        if "id" in given:
+            return [given]
+        if not given:
+            return ()
+    raise DataError(f"{path}: not a COCO file: {plural(kind)} is {shown(given)}, not a list")
