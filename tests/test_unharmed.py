@@ -78,6 +78,12 @@ def composed_otherwise(root: Path) -> list[object]:
     return [root / "x" / "\u00fc.jpg", root / "o" / "u\u0308.jpg", "--out", root / "o"]
 
 
+def behind_a_link(root: Path) -> list[object]:
+    (root / "sub").mkdir()
+    (root.parent / "link").symlink_to(root / "sub")
+    return [root / "a.jpg", "--out", root.parent / "link" / ".."]
+
+
 def anothers_output(root: Path) -> list[object]:
     write_video(root / "clip.avi", 2, codec="mpeg4")
     write_video(root / "x" / "clip.avi.mp4", 2)
@@ -130,7 +136,8 @@ def numbered(root: Path) -> list[object]:
 @pytest.mark.parametrize(
     "case",
     [same_folder, by_link, input_through_link, hard_link, link_in_output, input_is_link, other_case,
-     composed_otherwise, anothers_output, folder_link_in_output, named_as_a_result, boxes_file, list_file,
+     composed_otherwise, behind_a_link, anothers_output, folder_link_in_output, named_as_a_result, boxes_file,
+     list_file,
      in_an_openpose_folder, in_the_hidden_folder, numbered],
 )  # fmt: skip
 def test_an_output_that_means_an_input_is_refused(case, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
@@ -141,6 +148,16 @@ def test_an_output_that_means_an_input_is_refused(case, tmp_path: Path, run) -> 
     for extra in ([], ["--dry-run"], ["--overwrite"]):
         refused(run(*arguments, *extra))
     assert snapshot(tmp_path) == before
+
+
+def test_a_file_behind_a_link_is_no_other(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    """link/../x.jpg is not x.jpg, though it looks so."""
+    write_photo(tmp_path / "x.jpg")
+    write_photo(tmp_path / "far" / "x.jpg", picture(40, 40, 3))
+    (tmp_path / "far" / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "sub")
+    result = run(tmp_path / "x.jpg", tmp_path / "link" / ".." / "x.jpg", "-o", tmp_path / "out", "--json")
+    assert [item["name"] for item in json.loads(result.out)["inputs"]] == ["x.jpg", "x~2.jpg"]
 
 
 def test_from_the_folder_itself(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

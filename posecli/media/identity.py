@@ -37,7 +37,7 @@ def once(inputs: Iterable["Input"]) -> tuple[list["Input"], list[tuple["Input", 
     kept: list[Input] = []
     again: list[tuple[Input, Input]] = []
     for item in inputs:
-        path = item.address if item.address is not None else os.path.normpath(item.path.absolute())
+        path = item.address if item.address is not None else str(item.path.absolute())
         if path in paths:
             continue
         paths.add(path)

@@ -60,7 +60,10 @@ class Protected:
 
     def _place_of(self, path: str) -> str:
         """The path with its folder's links resolved, its own not."""
-        folder, name = os.path.split(os.path.abspath(path) if "\0" not in path else path)  # noqa: PTH100
+        # Not abspath: behind a link, .. is not the folder before.
+        folder, name = os.path.split(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118
+        if name in ("", ".", ".."):
+            return os.path.realpath(path)
         if folder not in self._real:
             self._real[folder] = os.path.realpath(folder)
         return os.path.join(self._real[folder], name)  # noqa: PTH118

@@ -194,7 +194,7 @@ def _where(item: Input) -> str:
     if item.address is not None and source_of(item.address).kind != "pictures":
         return printable(item.shown)
     path = item.path if item.address is None else Path(item.address)
-    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    folder, name = os.path.split(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118
     place = f"{_real_folder(folder).rstrip('/')}/{name}"
     return printable(os.path.realpath(place) if os.path.islink(place) else place)  # noqa: PTH114
 
