@@ -187,6 +187,7 @@ def _change(tensors: dict[str, torch.Tensor], kind: str) -> dict[str, torch.Tens
         "booleans": {name: tensor > 0},
         "complex": {name: tensor.to(torch.complex64)},
         "nan": {name: tensor * math.nan},
+        "huge": {name: tensor.abs() * 1e30 + 1e30},
         "extra": {"x\ny": torch.zeros(1)},
     }
     if kind == "missing":
@@ -194,7 +195,7 @@ def _change(tensors: dict[str, torch.Tensor], kind: str) -> dict[str, torch.Tens
     return {**tensors, **changes.get(kind, {})}
 
 
-@pytest.mark.parametrize("change", ["shape", "integers", "booleans", "complex", "nan", "extra", "missing"])
+@pytest.mark.parametrize("change", ["shape", "integers", "booleans", "complex", "nan", "huge", "extra", "missing"])
 @pytest.mark.parametrize("kind", ["pose", "detector"])
 def test_tensors_that_do_not_fit_are_one_line(tmp_path: Path, kind: str, change: str) -> None:
     tensors, header = model_file(kind)
@@ -215,6 +216,20 @@ def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
     )
     network, _ = load_network(tmp_path / "h.safetensors")
     assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+def test_weights_that_answer_without_numbers_give_no_poses(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], tiny_weights: Path
+) -> None:
+    tensors, header = load_weights(tiny_weights)
+    loud = {name: tensor * 1e12 if name.startswith("deconv.0") else tensor for name, tensor in tensors.items()}
+    loud |= {name: loud[name] * 1e12 for name in ("final.weight", "fc_x.weight")}
+    loud |= {name: tensor * 0 + 1e-12 for name, tensor in loud.items() if name == "deconv.1.running_var"}
+    save_weights(tmp_path / "loud.safetensors", loud, header)
+    (tmp_path / "a.png").write_bytes(_png(picture(32, 64)))
+    run = ("run", tmp_path / "a.png", "-o", tmp_path / "out", "--weights", tmp_path / "loud.safetensors", *QUICK)
+    result = posecli(capfd, *run)
+    assert result.code == 1 and "its weights are damaged" in result.err and "unexpected" not in result.err
 
 
 def _fifo(path: Path) -> None:

@@ -79,6 +79,9 @@ class Estimator:
             ratio = config.split_ratio if self.shift_flipped else 1.0
             outputs = averaged(outputs, other, rows, config.keypoints.flip_indices, ratio)
         logits, presence, extent = outputs.logits, outputs.presence, outputs.extent
+        # Damaged weights, of which no value alone looks wrong; written as poses nobody would notice.
+        if not all(np.isfinite(values).all() for values in (*logits, presence, extent) if values is not None):
+            raise DataError("the pose network answers with values that are not finite: its weights are damaged")
         in_crop, std, scores = read_logits(logits, config, np.concatenate(boxes), matrices, self.decoder)
         keypoints = geometry.transform(np.linalg.inv(matrices), in_crop).astype(np.float32)
         pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]

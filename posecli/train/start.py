@@ -11,6 +11,7 @@ from posecli.errors import DataError, MachineError, UsageError
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.pose.network import BACKBONES, SimCC, initialise_head, resample_classifiers
+from posecli.weights.files import bounded
 from posecli.weights.header import shown
 
 
@@ -116,9 +117,11 @@ def _load_trunk(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig) -
     missing = [name for name in own if name not in found or not _alike(found[name], own[name])]
     if missing:
         raise DataError(f"the trunk's weights lack {len(missing)} tensors of {config.backbone}, first {missing[0]}")
-    broken = next((name for name in own if not torch.isfinite(found[name]).all()), None)
+    broken = next((name for name in own if not bounded(found[name])), None)
     if broken is not None:
-        raise DataError(f"the trunk's weights are damaged: {broken} holds values that are not finite")
+        raise DataError(
+            f"the trunk's weights are damaged: {broken} holds values that are not finite, or beyond all sense"
+        )
     model.trunk.load_state_dict({name: found[name] for name in own})
 
 

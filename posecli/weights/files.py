@@ -90,9 +90,14 @@ def fitting(
         if tensor.is_floating_point() != model.is_floating_point() or tensor.is_complex():
             raise DataError(f"{path}: {name} is {_dtype(tensor)}, the model needs {_dtype(model)}")
         result[name] = tensor.to(model.dtype)
-        if not torch.isfinite(result[name]).all():
-            raise DataError(f"{path}: damaged, {name} holds values that are not finite")
+        if not bounded(result[name]):
+            raise DataError(f"{path}: damaged, {name} holds values that are not finite, or beyond all sense")
     return result
+
+
+def bounded(tensor: torch.Tensor) -> bool:
+    """Whether all values are finite and of a size that training gives: a flipped bit can make 1e36 of 0.01."""
+    return not tensor.is_floating_point() or bool((tensor.abs() < 1e15).all())
 
 
 def find_weights(name: str) -> Path:
