@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.doors import QUICK
@@ -264,16 +263,3 @@ def test_ended_in_a_clip_it_goes_on_there_to_the_same_bytes(warm: Warm, tmp_path
     assert warm.start("video", clip, "-o", out, *options).wait() == 0
     for name in ("a.mp4", "coco.json", "coco_results.json"):
         assert (out / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
-
-
-def test_a_reader_who_leaves(warm: Warm, tmp_path: Path, tiny_weights: Path) -> None:
-    for number in range(60):
-        write_photo(tmp_path / "in" / f"{number:02}.jpg", np.zeros((8, 8, 3), np.uint8))
-    command = ("run", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny_weights, *QUICK, "--json")
-    process = warm.start(*command)
-    process.close("out")
-    process.wait()
-    assert "Traceback" not in process.printed()[1] and "Exception" not in process.printed()[1]
-    deaf = warm.start(*command, "--overwrite")
-    deaf.close("err")
-    assert deaf.wait() == 0 and json.loads(deaf.printed()[0])["totals"]["inputs"] == 60
