@@ -1,8 +1,10 @@
-"""Peak memory of runs over clips of different lengths, each in a process of its own.
+"""Peak memory of runs over clips of different lengths and photos of different sizes, each in a process of its own.
 
 python benchmarks/memory.py --frames 1000 10000 --out results/memory.md
 """
 
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import av
 import click
+import cv2
 import numpy as np
 
 SOURCE = Path(__file__).parents[1] / "samples" / "garden_walk.mp4"
@@ -32,30 +35,59 @@ def make_clip(path: Path, frames: int, height: int) -> None:
         target.mux(stream.encode(None))
 
 
+def make_photos(folder: Path, count: int, megapixels: int) -> None:
+    """JPEGs of so many megapixels, 4 to 3: the sample's first frame, enlarged."""
+    with av.open(str(SOURCE)) as source:
+        frame = next(source.decode(video=0)).to_ndarray(format="bgr24")
+    height = int((megapixels * 1e6 * 3 / 4) ** 0.5) // 8 * 8
+    large = cv2.resize(frame, (height * 4 // 3, height), interpolation=cv2.INTER_LINEAR)
+    folder.mkdir()
+    first = folder / "00.jpg"
+    cv2.imwrite(str(first), large)
+    for number in range(1, count):
+        shutil.copy(first, folder / f"{number:02}.jpg")
+
+
+def measure(source: Path, folder: Path) -> tuple[float, float]:
+    """Seconds and peak resident MiB of a run."""
+    command = [sys.executable, "-m", "posecli", "run", str(source), "--out", str(folder / "out"), "-q"]
+    # A child of our own, so that its peak is the maximum over just its life.
+    code = f"import subprocess, sys, resource; r = subprocess.run({command!r}); " + (
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(r.returncode)"
+    )
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return time.monotonic() - start, int(result.stdout) / 1024
+
+
 @click.command()
-@click.option("--frames", type=int, multiple=True, default=(1000, 10000))
-@click.option("--height", default=180)
+@click.option("--frames", type=int, multiple=True, help="A clip of so many frames.")
+@click.option("--height", default=180, help="Of the clips.")
+@click.option("--photos", multiple=True, metavar="COUNTxMEGAPIXELS", help="So many photos of so many megapixels.")
 @click.option("--out", type=click.Path(path_type=Path))
-def main(frames: tuple[int, ...], height: int, out: Path | None) -> None:
-    """Print a table of frames, seconds and peak resident memory."""
+def main(frames: tuple[int, ...], height: int, photos: tuple[str, ...], out: Path | None) -> None:
+    """Print a table of inputs, seconds and peak resident memory."""
+    if not frames and not photos:
+        frames, photos = (1000, 10000), ("1x1", "1x48", "16x48", "1x200", "3x200")
     rows = []
-    for count in frames:
-        with tempfile.TemporaryDirectory() as folder:
-            clip = Path(folder) / "clip.mp4"
-            make_clip(clip, count, height)
-            command = [sys.executable, "-m", "posecli", "run", str(clip), "--out", f"{folder}/out", "-q"]
-            start = time.monotonic()
-            # A child of our own, so that its peak is the maximum over just its life.
-            code = f"import subprocess, sys, resource; r = subprocess.run({command!r}); " + (
-                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(r.returncode)"
-            )
-            result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-            rows.append((count, time.monotonic() - start, int(result.stdout) / 1024))
-            click.echo(f"{count} frames: {rows[-1][1]:.0f} s, peak {rows[-1][2]:.0f} MiB", err=True)
-    lines = ["| frames | seconds | peak RSS, MiB |", "|---|---|---|"]
-    lines += [f"| {count} | {seconds:.0f} | {peak:.0f} |" for count, seconds, peak in rows]
-    lines += ["", f"Largest over smallest: {max(r[2] for r in rows) / min(r[2] for r in rows):.3f}"]
-    command_line = f"python benchmarks/memory.py {' '.join(f'--frames {c}' for c in frames)} --height {height}"
+    for what in (*frames, *photos):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            source = folder / "clip.mp4" if isinstance(what, int) else folder / "photos"
+            if isinstance(what, int):
+                make_clip(source, what, height)
+                told = f"clip of {what} frames, {height} pixels high"
+            else:
+                count, megapixels = map(int, what.split("x"))
+                make_photos(source, count, megapixels)
+                told = f"{count} photo{'s' * (count > 1)} of {megapixels} megapixels"
+            rows.append((told, *measure(source, folder)))
+            click.echo(f"{told}: {rows[-1][1]:.0f} s, peak {rows[-1][2]:.0f} MiB", err=True)
+    lines = ["| input | seconds | peak RSS, MiB |", "|---|---|---|"]
+    lines += [f"| {told} | {seconds:.0f} | {peak:.0f} |" for told, seconds, peak in rows]
+    arguments = [a for count in frames for a in ("--frames", str(count))] + ["--height", str(height)] * bool(frames)
+    arguments += [a for what in photos for a in ("--photos", what)]
+    command_line = shlex.join(["python", "benchmarks/memory.py", *arguments])
     text = f"# Peak memory of a run\n\n    {command_line}\n\n" + "\n".join(lines) + "\n"
     click.echo(text)
     if out is not None:

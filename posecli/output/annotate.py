@@ -62,14 +62,22 @@ class Annotator:
         if self._trails is not None:
             self._trails.follow(poses, time)
 
-    def draw(self, frame: Frame, poses: Poses) -> PixelArray:
-        """The annotated picture, (height, width, 3) uint8 RGB, of the frame given last to follow."""
+    def draw(self, frame: Frame, poses: Poses, *, last: bool = False) -> PixelArray:
+        """The annotated picture, (height, width, 3) uint8 RGB, of the frame given last to follow.
+
+        last: nobody looks at the frame after this; where there is room for it, it is drawn on itself, since a photo
+        may be larger than the memory for a second one.
+        """
         look = self._look
         width, height = look.size(frame.width, frame.height)
-        canvas = np.zeros((height, width, 3), np.uint8)
+        reuse = last and width == frame.width and frame.pixels.flags.writeable and frame.pixels.flags.c_contiguous
+        canvas = frame.pixels if reuse else np.zeros((height, width, 3), np.uint8)
+        if reuse and look.black:
+            canvas[:] = 0
         source, drawing = canvas[:, : frame.width], canvas[:, width - frame.width :]
         if look.side_by_side or not look.black:
-            source[:] = frame.pixels
+            if not reuse:
+                source[:] = frame.pixels
             cover(source, self._covered)
         if look.side_by_side and not look.black:
             drawing[:] = source

@@ -20,6 +20,9 @@ _HEAD_WORDS = frozenset({"nose", "eye", "ear", "head", "face", "mouth", "chin", 
 # A mosaic of so few cells that features are gone, and none smaller than this in pixels.
 _CELLS, _SMALLEST_CELL = 6, 6
 
+# Rows that are covered at once: what this takes does not grow with the picture.
+_ROWS = 256
+
 # A face stays covered for so many seconds at its last place when its person is missed.
 _HOLD = 0.5
 
@@ -207,5 +210,7 @@ def cover(canvas: PixelArray, areas: Sequence[Area]) -> None:
             continue
         columns = (np.arange(left, right) - area.x) / area.half_width
         rows = (np.arange(top, bottom) - area.y) / area.half_height
-        inside = columns[None] ** 2 + rows[:, None] ** 2 <= 1
-        part[inside] = mosaic[inside]
+        for first in range(0, len(rows), _ROWS):
+            strip = slice(first, first + _ROWS)
+            inside = columns[None] ** 2 + rows[strip, None] ** 2 <= 1
+            part[strip][inside] = mosaic[strip][inside]

@@ -68,7 +68,8 @@ class Sink:
         better = len(poses) > self._most_people
         if not (self._look.media or better or self._shown is not None):
             return
-        drawn = self._annotator.draw(frame, poses)
+        # A video's decoder may keep the frame, to make the next one of it.
+        drawn = self._annotator.draw(frame, poses, last=self._source is None)
         if self._shown is not None:
             self._shown(drawn)
         if better:
@@ -77,7 +78,7 @@ class Sink:
         if self._video is not None and frame.time is not None:
             self._video.write(drawn, frame.time)
         elif self._look.media:
-            write_image(self._out / self._output, drawn)
+            write_image(self._out / self._output, drawn, scratch=True)
 
     def finish(self, *, seconds: float, lost: Mapping[str, int], warnings: Sequence[str] = ()) -> Summary:
         """Complete the files. The record is last: it says that all the others stand."""

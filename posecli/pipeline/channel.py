@@ -47,17 +47,17 @@ class Channel(Generic[T]):
 class Budget:
     """The bytes of frames between their decoding and their encoding. What is larger than all of it goes alone.
 
-    Once stop is set, take raises Stopped.
+    used: bytes counted in and not out. Once stop is set, take raises Stopped.
     """
 
     def __init__(self, limit: int, stop: threading.Event) -> None:
         self.limit, self._stop = limit, stop
-        self._used = self.most = 0
+        self.used = 0
         self._changed = threading.Condition()
 
     def fits(self, size: int) -> bool:
         """Whether take would not wait."""
-        return self._used == 0 or self._used + size <= self.limit
+        return self.used == 0 or self.used + size <= self.limit
 
     def take(self, size: int) -> None:
         """Count bytes in, waiting until they fit."""
@@ -79,8 +79,7 @@ class Budget:
             self._count(size - taken)
 
     def _count(self, size: int) -> None:
-        self._used += size
-        self.most = max(self.most, self._used)
+        self.used += size
         self._changed.notify_all()
 
 

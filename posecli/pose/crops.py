@@ -11,6 +11,8 @@ from posecli.types import FloatArray, PixelArray
 
 # OpenCV addresses pixels of a source with 16-bit integers in its remapping.
 _MAX_SIDE = 32767
+# Of larger pictures strips are shrunk one after the other, so that no second one of their size is needed.
+_HALVED_AT_ONCE = 16_000_000
 
 
 def cut_crops(
@@ -58,6 +60,13 @@ def warp(picture: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
 
 def _halve(picture: PixelArray, times: int) -> PixelArray:
     """Means of squares of 2**times pixels; those that a border cuts are filled up with black."""
+    rows = max(1, _HALVED_AT_ONCE // max(1, picture.shape[1] << times)) << times
+    if len(picture) <= rows:
+        return _halved(picture, times)
+    return np.concatenate([_halved(picture[first : first + rows], times) for first in range(0, len(picture), rows)])
+
+
+def _halved(picture: PixelArray, times: int) -> PixelArray:
     height, width = picture.shape[:2]
     below, right = -height % 2**times, -width % 2**times
     if below or right:
