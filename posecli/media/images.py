@@ -1,5 +1,6 @@
 """Photos: bytes to upright RGB."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from posecli.errors import MediaError
 from posecli.types import PixelArray
 
 DEFAULT_MAX_PIXELS = 200_000_000
+# Pixels from which on a photo is decoded without a second copy of it.
+_LARGE = 16_000_000
+_DESCRIPTORS = Path("/proc/self/fd")
 
 
 def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PixelArray:
@@ -40,7 +44,7 @@ def decode_image(
         raise MediaError(f"{name}: {size[0]}x{size[1]} pixels are over the limit of {max_pixels} (--max-pixels)")
     flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        pixels = _decoded(content, flags, large=size is not None and size[0] * size[1] >= _LARGE)
     except cv2.error as error:
         raise MediaError(f"{name}: cannot be decoded ({error.err or 'damaged'})") from error
     if pixels is None:
@@ -48,6 +52,23 @@ def decode_image(
     if pixels.shape[0] * pixels.shape[1] > max_pixels:
         raise MediaError(f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels are over the limit (--max-pixels)")
     return np.ascontiguousarray(pixels)
+
+
+def _decoded(content: bytes, flags: int, *, large: bool) -> PixelArray | None:
+    """What OpenCV makes of an encoded photo, None where it makes nothing of it.
+
+    From bytes it decodes into memory of its own and returns a copy; from a file it decodes to where it is told. Large
+    photos are therefore read as a file of memory. A JPEG that is cut off is not: only from bytes OpenCV says so.
+    """
+    whole = not content.startswith(b"\xff\xd8") or b"\xff\xd9" in content[-4096:]
+    if large and whole and hasattr(os, "memfd_create") and _DESCRIPTORS.is_dir():
+        with os.fdopen(os.memfd_create("photo"), "wb") as file:
+            file.write(content)
+            file.flush()
+            pixels = cv2.imread(str(_DESCRIPTORS / str(file.fileno())), dst=None, flags=flags)
+            return None if pixels is None or not pixels.size else np.asarray(pixels, np.uint8)
+    found = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    return None if found is None else np.asarray(found, np.uint8)
 
 
 def stored_size(content: bytes) -> tuple[int, int] | None:
