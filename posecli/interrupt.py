@@ -28,9 +28,14 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 @dataclass
 class _Command:
-    """What happened to the command that is watched. number: of the first signal. code: set when all work is done."""
+    """What happened to the command that is watched.
+
+    number: of the first signal. handled: whether the main thread knows of it. works: whether there are results to be kept. code: set when all work is done.
+    """
 
     number: int | None = None
+    handled: bool = False
+    works: bool = False
     code: int | None = None
     told: bool = False
 
@@ -89,6 +94,23 @@ def watching() -> Iterator[None]:
         writing.close()  # which ends the thread
 
 
+@contextmanager
+def working() -> Iterator[None]:
+    """There are results to be kept in this block: a signal in it always raises KeyboardInterrupt.
+
+    Outside of it, a signal that comes while a module is imported ends the process at once.
+    """
+    mine = _command
+    if mine is None:
+        yield
+        return
+    before, mine.works = mine.works, True
+    try:
+        yield
+    finally:
+        mine.works = before
+
+
 def finished(code: int) -> None:
     """All work is done: a signal now ends the process with this code, at once and without a word."""
     if _command is not None:
@@ -98,10 +120,11 @@ def finished(code: int) -> None:
 def _handle(number: int, frame: FrameType | None) -> None:
     """Runs in the main thread, as soon as that executes Python code."""
     assert _command is not None
-    again = _command.number is not None
+    # The thread that watches may have seen it before.
+    again, _command.handled = _command.handled, True
     _command.number = _command.number or number
-    # No exception finds its way out of a module half loaded.
-    if again or _command.code is not None or _imports(frame):
+    # Of an exception in a module half loaded, libraries in C make what they like.
+    if again or _command.code is not None or (not _command.works and _imports(frame)):
         _leave(_command)
     raise KeyboardInterrupt
 

@@ -17,6 +17,7 @@ from posecli.detect import Detector
 from posecli.errors import DataError, MediaError
 from posecli.geometry import crop_matrices
 from posecli.keypoints import COCO17
+from posecli.media.images import read_image
 from posecli.media.inputs import find_inputs
 from posecli.media.video import VideoReader
 from posecli.output import sink
@@ -217,7 +218,9 @@ def test_what_a_photo_takes_is_known_before_it_is_decoded(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("look", [{}, {"black": True}, {"blur_faces": True}, {"side_by_side": True}])
-def test_a_photo_drawn_on_itself_looks_the_same(tmp_path: Path, look: dict[str, Any]) -> None:
+def test_a_photo_drawn_on_itself_looks_the_same(
+    tmp_path: Path, look: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = picture(150, 130)
     rng = np.random.default_rng(2)
     points = rng.uniform(10, 120, (2, 17, 2)).astype(np.float32)
@@ -234,11 +237,13 @@ def test_a_photo_drawn_on_itself_looks_the_same(tmp_path: Path, look: dict[str, 
         if not last:
             assert np.array_equal(frame.pixels, pixels)
     assert np.array_equal(drawn[0], drawn[1])
-    for scratch in (False, True):
-        before = drawn[0].copy()
-        write_image(tmp_path / f"{scratch}.png", before, scratch=scratch)
-        assert scratch or np.array_equal(before, drawn[0])
-    assert (tmp_path / "True.png").read_bytes() == (tmp_path / "False.png").read_bytes()
+    before = drawn[0].copy()
+    for large in (10**9, 1):
+        monkeypatch.setattr("posecli.output.images._LARGE", large)
+        write_image(tmp_path / f"{large}.png", before)
+        assert np.array_equal(before, drawn[0])
+    assert (tmp_path / f"{10**9}.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    assert np.array_equal(read_image(tmp_path / "1.png"), before)
 
 
 def test_strips_are_as_good_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Annotated photos, in the format of their source."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -9,8 +11,8 @@ from posecli.errors import MediaError
 from posecli.output.whole import Whole
 from posecli.types import PixelArray
 
-# A picture that is changed in place is changed by so many rows at once.
-_ROWS = 64
+# From so many bytes on a picture is changed in place, by so many rows at once.
+_LARGE, _ROWS = 48_000_000, 64
 # What OpenCV writes without loss of size or colour; other formats become PNG.
 _WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff"})
 
@@ -20,10 +22,10 @@ def photo_name(name: str) -> str:
     return name if Path(name).suffix.lower() in _WRITABLE else f"{name}.png"
 
 
-def write_image(path: Path, pixels: PixelArray, *, quality: int = 95, scratch: bool = False) -> None:
+def write_image(path: Path, pixels: PixelArray, *, quality: int = 95) -> None:
     """Write (height, width, 3) uint8 RGB, whole or not at all. The suffix decides the format.
 
-    scratch: the pixels are not needed afterwards, and may be changed instead of copied.
+    A large picture is not copied for it: its channels change places, and change back.
 
     Raises MediaError where the format cannot hold the picture, OSError where the disk refuses.
     """
@@ -33,7 +35,8 @@ def write_image(path: Path, pixels: PixelArray, *, quality: int = 95, scratch: b
         ".webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
     }.get({".jpeg": ".jpg", ".jpe": ".jpg"}.get(suffix, suffix), [])
     try:
-        ok, encoded = cv2.imencode(suffix, _bgr(pixels, scratch), options)
+        with _bgr(pixels) as stored:
+            ok, encoded = cv2.imencode(suffix, stored, options)
     except cv2.error as error:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise MediaError(f"{path}: {size} does not fit the format ({error.err})") from error
@@ -44,10 +47,19 @@ def write_image(path: Path, pixels: PixelArray, *, quality: int = 95, scratch: b
         file.write(encoded.data)
 
 
-def _bgr(pixels: PixelArray, scratch: bool) -> PixelArray:
-    if not (scratch and pixels.flags.writeable):
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), np.uint8)
+@contextmanager
+def _bgr(pixels: PixelArray) -> Iterator[PixelArray]:
+    if pixels.size < _LARGE or not pixels.flags.writeable:
+        yield np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), np.uint8)
+        return
+    _swap_channels(pixels)
+    try:
+        yield pixels
+    finally:
+        _swap_channels(pixels)
+
+
+def _swap_channels(pixels: PixelArray) -> None:
     for first in range(0, len(pixels), _ROWS):
         rows = pixels[first : first + _ROWS]
         rows[:] = cv2.cvtColor(rows, cv2.COLOR_RGB2BGR)
-    return pixels

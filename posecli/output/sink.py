@@ -78,7 +78,7 @@ class Sink:
         if self._video is not None and frame.time is not None:
             self._video.write(drawn, frame.time)
         elif self._look.media:
-            write_image(self._out / self._output, drawn, scratch=True)
+            write_image(self._out / self._output, drawn)
 
     def finish(self, *, seconds: float, lost: Mapping[str, int], warnings: Sequence[str] = ()) -> Summary:
         """Complete the files. The record is last: it says that all the others stand."""

@@ -79,42 +79,43 @@ def run(
         thread.start()
         return thread
 
-    reader = start(
-        lambda: read_all(
-            jobs, out, key, options, read, overwrite=overwrite, enough=enough, budget=budget, given_up=given_up
+    with interrupt.working():
+        reader = start(
+            lambda: read_all(
+                jobs, out, key, options, read, overwrite=overwrite, enough=enough, budget=budget, given_up=given_up
+            )
         )
-    )
-    writer = start(
-        lambda: write_all(out, key, keypoint_set, options, estimated, finished, progress, window, budget, given_up)
-    )
-    try:
-        for item in step(read):
-            estimated.put(item)
-            del item  # a frame is not kept while the next one is waited for
-            if window is not None and window.refresh():
-                _leave(jobs, enough)
-        estimated.put(None)
-        while writer.is_alive():
-            writer.join(0.1)
-    except Stopped:
-        pass  # the failure of the other thread is raised below
-    finally:
-        stop.set()
-        _wait_for(reader, writer)
-        described = {
-            "models": models(detector, estimator),
-            "options": plain(options),
-            "seconds": round(time.monotonic() - started, 3),
-            "unfinished": len(jobs) - len(finished),
-        }
-        records = {job.input.name: job.record for job in jobs}
+        writer = start(
+            lambda: write_all(out, key, keypoint_set, options, estimated, finished, progress, window, budget, given_up)
+        )
         try:
-            document = write_results(out, finished, records, keypoint_set, described, tables)
-        except OSError as error:
-            if is_full(error):
-                raise
-            where = printed(error.filename or out)
-            raise MachineError(f"--out: {where}: cannot be written ({error.strerror})") from error
+            for item in step(read):
+                estimated.put(item)
+                del item  # a frame is not kept while the next one is waited for
+                if window is not None and window.refresh():
+                    _leave(jobs, enough)
+            estimated.put(None)
+            while writer.is_alive():
+                writer.join(0.1)
+        except Stopped:
+            pass  # the failure of the other thread is raised below
+        finally:
+            stop.set()
+            _wait_for(reader, writer)
+            described = {
+                "models": models(detector, estimator),
+                "options": plain(options),
+                "seconds": round(time.monotonic() - started, 3),
+                "unfinished": len(jobs) - len(finished),
+            }
+            records = {job.input.name: job.record for job in jobs}
+            try:
+                document = write_results(out, finished, records, keypoint_set, described, tables)
+            except OSError as error:
+                if is_full(error):
+                    raise
+                where = printed(error.filename or out)
+                raise MachineError(f"--out: {where}: cannot be written ({error.strerror})") from error
     if failures:
         raise failures[0]
     return document

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from posecli import interrupt
 from posecli.errors import PosecliError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
@@ -85,6 +86,24 @@ def train(
         for name in ("metrics.csv", "evaluations.csv"):
             cut_rows(folder / name, state.seen)
     world.wait()
+    with interrupt.working():
+        _run_stages(state, recipe, crops, nobody, folder, where, world, compiled, watch)
+    world.wait()
+    return folder / "last.safetensors"
+
+
+def _run_stages(
+    state: State,
+    recipe: Recipe,
+    crops: Crops,
+    nobody: Crops | None,
+    folder: Path,
+    where: torch.device,
+    world: World,
+    compiled: bool,
+    watch: Watch,
+) -> None:
+    """All stages from the state on; however they end, the state is saved."""
     try:
         while True:
             _run_stage(state, recipe, crops, nobody, folder, where, world, compiled, watch)
@@ -96,8 +115,6 @@ def train(
     finally:
         if world.leads and state.whole:
             save(state, folder, watch.header)
-    world.wait()
-    return folder / "last.safetensors"
 
 
 def _run_stage(
