@@ -30,7 +30,8 @@ _SHOW_CURSOR = "\x1b[?25h"
 class _Command:
     """What happened to the command that is watched.
 
-    number: of the first signal. handled: whether the main thread knows of it. works: whether there are results to be kept. code: set when all work is done.
+    number: of the first signal. handled: whether the main thread knows of it. works: whether there are results to be
+    kept. code: set when all work is done.
     """
 
     number: int | None = None
