@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, initialise_head
 from posecli.weights.files import save_weights
 from tests.media_factory import picture
-from tests.warm import Warm
+from tests.warm import Warm, the_warm_one
 
 # Started in the background, a shell's job ignores Ctrl-C, and what it starts does too; here it is sent on purpose.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,11 +38,9 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
+def warm() -> Warm:
     """Processes of the command line that need no second to start."""
-    server = Warm()
-    yield server
-    server.close()
+    return the_warm_one()
 
 
 @pytest.fixture(scope="session")

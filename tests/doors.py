@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from posecli.cli import main as front
+from tests.warm import Started, the_warm_one
 
 QUICK = ("--detector", "whole", "--device", "cpu", "--runtime", "torch")
 
@@ -35,8 +36,14 @@ def posecli(capfd: pytest.CaptureFixture[str], *arguments: object) -> Result:
     return Result(int(caught.value.code or 0), out, err)
 
 
-def start(*arguments: object, stdin: int | None = None, **environment: str) -> subprocess.Popen[str]:
-    """Start in a process of its own, its streams captured; as bytes where stdin is given."""
+def start(*arguments: object, stdin: int | None = None, **environment: str) -> "subprocess.Popen[str] | Started":
+    """Start in a process of its own, its streams captured.
+
+    stdin: subprocess.PIPE, or a descriptor. environment: variables beside the tests' own; with some it is a new
+    interpreter, else a fork of one that has imported everything, which starts at once.
+    """
+    if not environment:
+        return the_warm_one().start(*arguments, stdin=stdin)
     root = str(Path(__file__).parents[1])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
@@ -44,6 +51,6 @@ def start(*arguments: object, stdin: int | None = None, **environment: str) -> s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=stdin,
-        text=stdin is None,
+        text=True,
         env={**os.environ, "PYTHONPATH": paths, **environment},
     )

@@ -181,7 +181,7 @@ def until(holds: Callable[[], bool], process: Started) -> None:
 
 @pytest.mark.parametrize("numbers", [(2,), (15,), (2, 2)])
 def test_a_silent_stdin(warm: Warm, tmp_path: Path, tiny_weights: Path, numbers: tuple[int, ...]) -> None:
-    process = warm.start("video", "-", "-o", tmp_path / "out", "--weights", tiny_weights, *QUICK, stdin=True)
+    process = warm.start("video", "-", "-o", tmp_path / "out", "--weights", tiny_weights, *QUICK, stdin=subprocess.PIPE)
     until((tmp_path / "out").is_dir, process)
     time.sleep(0.3)
     code, _ = ended(process, *numbers, apart=0.05)
@@ -191,7 +191,7 @@ def test_a_silent_stdin(warm: Warm, tmp_path: Path, tiny_weights: Path, numbers:
 def test_a_stream_that_falls_silent_keeps_its_records(warm: Warm, tmp_path: Path, tiny_weights: Path) -> None:
     out = tmp_path / "out"
     photo, clip = write_photo(tmp_path / "a.jpg"), write_video(tmp_path / "a.mkv", 60)
-    process = warm.start("run", photo, "-", "-o", out, "--weights", tiny_weights, *QUICK, stdin=True)
+    process = warm.start("run", photo, "-", "-o", out, "--weights", tiny_weights, *QUICK, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(clip.read_bytes()[:-1])
     until(lambda: any(out.glob(".posecli/records/*.jsonl")), process)
@@ -203,7 +203,7 @@ def test_a_stream_that_falls_silent_keeps_its_records(warm: Warm, tmp_path: Path
 
 @pytest.mark.parametrize("numbers", [(2,), (15,)])
 def test_a_silent_list_on_stdin(warm: Warm, tmp_path: Path, numbers: tuple[int, ...]) -> None:
-    process = warm.start("run", "@-", "-o", tmp_path / "out", stdin=True)
+    process = warm.start("run", "@-", "-o", tmp_path / "out", stdin=subprocess.PIPE)
     time.sleep(0.3)
     assert ended(process, *numbers)[0] == CODES[signal.Signals(numbers[0])]
 

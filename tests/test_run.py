@@ -234,7 +234,7 @@ def test_killed_at_random_and_started_again_it_ends_the_same(tmp_path: Path, tin
 def test_interrupted_it_says_so_keeps_what_is_done_and_goes_on(tmp_path: Path, tiny_weights: Path) -> None:
     root = many(tmp_path / "in")
     out = tmp_path / "out"
-    process = start("run", root, "-o", out, "--weights", tiny_weights, *QUICK)
+    process = start("run", root, "-o", out, "--weights", tiny_weights, *QUICK, PYTHONUNBUFFERED="1")
     records = out / ".posecli" / "records"
     while process.poll() is None and len(list(records.glob("*.jsonl"))) < 2:
         time.sleep(0.005)

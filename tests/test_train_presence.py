@@ -171,6 +171,7 @@ def test_the_command(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[st
         assert bad.code == 2 and "--nobody-share" in bad.err
 
 
+@pytest.mark.slow  # as test_train's, which is not
 def test_two_processes_follow_the_curve_of_one(data: Path, tmp_path: Path) -> None:
     """The last batch, of one sample, leaves the second process with one that does not count."""
     command = ["train", "--ann", data / "people.json", "--images", data, "--nobody", data / "nobody.json"]

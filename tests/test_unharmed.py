@@ -186,7 +186,7 @@ def test_stdin_is_an_input_too(tmp_path: Path, tiny_weights: Path) -> None:
     with clip.open("rb") as file:
         process = start("video", "-", "-o", tmp_path, "--weights", tiny_weights, *QUICK, stdin=file.fileno())
         _, err = process.communicate(timeout=100)
-    assert process.returncode == 2 and b"would replace the input" in err and clip.read_bytes() == content
+    assert process.returncode == 2 and "would replace the input" in err and clip.read_bytes() == content
 
 
 def test_a_link_in_the_output_is_replaced_not_written_through(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]

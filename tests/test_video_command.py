@@ -79,7 +79,7 @@ def test_without_tracking_every_frame_stands_for_itself(
     assert all("track_id" not in p and "keypoints_raw" not in p for p in document(out)["annotations"])
 
 
-@pytest.mark.parametrize("smooth", ["kalman", "offline"])
+@pytest.mark.parametrize("smooth", ["kalman", pytest.param("offline", marks=pytest.mark.slow)])
 def test_killed_within_a_clip_it_goes_on_there_and_ends_the_same(
     tmp_path: Path, tiny_weights: Path, smooth: str
 ) -> None:

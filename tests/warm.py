@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ while True:
 
 
 class Warm:
-    """The process that forks; a context manager."""
+    """The process that forks. It ends with this one, whose end of their socket is closed then."""
 
     def __init__(self) -> None:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -77,20 +78,18 @@ class Warm:
         )
         other.close()
 
-    def start(self, *arguments: object, before: str = "", stdin: bool = False, **environment: str) -> "Started":
-        """posecli with these arguments. before: Python code that runs first. stdin: whether there is one to write to.
-
-        environment: variables beside those of the tests.
-        """
+    def start(self, *arguments: object, before: str = "", stdin: int | None = None) -> "Started":
+        """posecli with these arguments. before: Python code that runs first. stdin: PIPE to write to, or a file."""
         inner, outer = zip(*(os.pipe()[:: 1 if number == 0 else -1] for number in range(3)), strict=True)
-        if not stdin:
+        writes = stdin == subprocess.PIPE
+        if not writes:
             os.close(inner[0])
-            inner = (os.open(os.devnull, os.O_RDONLY), *inner[1:])
+            inner = (os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin), *inner[1:])
             os.close(outer[0])
         told, telling = socket.socketpair()
         order = {
             "arguments": [str(argument) for argument in arguments],
-            "environment": {**os.environ, **environment},
+            "environment": dict(os.environ),
             "folder": str(Path.cwd()),
             "before": before,
         }
@@ -98,12 +97,13 @@ class Warm:
         telling.close()
         for end in inner:
             os.close(end)
-        return Started(told, outer[0] if stdin else None, outer[1], outer[2])
+        return Started(told, outer[0] if writes else None, outer[1], outer[2])
 
-    def close(self) -> None:
-        """End the process that forks."""
-        self._socket.close()
-        self._server.wait(10)
+
+@cache
+def the_warm_one() -> Warm:
+    """One for all tests, which ends with them."""
+    return Warm()
 
 
 class Started:
