@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posecli.annotations.categories import Category, is_person, read_categories
-from posecli.annotations.document import Repairs, entries_of, number, read_json, shown
+from posecli.annotations.document import Repairs, entries_of, number, read_json, shown, uncollected
 from posecli.annotations.gate import Entry, find_image, where_is
 from posecli.annotations.identity import Identities, identify
 from posecli.annotations.images import Image, read_images
@@ -40,6 +40,7 @@ class Boxes:
     notes: tuple[str, ...]
 
 
+@uncollected()
 def read_person_boxes(path: Path, prefer: str | None = None) -> Boxes:
     """The boxes of people; see choose_people. Crowds and other categories are counted in skipped.
 

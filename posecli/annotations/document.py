@@ -1,9 +1,11 @@
 """JSON files as they come, and what was repaired in them."""
 
+import gc
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,18 @@ from posecli.errors import DataError
 
 # orjson makes a float of a whole number that 64 bits do not hold: such files are left to the slower reader.
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without garbage collection: a large file makes objects by the million, which all stay and would be visited."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def read_json(path: Path) -> Any:
@@ -42,6 +56,8 @@ def read_json(path: Path) -> Any:
 
 def shown(value: Any) -> str:
     """A value of a file in a message, as JSON in ASCII, cut off: text has quotes, look-alikes are told apart."""
+    if type(value) is int and -(2**63) < value < 2**63:
+        return str(value)
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -63,6 +79,8 @@ def named(path: Any) -> str:
 
 def number(value: Any) -> float | None:
     """A finite number, also one that is written as text; None for everything else."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, str):
         if len(value) > 40 or "_" in value:
             return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posecli.annotations.categories import Categories, Category, choose_category, read_categories
-from posecli.annotations.document import Repairs, entries_of, number, read_json, shown
+from posecli.annotations.document import Repairs, entries_of, number, read_json, shown, uncollected
 from posecli.annotations.identity import Identities
 from posecli.annotations.images import Image, read_images
 from posecli.annotations.people import box_of, is_crowd, read_area, read_box, read_keypoints
@@ -36,6 +36,7 @@ class Annotations:
     notes: tuple[str, ...]
 
 
+@uncollected()
 def read_annotations(path: Path, category: str | None = None) -> Annotations:
     """Read a COCO keypoints file. category: name or id of whose people; without it choose_category chooses.
 

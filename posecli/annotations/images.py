@@ -69,6 +69,8 @@ def _size(entry: Mapping[str, Any], where: str, repairs: Repairs) -> tuple[int, 
     given = entry.get("width"), entry.get("height")
     if given == (None, None):
         return None
+    if all(type(value) is int and 0 < value < 2**31 for value in given):
+        return int(given[0]), int(given[1])  # type: ignore[arg-type]
     width, height = (number(value) for value in given)
     if width is None or height is None or not (1 <= width < 2**31 and 1 <= height < 2**31):
         repairs.add(
