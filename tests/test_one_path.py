@@ -238,6 +238,19 @@ def test_a_full_disk_still_ends_the_run(
     assert result.code == 4 and "disk is full" in result.err and "Traceback" not in result.err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_record_that_finds_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from posecli.output.records import RecordWriter
+
+    writer = RecordWriter(tmp_path / "r.jsonl", {"name": "a"}, 0.3)
+    full = Path("/dev/full").open("wb")  # noqa: SIM115
+    full.write(b"what is left to be written")
+    writer._file.close()
+    writer._file = full
+    writer.__exit__(None, None, None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_result_file_that_cannot_be_written_is_said_before_any_work(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
     photo, out = write_photo(tmp_path / "a.jpg"), tmp_path / "out"
     (out / "coco.json").mkdir(parents=True)

@@ -11,6 +11,7 @@ A record is a file of JSON lines under OUT/.posecli/records:
 It is written under a temporary name and renamed when its last line stands: a record is whole or not there.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -106,7 +107,8 @@ class RecordWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what the disk has no room for is dropped anyway
+            self._file.close()
         self._part.unlink(missing_ok=True)
 
 
