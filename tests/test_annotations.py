@@ -331,6 +331,17 @@ def test_results_by_text_are_matched_or_the_difference_is_seen(write: Callable[[
         read("1a")
 
 
+@pytest.mark.filterwarnings("error")
+def test_results_beyond_all_size_are_far_away(write: Callable[[Any], Path], tmp_path: Path) -> None:
+    truth = read_truth(write(dataset()), tmp_path, needs_images=False)
+    results = tmp_path / "r.json"
+    items = [{"image_id": 1, "keypoints": [1e308, -1e308, 1] * 17, "score": score} for score in (1e308, 0.5)]
+    results.write_text(json.dumps(items))
+    found = read_results(results, truth)
+    assert np.isfinite(found.keypoints).all() and np.isfinite(found.scores).all()
+    assert score_keypoints(truth.dataset, found.results, COCO17).values["AP"] == 0
+
+
 # ---- left and right -----------------------------------------------------------------------------------
 
 

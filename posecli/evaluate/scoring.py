@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from posecli.annotations.people import FARTHEST
 from posecli.errors import DataError, UsageError
 from posecli.geometry import AREA_OF_BOX
 from posecli.keypoints import KeypointSet
@@ -173,6 +174,8 @@ def check_results(
         values[2::3] = np.where(np.isfinite(values[2::3]), values[2::3], 0)
         if not np.isfinite(values).all() or not np.isfinite(score):
             raise DataError(f"{where}: a value is missing or not finite")
+        # Beyond all pictures far is far enough, and float32 holds it.
+        values, score = np.clip(values, -FARTHEST, FARTHEST), min(max(score, -FARTHEST), FARTHEST)
         if result.get("category_id", category_id) != category_id:
             raise DataError(f"{where} is of category {result['category_id']}, the annotations are of {category_id}")
         if result["image_id"] not in image_ids:
