@@ -259,6 +259,19 @@ def test_a_library_that_does_not_return(warm: Warm, tmp_path: Path, tiny_weights
     assert len(json.loads((out / "coco.json").read_bytes())["images"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ("eval", "import posecli.cli.eval as m; m._truth = wait"),
+        ("train", "import posecli.cli.train as m; m._sources = wait"),
+    ],
+)
+def test_eval_and_train(warm: Warm, command: str, where: str) -> None:
+    process = warm.start(command, "--ann", "val2017", before=BLOCKED + where)
+    assert os.read(process.stdout_number, 4) == b"here"
+    assert ended(process, 15)[0] == 143
+
+
 def test_ended_in_a_clip_it_goes_on_there_to_the_same_bytes(warm: Warm, tmp_path: Path, tiny_weights: Path) -> None:
     clip = write_video(tmp_path / "a.mp4", 200, 160, 120)
     options = ("--weights", tiny_weights, *QUICK, "--trails", "--kpt-thr", 0)
