@@ -31,7 +31,8 @@ def test_closed_streams(warm: Warm, tmp_path: Path, tiny_weights: Path, which: s
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "open" / name).read_bytes()
     bad.write_bytes(b"\xff\xd8\xff bad")
     assert warm.start(*command, before=before).wait() == 1
-    assert warm.start("run", tmp_path / "none.jpg", "--detector", "nobody", before=before).wait() == 2
+    wrong = ("run", clip, "-o", tmp_path / "wrong", "--detector", "nobody")
+    assert warm.start(*wrong, before=before).wait() == 2
 
 
 def test_closed_in_a_shell() -> None:
