@@ -75,15 +75,12 @@ def test_every_option_is_known_here() -> None:
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
     """A clip, two people in each of its frames, and other weights."""
-    import torch
-
     from posecli.weights.files import load_weights, save_weights
 
     folder = tmp_path_factory.mktemp("here")
     write_video(folder / "clip.mp4", 4, sound="aac")
     tensors, header = load_weights(tiny_weights)
-    torch.manual_seed(1)
-    tensors = {name: t + torch.randn_like(t) * 0.3 if t.dtype.is_floating_point else t for name, t in tensors.items()}
+    tensors = {name: t * 1.02 if t.dtype.is_floating_point else t for name, t in tensors.items()}
     save_weights(folder / "other.safetensors", tensors, header)
     boxes_file(folder / "boxes.json", (10, 20))
     return folder
