@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from posecli.errors import NoInputError
+from posecli.media.headers import other_format, photo_format
 from posecli.media.identity import once
+from posecli.media.lists import is_disk, paths_of
 from posecli.media.sources import source_of
+from posecli.media.walk import is_folder, special, walk
 from posecli.text import printed
 
 LOG = logging.getLogger(__name__)
 
-_PHOTO = "jpg jpeg jpe png webp bmp dib tif tiff avif jp2 pgm ppm pbm pnm"
+_PHOTO = "jpg jpeg jpe png webp bmp dib tif tiff avif heic heif jp2 jxl pgm ppm pbm pnm"
 _VIDEO = "mp4 m4v mov mkv webm avi gif mpg mpeg ts mts m2ts wmv flv 3gp ogv mxf"
 PHOTO_SUFFIXES = frozenset(f".{suffix}" for suffix in _PHOTO.split())
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO.split())
@@ -59,29 +62,27 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
     """All inputs that the arguments mean, in a fixed order, each file once.
 
     An argument is a file, a folder (searched with its subfolders), a glob pattern, @LIST (a file with one
-    path a line, or NUL-separated) or @- (such a list on standard input); or a video that is no file: - (standard
-    input), a URL, webcam:0, /dev/video0, numbered pictures as frame_%05d.png. Networks are not touched. In folders,
-    files that are neither photo nor video by content and do not claim to be by name are passed over. exclude is
-    a folder left out, the output's own.
+    path a line, or NUL-separated, see lists.paths_of) or @- (such a list on standard input); or a video that is no
+    file: - (standard input), a URL, webcam:0, /dev/video0, numbered pictures as frame_%05d.png. Networks are not
+    touched. In folders, files that are neither photo nor video by content and do not claim to be by name are passed
+    over, and so are named pipes, sockets and devices, also where a pattern matches them. A subfolder that cannot be
+    read is an input with its error. exclude is a folder left out, the output's own.
 
-    Raises NoInputError where nothing at all is found.
+    Raises NoInputError where nothing at all is found, and for a list that cannot be read.
     """
     found: list[Input] = []
-    for argument in _expand(arguments):
+    for argument, listed in _expand(arguments):
         path = Path(argument)
         if (stream := _of_stream(argument)) is not None:
             found.append(stream)
-        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names that are too long
+        elif listed and is_disk(path):
+            found.append(Input(path, "disk", "unknown", "a whole disk in a list: name a folder of it"))
+        elif is_folder(path):
             found += _of_folder(path, exclude)
         elif os.path.lexists(path) or not glob.has_magic(argument):
             found.append(_of_file(path))
         else:
-            matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - absolute patterns too
-            if not matches:
-                found.append(Input(path, path.name, "unknown", "no file matches this pattern"))
-            for match in matches:
-                inside = Path(match)
-                found += _of_folder(inside, exclude) if inside.is_dir() else [_of_file(inside)]
+            found += _of_pattern(argument, exclude)
     unique, again = once(found)
     if again:
         item, same = again[0]
@@ -92,19 +93,19 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
     return _distinct_names(unique)
 
 
-def _expand(arguments: Sequence[str]) -> Iterator[str]:
+def _expand(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The arguments with the lines of lists in their place; whether each stood in a list."""
     for argument in arguments:
         if not argument.startswith("@") or os.path.lexists(argument):
-            yield argument
+            yield argument, False
             continue
         name = argument[1:]
         try:
             content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         except OSError as error:
             raise NoInputError(f"list {name}: {error.strerror}") from error
-        separator = b"\0" if b"\0" in content else b"\n"
-        lines = (os.fsdecode(line.rstrip(b"\r") if separator == b"\n" else line) for line in content.split(separator))
-        yield from (line for line in lines if line.strip())
+        for path in paths_of(content, name):
+            yield path, True
 
 
 def _of_stream(argument: str) -> Input | None:
@@ -119,6 +120,8 @@ def _of_stream(argument: str) -> Input | None:
 
 def _of_file(path: Path) -> Input:
     name = path.name or "input"
+    if (words := special(path)) is not None:
+        return Input(path, name, "unknown", f"{words}, no file")
     try:
         kind = sniff(path)
     except OSError as error:
@@ -126,40 +129,36 @@ def _of_file(path: Path) -> Input:
     return Input(path, name, kind, None if kind != "unknown" else _why_unknown(path))
 
 
+def _of_pattern(pattern: str, exclude: Path | None) -> Iterator[Input]:
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
+    if not matches:
+        yield Input(Path(pattern), Path(pattern).name, "unknown", "no file matches this pattern")
+    for path in map(Path, matches):
+        if is_folder(path):
+            yield from _of_folder(path, exclude)
+        elif special(path) is None:
+            yield _of_file(path)
+
+
 def _of_folder(folder: Path, exclude: Path | None) -> Iterator[Input]:
-    excluded = exclude.resolve() if exclude is not None else None
-    visited: set[Path] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        here = Path(root).resolve()
-        if here in visited or here == excluded:
-            folders.clear()  # a symlink that leads back, or our own output
+    for path, problem in walk(folder, exclude):
+        name = path.relative_to(folder).as_posix() if path != folder else folder.name or "input"
+        if problem is not None:
+            yield Input(path, name, "unknown", problem)
             continue
-        visited.add(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            path = Path(root) / file
-            if file.startswith(".") or file.endswith(".part"):
-                continue
-            item = replace(_of_file(path), name=path.relative_to(folder).as_posix())
-            if item.kind != "unknown" or path.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES:
-                yield item
+        item = replace(_of_file(path), name=name)
+        if item.kind != "unknown" or path.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES:
+            yield item
 
 
 def sniff(path: Path) -> str:
     """ "photo", "video" or "unknown", from the file's first bytes. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         start = file.read(4096)
-    if start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "photo"
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "photo"
-    if start[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6") and start[2:3].isspace():
-        return "photo"
-    if start[4:12] == b"jP  \r\n\x87\n" or start[:8] == b"\0\0\0\x0cjP  ":
+    if photo_format(start) is not None:
         return "photo"
     if start[4:8] == b"ftyp":
-        brands = {start[8:12], *(start[i : i + 4] for i in range(16, min(len(start), 64), 4))}
-        return "photo" if brands & {b"avif", b"heic", b"heix", b"mif1"} and b"avis" not in brands else "video"
+        return "video"
     if start[:4] in (b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"GIF8") or start[4:8] in (
         b"moov",
         b"mdat",
@@ -180,7 +179,8 @@ def sniff(path: Path) -> str:
 def _why_unknown(path: Path) -> str:
     if path.stat().st_size == 0:
         return "the file is empty"
-    return "neither a photo nor a video by its content"
+    with path.open("rb") as file:
+        return other_format(file.read(4096)) or "neither a photo nor a video by its content"
 
 
 def printable(text: str) -> str:

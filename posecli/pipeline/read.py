@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from posecli.errors import MediaError, PosecliError
-from posecli.media.images import read_image, stored_size
+from posecli.media.headers import stored_size
+from posecli.media.images import read_image
 from posecli.media.inputs import content_key
 from posecli.media.video import VideoReader
 from posecli.output.records import Summary, read_header, read_summary

@@ -1,0 +1,93 @@
+"""Lists of paths, as @LIST and @- hold them: bytes to lines, whatever program wrote them."""
+
+import codecs
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from unicodedata import category
+
+from posecli.errors import NoInputError
+
+# Longer ones start with shorter ones: UTF-32 before UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Three ASCII characters in a row, as in every suffix, in each order of bytes.
+_UTF16 = (
+    ("utf-16-le", re.compile(rb"(?:[\x20-\x7e]\0){3}")),
+    ("utf-16-be", re.compile(rb"(?:\0[\x20-\x7e]){3}")),
+)
+# Control characters that no text holds; a photo holds an eighth of them.
+_CONTROL = bytes({*range(32), 127} - {*b"\0\t\n\r\x1b"})
+_MOST_CONTROL = 0.02
+# No path is longer.
+_LONGEST = 32768
+
+
+def paths_of(content: bytes, name: str) -> list[str]:
+    """The paths of a list: one a line (LF, CRLF or CR), or NUL-separated; blank lines are left out.
+
+    Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one; UTF-16 without one is told by its
+    bytes. Bytes of a plain list that are no UTF-8 are kept as os.fsdecode does. name stands in the errors.
+
+    Raises NoInputError for a list that is empty or no text.
+    """
+    wide = _wide_text(content, name)
+    text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8)) if wide is None else wide
+    lines = [line for line in _split(text, "\0" if "\0" in text else "\n") if line.strip()]
+    if not lines:
+        raise NoInputError(f"list {name}: it is empty, write one path a line")
+    control = len(content) - len(content.translate(None, _CONTROL)) if wide is None else 0
+    if control > _MOST_CONTROL * len(content) or max(map(len, lines)) > _LONGEST:
+        raise NoInputError(f"list {name}: not a list of paths but binary data; give a photo or video without the @")
+    return lines
+
+
+def is_disk(path: Path) -> bool:
+    """Whether a path leads to the root of a disk, which in a list is rather a damaged line than meant."""
+    resolved = Path(os.path.abspath(path))  # noqa: PTH100 - no look at the disk
+    return resolved == Path(resolved.anchor)
+
+
+def _wide_text(content: bytes, name: str) -> str | None:
+    """The text of UTF-16 or UTF-32, None for what is neither."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            try:
+                return content[len(mark) :].decode(encoding)
+            except UnicodeDecodeError as error:
+                raise NoInputError(f"list {name}: damaged {encoding.upper()} text, save it as UTF-8") from error
+    for encoding, ascii_run in _UTF16:
+        if not any(match.start() % 2 == 0 for match in ascii_run.finditer(content)):
+            continue
+        if _names_of_one_character(content):
+            return None
+        try:
+            text = content[: len(content) // 2 * 2].decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if all(character in "\0\r\n\t" or category(character) not in ("Cc", "Cs") for character in text):
+            return text
+    return None
+
+
+def _names_of_one_character(content: bytes) -> bool:
+    """Whether what looks like UTF-16 is a NUL-separated list of files that exist."""
+    first = content.split(b"\0", 1)[0]
+    try:
+        return bool(first) and os.path.lexists(first)
+    except (OSError, ValueError):
+        return False
+
+
+def _split(text: str, separator: str) -> Iterator[str]:
+    if separator == "\n" and "\n" not in text:
+        separator = "\r"
+    for line in text.split(separator):
+        # Lists that were joined have a byte order mark in each part.
+        line = line.removeprefix("\ufeff")
+        yield line.rstrip("\r") if separator == "\n" else line

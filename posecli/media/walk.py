@@ -1,0 +1,84 @@
+"""What lies in a folder: its files, and what of it cannot be looked at. Nothing is opened but folders."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_SPECIAL = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def special(path: Path) -> str | None:
+    """What a path is that is neither a file nor a folder, in words; None for those and for what cannot be asked.
+
+    It is not opened: a named pipe would keep whoever opens it waiting.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return next((words for test, words in _SPECIAL if test(mode)), None)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder; False where that cannot be known."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def walk(folder: Path, exclude: Path | None = None) -> Iterator[tuple[Path, str | None]]:
+    """Every file under a folder with None, in a fixed order, and what cannot be looked at with the reason.
+
+    Files of a folder come before its subfolders. Hidden names, unfinished files (.part), named pipes, sockets and
+    devices are left out, and so is exclude. Links are followed, each folder is visited once. A link to nothing and a
+    file that has vanished since are files: opening them says what is wrong.
+    """
+    excluded = None
+    if exclude is not None:
+        with contextlib.suppress(OSError, ValueError):
+            excluded = _identity(exclude)
+    visited: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            identity = _identity(here)
+            if identity in visited or identity == excluded:
+                continue  # a link that leads back, or our own output
+            visited.add(identity)
+            with os.scandir(here) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            yield here, f"the folder cannot be read ({error.strerror or error})"
+            continue
+        folders = []
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            path = here / entry.name
+            try:
+                inside = entry.is_dir()
+            except PermissionError as error:
+                yield path, error.strerror
+                continue
+            except OSError:  # a link to itself
+                inside = False
+            if inside:
+                folders.append(path)
+            elif not entry.name.endswith(".part") and special(path) is None:
+                yield path, None
+        waiting += reversed(folders)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and inode. Raises OSError."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
