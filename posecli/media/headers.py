@@ -22,6 +22,13 @@ _NUMBER = rb"0*[1-9]\d{0,9}"
 _PNM_BITS = re.compile(rb"P([14])" + _GAP + _NUMBER + _GAP + _NUMBER + rb"\s")
 _PNM_LEVELS = re.compile(rb"P([2356])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP + rb"0*[1-9]\d{0,4}\s")
 
+# Photos of these formats are known and not read.
+REFUSED = {
+    "HEIF": "HEIC, which this build does not read: convert it to JPEG first",
+    "JPEG XL": "JPEG XL, which this build does not read: convert it to JPEG first",
+    "RAW": "a camera's raw file, which is not read: convert it to JPEG or TIFF first",
+}
+
 # What is a picture, but no photo or no format that is read. In a folder they are passed over.
 _OTHERS = (
     (b"8BPS", "a Photoshop document (PSD), which is not read: export it as JPEG, PNG or TIFF"),
@@ -109,16 +116,26 @@ def _is_pnm(start: bytes) -> bool:
     if re.fullmatch(rb"[\t\r\n\x20-\x7e]+", rest) is None:
         return True
     # Pixels that are all letters: only where there are as many as there should be.
-    width, height, most = (int(number) for number in [*re.findall(rb"(?<![\dP])\d+", _uncommented(match[0])), 1][:3])
+    return len(start) == min(data_length(start) or 0, START)
+
+
+def data_length(content: bytes) -> int | None:
+    """How many bytes an uncompressed BMP or a binary PNM should have; None for what is neither."""
+    if content.startswith(b"BM") and len(content) >= 54:
+        offset, size, width, height, _, bits, compression = struct.unpack("<IIiiHHI", content[10:34])
+        if size < 40 or compression not in (0, 3):
+            return None
+        return int(offset + -(-abs(width) * bits // 32) * 4 * abs(height))
+    match = _PNM_BITS.match(content) or _PNM_LEVELS.match(content)
+    if match is None or match[1] in b"123":
+        return None
+    header = re.sub(rb"#[^\n]*\n", b"\n", match[0])
+    width, height, most = (int(number) for number in [*header.split()[1:], b"1"][:3])
     row = -(-width // 8) if match[1] == b"4" else width * (3 if match[1] == b"6" else 1) * (2 if most > 255 else 1)
-    return len(rest) == min(row * height, START - match.end())
+    return match.end() + row * height
 
 
-def _uncommented(header: bytes) -> bytes:
-    return re.sub(rb"#[^\n]*\n", b"\n", header)
-
-
-def stored_size(content: bytes) -> tuple[int, int] | None:
+def stored_size(content: bytes | bytearray) -> tuple[int, int] | None:
     """(width, height) from the header of a PNG, JPEG, GIF, BMP, WebP or TIFF; None where it is not found."""
     if content.startswith(b"\x89PNG") and len(content) >= 24:
         width, height = struct.unpack(">II", content[16:24])
@@ -141,7 +158,7 @@ def stored_size(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _webp_size(content: bytes) -> tuple[int, int] | None:
+def _webp_size(content: bytes | bytearray) -> tuple[int, int] | None:
     kind = content[12:16]
     if kind == b"VP8X":
         return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
@@ -152,7 +169,7 @@ def _webp_size(content: bytes) -> tuple[int, int] | None:
     return int(width) & 0x3FFF, int(height) & 0x3FFF
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+def _jpeg_size(content: bytes | bytearray) -> tuple[int, int] | None:
     place = 2
     while place + 9 < len(content):
         if content[place] != 0xFF:
@@ -170,7 +187,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _tiff_size(content: bytes) -> tuple[int, int] | None:
+def _tiff_size(content: bytes | bytearray) -> tuple[int, int] | None:
     order = "<" if content[:2] == b"II" else ">"
     try:
         (place,) = struct.unpack(order + "I", content[4:8])

@@ -31,7 +31,7 @@ def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PixelArra
 
 
 def decode_image(
-    content: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS, ignore_orientation: bool = False
+    content: bytes | bytearray, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS, ignore_orientation: bool = False
 ) -> PixelArray:
     """The same from an encoded photo's bytes; name stands in the errors.
 
@@ -54,7 +54,7 @@ def decode_image(
     return np.ascontiguousarray(pixels)
 
 
-def _decoded(content: bytes, flags: int, *, large: bool) -> PixelArray | None:
+def _decoded(content: bytes | bytearray, flags: int, *, large: bool) -> PixelArray | None:
     """What OpenCV makes of an encoded photo, None where it makes nothing of it.
 
     From bytes it decodes into memory of its own and returns a copy; from a file it decodes to where it is told. Large

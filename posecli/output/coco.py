@@ -88,6 +88,8 @@ def _images(
             if item.kind == "video":
                 image["file_name"] = f"{item.name}#{frame['index']:06d}"
                 image |= {"video_id": video_id, "frame_index": frame["index"], "time_s": frame["time_s"]}
+            elif frame["index"]:  # a further page
+                image |= {"file_name": f"{item.name}#{frame['index']:06d}", "page": frame["index"]}
             yield image | {"width": frame["width"], "height": frame["height"]}, frame["people"]
 
 
@@ -118,6 +120,8 @@ def _numbers_of(inputs: Sequence[Recorded]) -> list[int] | None:
     numbers = [int(stem) for stem in stems]
     # Larger numbers would lose digits in JavaScript, and the largest do not fit into JSON at all.
     distinct = len(set(numbers)) == len(numbers)
+    if any((summary := read_summary(item.record)) is not None and summary.frames > 1 for item in inputs):
+        return None  # pages need ids of their own
     return numbers if distinct and min(numbers) > 0 and max(numbers) < 2**53 else None
 
 

@@ -9,6 +9,7 @@ from posecli.media.video import VideoReader
 from posecli.output.annotate import Annotator, Look
 from posecli.output.gallery import thumbnail_path, write_thumbnail
 from posecli.output.images import write_image
+from posecli.output.pages import append_page
 from posecli.output.records import RecordWriter, Summary
 from posecli.output.video import VideoWriter
 from posecli.types import Frame, PixelArray, Poses
@@ -37,6 +38,7 @@ class Sink:
         self._out, self._output, self._look, self._source = out, output, look, source
         self._thumbnail = thumbnail_path(out, record)
         self._most_people = -1
+        self._pages = self._undrawn = 0
         self._size = (0, 0)
         self._stack = contextlib.ExitStack()
         self._annotator = Annotator(look)
@@ -63,6 +65,8 @@ class Sink:
     def write(self, frame: Frame, poses: Poses) -> None:
         """Draw, encode and record a frame."""
         self._record.write(frame, poses)
+        if self._source is None:  # the pages of a photo have nothing to do with each other
+            self._annotator = Annotator(self._look)
         self._annotator.follow(frame, poses)
         self._size = (frame.width, frame.height)
         better = len(poses) > self._most_people
@@ -78,16 +82,34 @@ class Sink:
         if self._video is not None and frame.time is not None:
             self._video.write(drawn, frame.time)
         elif self._look.media:
-            write_image(self._out / self._output, drawn)
+            self._write_page(drawn)
 
-    def finish(self, *, seconds: float, lost: Mapping[str, int], warnings: Sequence[str] = ()) -> Summary:
-        """Complete the files. The record is last: it says that all the others stand."""
+    def _write_page(self, drawn: PixelArray) -> None:
+        path = self._out / self._output
+        self._pages += 1
+        if self._pages == 1:
+            write_image(path, drawn)
+        elif path.suffix.lower() in (".tif", ".tiff"):
+            append_page(path, drawn)
+        else:
+            self._undrawn += 1
+
+    def finish(
+        self, *, seconds: float, lost: Mapping[str, int], warnings: Sequence[str] = (), damage: str | None = None
+    ) -> Summary:
+        """Complete the files. The record is last: it says that all the others stand.
+
+        damage: what is wrong with the pictures that were written, which makes the input a partial one.
+        """
         if self._video is not None:
             self._video.close()
             warnings = [*warnings, *self._video.warnings]
         lost_frames = sum(lost.values())
+        warnings = [damage, *warnings] if damage is not None else warnings
+        if self._undrawn:
+            warnings = [*warnings, f"{self._undrawn} more pages are not drawn: their file is no .tif by its name"]
         summary = Summary(
-            status="partial" if lost_frames else "done",
+            status="partial" if lost_frames or damage is not None else "done",
             frames=self._record.frames,
             people=self._record.people,
             lost_frames=lost_frames,

@@ -168,7 +168,7 @@ def write_openpose(path: Path, item: Recorded, keypoint_set: KeypointSet) -> boo
     try:
         for frame in read_frames(item.record):
             people = [_openpose_person(person) for person in frame["people"]]
-            number = f"_{frame['index']:012d}" if item.kind == "video" else ""
+            number = f"_{frame['index']:012d}" if item.kind == "video" or frame["index"] else ""
             text = orjson.dumps({"version": 1.3, "people": people})
             (part / fitted(stem, f"{number}_keypoints.json")).write_bytes(text)
         remove(path)

@@ -61,13 +61,17 @@ class Estimated:
 
 @dataclass(frozen=True, eq=False)
 class Closed:
-    """An input has no more frames. error is None unless it failed; ended is set for one finished before."""
+    """An input has no more frames. error is None unless it failed; ended is set for one finished before.
+
+    damage: what is wrong with a photo that is kept all the same.
+    """
 
     job: Job
     content: str = ""
     error: str | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    damage: str | None = None
     ended: Summary | None = None
 
 

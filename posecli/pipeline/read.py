@@ -7,8 +7,8 @@ from typing import Any
 
 from posecli.errors import MediaError, PosecliError
 from posecli.media.headers import stored_size
-from posecli.media.images import read_image
 from posecli.media.inputs import content_key
+from posecli.media.photos import PhotoReader
 from posecli.media.video import VideoReader
 from posecli.output.records import Summary, read_header, read_summary
 from posecli.pipeline.channel import Budget, Channel, GivenUp
@@ -82,12 +82,14 @@ def _read_one(
                 yield Closed(job, content, ended=ended)
                 return
         if job.input.kind == "photo":
-            photo = (Frame(read_image(path, max_pixels=options.max_pixels)) for path in [job.input.path])
-            for frame in counted(job, photo, photo_bytes(job.input.path, options.max_pixels)):
-                yield Opened(job, content, None)
+            photo, opened = PhotoReader(job.input.path, max_pixels=options.max_pixels), False
+            for frame in counted(job, iter(photo), photo_bytes(job.input.path, options.max_pixels)):
+                if not opened:
+                    yield Opened(job, content, None)
+                opened = True
                 yield Read(job, frame)
                 del frame
-            yield Closed(job, content)
+            yield Closed(job, content, lost=dict(photo.lost), damage=photo.damage)
             return
         with VideoReader(source, span=options.span) as reader:
             yield Opened(job, content, reader)

@@ -135,7 +135,10 @@ class _Scribe:
             return _failure(problem)
         try:
             summary = self._sink.finish(
-                seconds=time.monotonic() - self._started, lost=event.lost, warnings=event.warnings
+                seconds=time.monotonic() - self._started,
+                lost=event.lost,
+                warnings=event.warnings,
+                damage=event.damage,
             )
         except _TROUBLE as error:
             self._fail(error)

@@ -1,0 +1,220 @@
+"""Which pictures of a TIFF file are its pages, and which only thumbnails, masks or copies of less size."""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+Data = bytes | bytearray
+
+_MOST_DIRECTORIES = 100_000
+# Tags.
+_NEW_TYPE, _OLD_TYPE, _WIDTH, _HEIGHT, _COMPRESSION, _MEANING, _SUB = 254, 255, 256, 257, 259, 262, 330
+_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES, _JPEG_THUMBNAIL, _DNG = 273, 279, 324, 325, 513, 50706
+# Photometric interpretations of a sensor's raw values: colour filter array, linear raw.
+_RAW = frozenset([32803, 34892])
+_OLD_JPEG = 6
+_DEFLATE = frozenset([8, 32946])
+# Bytes of a value by its type.
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One directory of a TIFF. place: where it begins in the file. strips: places and lengths of its pixels' data."""
+
+    place: int
+    width: int
+    height: int
+    reduced: bool
+    mask: bool
+    raw: bool
+    compression: int
+    strips: tuple[tuple[int, int], ...]
+    inner: tuple[int, ...]
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return self.width * self.height
+
+    @property
+    def end(self) -> int:
+        """Where its pixels' data end."""
+        return max((start + length for start, length in self.strips), default=0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How numbers are written in a TIFF. big: with places of 64 bits."""
+
+    order: str
+    big: bool
+
+    @property
+    def place(self) -> str:
+        """The code of struct for a place in the file, with its order of bytes."""
+        return self.order + ("Q" if self.big else "I")
+
+
+def is_raw(content: Data) -> bool:
+    """Whether a TIFF holds the raw values of a camera's sensor, as DNG, NEF, ARW and the like do."""
+    return any(picture.raw for picture in _all(content))
+
+
+def pages(content: Data) -> list[Picture]:
+    """The pages of a TIFF in order: no thumbnails, masks and copies of less size. Empty where none can be told.
+
+    A thumbnail that stands for the picture inside its own directory (SubIFDs) is replaced by that.
+    """
+    found: list[Picture] = []
+    everything = list(_chain(content))
+    for picture in everything:
+        inside = [p for place in picture.inner if (p := _picture(content, place)) is not None]
+        full = [p for p in inside if not p.reduced and not p.mask]
+        larger = max(full, key=lambda p: p.area, default=None)
+        if larger is not None and (picture.reduced or larger.area > picture.area):
+            found.append(larger)
+        elif not picture.reduced and not picture.mask:
+            found.append(picture)
+    return found or everything[:1]
+
+
+def starting_with(content: Data, picture: Picture) -> Data:
+    """The same file with this picture as its first one; a bytearray is changed, and is the same in all calls."""
+    layout = _layout(content)
+    if layout is None:
+        return content
+    place = 8 if layout.big else 4
+    packed = struct.pack(layout.place, picture.place)
+    if content[place : place + len(packed)] == packed:
+        return content
+    changed = content if isinstance(content, bytearray) else bytearray(content)
+    changed[place : place + len(packed)] = packed
+    return changed
+
+
+def broken_strips(content: Data, picture: Picture) -> int:
+    """How many of a picture's strips or tiles cannot be decompressed: libtiff leaves them empty without an error.
+
+    Only deflate tells; of other compressions 0 are known.
+    """
+    if picture.compression not in _DEFLATE:
+        return 0
+    broken = 0
+    for start, length in picture.strips:
+        unpacker = zlib.decompressobj()
+        try:
+            data = bytes(memoryview(content)[start : start + length])
+            while data and not unpacker.eof:
+                unpacker.decompress(data, 1 << 20)
+                data = unpacker.unconsumed_tail
+        except zlib.error:
+            broken += 1
+            continue
+        broken += not unpacker.eof
+    return broken
+
+
+def _all(content: Data) -> Iterator[Picture]:
+    for picture in _chain(content):
+        yield picture
+        for place in picture.inner:
+            inside = _picture(content, place)
+            if inside is not None:
+                yield inside
+
+
+def _layout(content: Data) -> Layout | None:
+    order = {b"II": "<", b"MM": ">"}.get(bytes(content[:2]))
+    if order is None or len(content) < 16:
+        return None
+    (version,) = struct.unpack(order + "H", content[2:4])
+    return Layout(order, version == 43) if version in (42, 43) else None
+
+
+def _chain(content: Data) -> Iterator[Picture]:
+    """The file's directories, each once; up to where it is damaged."""
+    layout = _layout(content)
+    if layout is None:
+        return
+    at = layout.place
+    size = struct.calcsize(at)
+    (place,) = struct.unpack(at, content[8:16] if layout.big else content[4:8])
+    seen: set[int] = set()
+    while place and place not in seen and len(seen) < _MOST_DIRECTORIES:
+        seen.add(place)
+        picture = _picture(content, place)
+        if picture is None:
+            return
+        yield picture
+        _, end = _entries(content, place, layout)
+        following = content[end : end + size]
+        if len(following) < size:
+            return
+        (place,) = struct.unpack(at, following)
+
+
+def _picture(content: Data, place: int) -> Picture | None:
+    layout = _layout(content)
+    if layout is None:
+        return None
+    try:
+        entries, _ = _entries(content, place, layout)
+    except struct.error:
+        return None
+    one = {tag: values[0] for tag, values in entries.items() if values}
+    if _WIDTH not in one or _HEIGHT not in one:
+        return None
+    kind, old = one.get(_NEW_TYPE, 0), one.get(_OLD_TYPE, 0)
+    # Exif keeps a photo's thumbnail in a second directory, as a JPEG.
+    thumbnail = _JPEG_THUMBNAIL in one and one.get(_COMPRESSION) == _OLD_JPEG and _STRIPS not in one
+    strips = [
+        (start, length)
+        for starts, lengths in ((_STRIPS, _STRIP_BYTES), (_TILES, _TILE_BYTES))
+        for start, length in zip(entries.get(starts, ()), entries.get(lengths, ()), strict=False)
+    ]
+    return Picture(
+        place,
+        one[_WIDTH],
+        one[_HEIGHT],
+        reduced=bool(kind & 1) or old == 2 or thumbnail,
+        mask=bool(kind & 4),
+        raw=one.get(_MEANING) in _RAW or _DNG in one,
+        compression=one.get(_COMPRESSION, 1),
+        strips=tuple(strips),
+        inner=tuple(entries.get(_SUB, ())),
+    )
+
+
+def _entries(content: Data, place: int, layout: Layout) -> tuple[Mapping[int, tuple[int, ...]], int]:
+    """Whole numbers of a directory by tag, and where the place of the next directory stands.
+
+    Raises struct.error where the file ends before.
+    """
+    at = layout.place
+    inline = struct.calcsize(at)
+    head = layout.order + ("Q" if layout.big else "H")
+    size = struct.calcsize(head)
+    (count,) = struct.unpack(head, content[place : place + size])
+    step = 20 if layout.big else 12
+    found: dict[int, tuple[int, ...]] = {}
+    start = place + size
+    if start + step * count > len(content):
+        raise struct.error("the directory is cut off")
+    for i in range(count):
+        entry = start + step * i
+        tag, kind = struct.unpack(layout.order + "HH", content[entry : entry + 4])
+        (number,) = struct.unpack(at, content[entry + 4 : entry + 4 + inline])
+        if kind not in _WHOLE or number > 1 << 24:
+            if tag == _DNG:
+                found[tag] = (1,)
+            continue
+        length = number * _SIZES[kind]
+        value = entry + 4 + inline
+        if length > inline:
+            (value,) = struct.unpack(at, content[value : value + inline])
+        if value + length <= len(content):
+            found[tag] = struct.unpack(f"{layout.order}{number}{_WHOLE[kind]}", content[value : value + length])
+    return found, start + step * count
