@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from posecli.errors import NoInputError
+from posecli.media.animation import is_animation
 from posecli.media.headers import other_format, photo_format
 from posecli.media.identity import once
 from posecli.media.lists import is_disk, paths_of
@@ -155,8 +156,10 @@ def sniff(path: Path) -> str:
     """ "photo", "video" or "unknown", from the file's first bytes. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         start = file.read(4096)
+        file.seek(0)
+        animated = is_animation(file)
     if photo_format(start) is not None:
-        return "photo"
+        return "video" if animated else "photo"
     if start[4:8] == b"ftyp":
         return "video"
     if start[:4] in (b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"GIF8") or start[4:8] in (

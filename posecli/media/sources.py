@@ -127,6 +127,10 @@ def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContain
         first = re.search(r"\d+", files[0].name[_place(Path(source.address).name)[0] :])
         options = {"framerate": str(rate), "start_number": first[0] if first else "0"}
         return av.open(source.address, "r", format="image2", options=options, metadata_errors="ignore")
+    from posecli.media.animation import converted
+
+    if (other := converted(Path(source.address))) is not None:
+        return av.open(other[0], "r", format=other[1], metadata_errors="ignore")
     # The protocol is named so that a colon in a file's name is not taken for one.
     return av.open(f"file:{source.address}", "r", metadata_errors="ignore")
 
