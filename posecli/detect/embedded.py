@@ -13,6 +13,7 @@ from torchvision.ops import nms
 
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos, level_sizes
+from posecli.detect.windows import joined, windows_of
 from posecli.errors import DataError, UsageError
 from posecli.pose.runtimes import resolve_device
 from posecli.pose.signals import signal_stack_kept
@@ -23,6 +24,8 @@ from posecli.weights.files import find_weights, fitting, load_weights, read_conf
 Run = Callable[[PixelArray], tuple[NDArray[np.float32], NDArray[np.float32]]]
 GREY = 114
 MIN_SIDE = 192
+# Views that are in memory at once.
+_MOST_VIEWS = 64
 
 
 def build(options: DetectorOptions) -> Detector:
@@ -53,16 +56,33 @@ def build(options: DetectorOptions) -> Detector:
     proposal = min(config.proposal, threshold) if options.confirmed else threshold
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
+        # A very wide or tall frame is searched as several views; any other is its own only view.
+        windows = [windows_of(frame.width, frame.height) for frame in frames]
+        views = [
+            frame if len(parts) == 1 else window.of(frame)
+            for frame, parts in zip(frames, windows, strict=True)
+            for window in parts
+        ]
         result: dict[int, Detections] = {}
-        shapes = [canvas_shape((frame.height, frame.width), config.input_size) for frame in frames]
+        shapes = [canvas_shape((view.height, view.width), config.input_size) for view in views]
         for shape in dict.fromkeys(shapes):
-            rows = [i for i, other in enumerate(shapes) if other == shape]
-            pictures, scales = letterbox([frames[i].pixels for i in rows], shape)
-            boxes, scores = run(pictures)
-            for k, i in enumerate(rows):
-                people = select(boxes[k], scores[k], scales[k], frames[i], proposal, config.nms_iou, options.max_people)
-                result[i] = replace(people, lowest=threshold) if options.confirmed else people
-        return [result[i] for i in range(len(frames))]
+            every = [i for i, other in enumerate(shapes) if other == shape]
+            for rows in (every[first : first + _MOST_VIEWS] for first in range(0, len(every), _MOST_VIEWS)):
+                pictures, scales = letterbox([views[i].pixels for i in rows], shape)
+                boxes, scores = run(pictures)
+                for k, i in enumerate(rows):
+                    result[i] = select(
+                        boxes[k], scores[k], scales[k], views[i], proposal, config.nms_iou, options.max_people
+                    )
+        found, first = [], 0
+        for parts in windows:
+            people = result[first]
+            if len(parts) > 1:
+                each = [result[i] for i in range(first, first + len(parts))]
+                people = joined(each, parts, config.nms_iou, options.max_people)
+            found.append(replace(people, lowest=threshold) if options.confirmed else people)
+            first += len(parts)
+        return found
 
     return Detector(find, "person", threshold, runtime, str(device), key)
 
