@@ -1,7 +1,10 @@
 """Videos that are no files: numbered pictures, standard input, addresses."""
 
-import io
+import contextlib
+import os
 import sys
+import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,17 +74,30 @@ def test_numbered_pictures(tmp_path: Path) -> None:
         VideoReader(str(tmp_path / "none_%05d.png"))
 
 
-class Pipe(io.BytesIO):
+@contextlib.contextmanager
+def standard_input(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Standard input as a pipe is: it cannot go back."""
+    read, write = os.pipe()
 
-    def seekable(self) -> bool:
-        return False
+    def fill() -> None:
+        with contextlib.suppress(BrokenPipeError), open(write, "wb") as file:
+            file.write(content)
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    with open(read, "rb") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield
+    thread.join()
 
 
 def test_standard_input_with_its_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_video(tmp_path / "a.mkv", 50, sound="aac", times=[200 + 40 * i for i in range(50)])
-    monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": Pipe(source.read_bytes())}))
-    with VideoReader("-", Span(duration=Fraction(1))) as reader, VideoWriter(tmp_path / "out.mp4", reader) as writer:
+    with (
+        standard_input(source.read_bytes(), monkeypatch),
+        VideoReader("-", Span(duration=Fraction(1))) as reader,
+        VideoWriter(tmp_path / "out.mp4", reader) as writer,
+    ):
         for frame in reader:
             assert frame.time is not None
             writer.write(frame.pixels, frame.time)

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from posecli.errors import MediaError
 from posecli.media.losses import Ledger, Slots
 from posecli.media.sources import Source, open_source
+from posecli.media.streams import pictured
 
 AnyPacket: TypeAlias = "Packet[Any]"
 
@@ -41,7 +42,7 @@ class Decoded:
 
 
 class Decoder:
-    """The first video stream of an open source. frames, seek and close are for one thread.
+    """The main video stream of an open source. frames, seek and close are for one thread.
 
     time_base, frame_rate: the stream's; frame_rate is None where nothing is said. damage: the last reason why
     something could not be read, or "". sound: packets of a live source's first audio stream, in order.
@@ -64,15 +65,14 @@ class Decoder:
             self.container = open_source(self.source, self._picture_rate)
         except (FFmpegError, OSError, ValueError) as error:
             raise MediaError(f"{self.source.shown}: cannot be opened as a video ({reason(error)})") from error
-        streams = [s for s in self.container.streams.video if not s.disposition & s.disposition.attached_pic]
-        sounds = self.container.streams.audio
-        if not streams:
+        stream, sounds = pictured(self.container), self.container.streams.audio
+        if stream is None:
+            unknown = any(s.codec_context is None for s in self.container.streams.video)
             self.container.close()
+            if unknown:
+                raise MediaError(f"{self.source.shown}: there is no decoder for its video codec")
             raise MediaError(f"{self.source.shown}: {'only sound, no' if sounds else 'no'} video stream")
-        self.stream: VideoStream = streams[0]
-        if self.stream.codec_context is None:
-            self.container.close()
-            raise MediaError(f"{self.source.shown}: there is no decoder for its video codec")
+        self.stream: VideoStream = stream
         self.sound_stream: AudioStream | None = sounds[0] if sounds else None
         # Threads end only when the container is closed.
         self.stream.thread_type = self._threads = threads

@@ -11,20 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from posecli.errors import NoInputError
-from posecli.media.animation import is_animation
-from posecli.media.headers import other_format, photo_format
+from posecli.media.headers import other_format
 from posecli.media.identity import once
 from posecli.media.lists import is_disk, paths_of
+from posecli.media.sniff import is_claimed, sniff
 from posecli.media.sources import source_of
 from posecli.media.walk import is_folder, special, walk
 from posecli.text import printed
 
-LOG = logging.getLogger(__name__)
+__all__ = ["Input", "content_key", "find_inputs", "printable", "sniff"]
 
-_PHOTO = "jpg jpeg jpe png webp bmp dib tif tiff avif heic heif jp2 jxl pgm ppm pbm pnm"
-_VIDEO = "mp4 m4v mov mkv webm avi gif mpg mpeg ts mts m2ts wmv flv 3gp ogv mxf"
-PHOTO_SUFFIXES = frozenset(f".{suffix}" for suffix in _PHOTO.split())
-VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO.split())
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,12 +116,12 @@ def _of_stream(argument: str) -> Input | None:
     return Input(Path(source.shown), source.name, "video", error, argument)
 
 
-def _of_file(path: Path) -> Input:
+def _of_file(path: Path, *, in_folder: bool = False) -> Input:
     name = path.name or "input"
     if (words := special(path)) is not None:
         return Input(path, name, "unknown", f"{words}, no file")
     try:
-        kind = sniff(path)
+        kind = sniff(path, in_folder=in_folder)
     except OSError as error:
         return Input(path, name, "unknown", error.strerror or str(error))
     return Input(path, name, kind, None if kind != "unknown" else _why_unknown(path))
@@ -147,36 +144,9 @@ def _of_folder(folder: Path, exclude: Path | None) -> Iterator[Input]:
         if problem is not None:
             yield Input(path, name, "unknown", problem)
             continue
-        item = replace(_of_file(path), name=name)
-        if item.kind != "unknown" or path.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES:
+        item = replace(_of_file(path, in_folder=True), name=name)
+        if item.kind != "unknown" or is_claimed(path):
             yield item
-
-
-def sniff(path: Path) -> str:
-    """ "photo", "video" or "unknown", from the file's first bytes. Raises OSError where it cannot be read."""
-    with path.open("rb") as file:
-        start = file.read(4096)
-        file.seek(0)
-        animated = is_animation(file)
-    if photo_format(start) is not None:
-        return "video" if animated else "photo"
-    if start[4:8] == b"ftyp":
-        return "video"
-    if start[:4] in (b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"GIF8") or start[4:8] in (
-        b"moov",
-        b"mdat",
-        b"wide",
-    ):
-        return "video"
-    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
-        return "video"
-    if start[:4] in (b"\0\0\x01\xba", b"\0\0\x01\xb3", b"0&\xb2u", b"\x06\x0e+4"):
-        return "video"
-    if len(start) > 376 and start[0] == start[188] == start[376] == 0x47:
-        return "video"
-    if len(start) > 388 and start[4] == start[196] == start[388] == 0x47:
-        return "video"
-    return "unknown"
 
 
 def _why_unknown(path: Path) -> str:

@@ -1,25 +1,38 @@
-"""Where a video comes from: a file, numbered pictures, standard input, a network stream, a webcam."""
+"""Where a video comes from: a file, numbered pictures, standard input, a pipe, a network stream, a webcam."""
 
 import glob
-import io
 import os
 import re
+import stat
 import sys
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from posecli.media.pipes import open_pipe
+
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-Kind = Literal["file", "pictures", "stdin", "url", "webcam"]
+Kind = Literal["file", "pictures", "stdin", "pipe", "url", "webcam"]
 
 # Numbered pictures have no rate of their own; this is FFmpeg's.
 PICTURES_RATE = Fraction(25)
 # Seconds without a byte after which a network source is given up.
 NETWORK_TIMEOUT = 20.0
+
+# Formats that no file is opened as. Playlists and session descriptions name other files and addresses, which whoever
+# made the file would have read; texts and raw data are taken for pictures that nobody meant.
+_REFUSED_NAMES = (
+    "concat hls applehttp dash sdp imf webm_dash_manifest image2 image2pipe lavfi rtsp rtp rtp_mpegts sap avisynth "
+    "vapoursynth vobsub tty bin xbin adf idf aqtitle ass jacosub lrc mcc microdvd mpl2 mpsub pjs realtext sami scc srt "
+    "stl subviewer subviewer1 tedcaptions vplayer webvtt ttml ffmetadata svg_pipe xpm_pipe xbm_pipe txd rawvideo "
+    "bitpacked v210 v210x data"
+)
+_REFUSED = frozenset(_REFUSED_NAMES.split())
 
 _SCHEMES = frozenset(["rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "http", "https"])
 _NUMBER = re.compile(r"%(?:0(\d+))?d")
@@ -39,7 +52,9 @@ class Source:
     @property
     def live(self) -> bool:
         """Whether it can be read only once, from where it is."""
-        return self.kind in ("stdin", "webcam") or (self.kind == "url" and not self.address.lower().startswith("http"))
+        if self.kind == "url":
+            return not self.address.lower().startswith("http")
+        return self.kind in ("stdin", "pipe", "webcam")
 
     @property
     def shown(self) -> str:
@@ -54,8 +69,11 @@ class Source:
     @property
     def name(self) -> str:
         """A file name for what is made from it."""
-        if self.kind == "stdin":
+        if self.kind == "stdin" or self.address == "/dev/stdin":
             return "stdin"
+        if self.kind == "pipe":
+            path = Path(self.address)
+            return f"pipe-{path.name}" if path.name.isdigit() else path.name
         if self.kind == "webcam":
             return re.sub(r"\W+", "-", self.address.removeprefix("/dev/"))
         if self.kind == "url":
@@ -99,10 +117,22 @@ def source_of(text: Path | str) -> Source:
     if colon and scheme.lower() in _SCHEMES:
         return Source("url", address)
     path = Path(address)
+    if _is_pipe(path):
+        return Source("pipe", address)
     there = os.path.exists(path)  # noqa: PTH110 - Path.exists raises for names that are too long
     if len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() in _PICTURES and not there:
         return Source("pictures", address)
     return Source("file", address)
+
+
+def _is_pipe(path: Path) -> bool:
+    """Whether bytes come from it as from standard input: a named pipe, or a descriptor that the shell opened."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    opened = path.is_relative_to("/dev/fd") or path.is_relative_to("/proc/self/fd") or path == Path("/dev/stdin")
+    return stat.S_ISFIFO(mode) or (opened and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)))
 
 
 def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContainer":
@@ -113,8 +143,9 @@ def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContain
     import av
 
     options: dict[str, str]
-    if source.kind == "stdin":
-        return av.open(_standard_input(), "r", metadata_errors="ignore")
+    if source.kind in ("stdin", "pipe"):
+        options = {"format_whitelist": _formats(), "protocol_whitelist": "pipe"}
+        return av.open(open_pipe(source.address), "r", options=options, metadata_errors="ignore")
     if source.kind == "url":
         options = {"rtsp_transport": "tcp"} if source.address.lower().startswith("rtsp") else {}
         return av.open(source.address, "r", options=options, timeout=NETWORK_TIMEOUT, metadata_errors="ignore")
@@ -131,15 +162,25 @@ def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContain
 
     if (other := converted(Path(source.address))) is not None:
         return av.open(other[0], "r", format=other[1], metadata_errors="ignore")
+    with Path(source.address).open("rb") as file:
+        jpeg = file.read(3) == b"\xff\xd8\xff"
     # The protocol is named so that a colon in a file's name is not taken for one.
-    return av.open(f"file:{source.address}", "r", metadata_errors="ignore")
+    # A stream of JPEGs: by its name FFmpeg might take it for one picture.
+    return av.open(
+        f"file:{source.address}",
+        "r",
+        format="mjpeg" if jpeg else None,
+        options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
+        metadata_errors="ignore",
+    )
 
 
-def _standard_input() -> io.FileIO:
-    """Unbuffered: a buffer is locked while it waits for more than a live stream has sent."""
-    if sys.stdin is None:
-        raise ValueError("it is closed")
-    return io.FileIO(sys.stdin.fileno(), closefd=False)
+@cache
+def _formats() -> str:
+    """The formats that files may have, for FFmpeg."""
+    import av
+
+    return ",".join(sorted(av.formats_available - _REFUSED))
 
 
 def _open_webcam(address: str) -> "InputContainer":

@@ -1,0 +1,98 @@
+"""Standard input and named pipes, which can be read only once, from the beginning to the end."""
+
+import io
+import os
+import select
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Protocol, cast
+
+# Boxes of MP4 before its index that are read to find it; larger ones hold no header.
+_LARGEST_BOX = 1 << 20
+
+
+class Readable(Protocol):
+    """What FFmpeg reads from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
+class _Again:
+    """Bytes that were read to look at them, and then the rest."""
+
+    def __init__(self, start: bytes, rest: Readable) -> None:
+        self._start, self._rest = start, rest
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._start:
+            return self._rest.read(size)
+        if size < 0:
+            start, self._start = self._start, b""
+            return start + self._rest.read(size)
+        start, self._start = self._start[:size], self._start[size:]
+        return start
+
+
+def open_pipe(address: str) -> Readable:
+    """The bytes of a named pipe, or of standard input ("-"), for av.open.
+
+    An MP4 whose index lies behind its pictures cannot be read in one go: it is copied into a temporary file first.
+    Raises OSError, and ValueError where there is no standard input.
+    """
+    source = _standard_input() if address == "-" else _open(Path(address))
+    start, in_one_go = _look(source)
+    whole = _Again(start, source)
+    if in_one_go:
+        return whole
+    copy = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 - it lives as long as the container
+    shutil.copyfileobj(cast(IO[bytes], whole), copy, 1 << 20)
+    copy.seek(0)
+    return copy
+
+
+def _standard_input() -> io.FileIO:
+    """Unbuffered: a buffer is locked while it waits for more than a live stream has sent."""
+    if sys.stdin is None:
+        raise ValueError("it is closed")
+    return io.FileIO(sys.stdin.fileno(), closefd=False)
+
+
+def _open(path: Path) -> io.FileIO:
+    """Open for reading, unbuffered, without waiting for ever inside the kernel for somebody to write."""
+    if os.name == "nt":
+        return io.FileIO(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    while not poll.poll(100):
+        pass
+    os.set_blocking(descriptor, True)
+    return io.FileIO(descriptor)
+
+
+def _look(source: Readable) -> tuple[bytes, bool]:
+    """The bytes up to where it is known, and whether FFmpeg can read it without going back."""
+    content = b""
+    while True:
+        header = _read(source, 8)
+        content += header
+        if len(header) < 8:
+            return content, True
+        size, kind = int.from_bytes(header[:4], "big"), header[4:]
+        if kind in (b"mdat", b"meta"):
+            return content, False
+        if kind not in (b"ftyp", b"styp", b"free", b"skip", b"wide", b"uuid", b"pnot", b"sidx", b"junk"):
+            return content, True  # the index, or no MP4
+        if not 8 <= size <= _LARGEST_BOX:
+            return content, False
+        content += _read(source, size - 8)
+
+
+def _read(source: Readable, size: int) -> bytes:
+    content = b""
+    while len(content) < size and (part := source.read(size - len(content))):
+        content += part
+    return content

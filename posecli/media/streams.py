@@ -1,0 +1,44 @@
+"""Which stream of a container is its video."""
+
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+# Pictures that stand beside a video, or are of no use without another stream.
+_ASIDE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent | Disposition.still_image
+_PICTURES = frozenset(["mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegls"])
+
+
+def pictured(container: InputContainer) -> VideoStream | None:
+    """The container's main video: FFmpeg's best stream, but no cover picture and no thumbnails; None without any.
+
+    FFmpeg looks at what is marked as default, and at bit rates and numbers of frames. Where these tell nothing apart
+    the largest picture is the main one, as ffmpeg's own choice without -map.
+    """
+    videos = [stream for stream in container.streams.video if stream.codec_context is not None]
+    found = [stream for stream in videos if not stream.disposition & _ASIDE]
+    found = found or [stream for stream in videos if not stream.disposition & Disposition.attached_pic]
+    if len(found) < 2:
+        return found[0] if found else None
+    best = container.streams.best("video")
+    default = [stream for stream in found if stream.disposition & Disposition.default] or found
+    if best not in default:
+        best = max(default, key=_frames)
+    assert isinstance(best, VideoStream)
+    for stream in default:
+        alike = stream.frames == best.frames or (_frames(stream) > 1 and stream.bit_rate == best.bit_rate)
+        if alike and _is_moving(stream) >= _is_moving(best) and _area(stream) > _area(best):
+            best = stream
+    return best
+
+
+def _frames(stream: VideoStream) -> int:
+    return stream.frames or 1 << 62  # containers without an index do not say
+
+
+def _is_moving(stream: VideoStream) -> bool:
+    return stream.codec_context.name not in _PICTURES
+
+
+def _area(stream: VideoStream) -> int:
+    return stream.codec_context.width * stream.codec_context.height
