@@ -80,12 +80,12 @@ def standard_input(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     read, write = os.pipe()
 
     def fill() -> None:
-        with contextlib.suppress(BrokenPipeError), open(write, "wb") as file:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(write, "wb") as file:
             file.write(content)
 
     thread = threading.Thread(target=fill, daemon=True)
     thread.start()
-    with open(read, "rb") as stdin:
+    with os.fdopen(read, "rb") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         yield
     thread.join()
