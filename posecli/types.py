@@ -91,6 +91,20 @@ class Poses:
         """The people at these positions, or where the mask is true."""
         return replace(self, **{name: array[which] for name, array in vars(self).items() if array is not None})
 
+    def scaled(self, x: float, y: float) -> "Poses":
+        """The same people in a picture whose sides are so many times as long."""
+        if x == y == 1:
+            return self
+        factors = np.array([x, y], np.float32)
+        raw = None if self.raw_keypoints is None else self.raw_keypoints * factors
+        return replace(
+            self,
+            keypoints=self.keypoints * factors,
+            std=self.std * factors,
+            boxes=self.boxes * np.tile(factors, 2),
+            raw_keypoints=raw,
+        )
+
     @classmethod
     def empty(cls, keypoint_count: int) -> "Poses":
         """Nobody: a normal result."""

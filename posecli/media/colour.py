@@ -84,15 +84,18 @@ def colour_of(frame: VideoFrame) -> Colour:
     return Colour(matrix, frame.color_range == ColorRange.JPEG, primaries, transfer)
 
 
-def rgb(frame: VideoFrame, colour: Colour, reformatter: VideoReformatter) -> PixelArray:
-    """A decoded frame as (height, width, 3) uint8 RGB. PQ and HLG are tone mapped.
+def rgb(
+    frame: VideoFrame, colour: Colour, reformatter: VideoReformatter, size: tuple[int, int] | None = None
+) -> PixelArray:
+    """A decoded frame as (height, width, 3) uint8 RGB, scaled to a size (width, height). PQ and HLG are tone mapped.
 
     reformatter: one for all frames of a video, so that its tables are made once.
     """
+    size = size or (frame.width, frame.height)
     if colour.hdr:
-        deep = _reformat(reformatter, frame, "rgb48le", colour, None)
+        deep = _reformat(reformatter, frame, "rgb48le", colour, None, size)
         return tone_mapped(np.asarray(deep.to_ndarray(), np.uint16), colour.transfer)
-    return np.asarray(_reformat(reformatter, frame, "rgb24", colour, None).to_ndarray(), np.uint8)
+    return np.asarray(_reformat(reformatter, frame, "rgb24", colour, None, size).to_ndarray(), np.uint8)
 
 
 class ToYuv:
@@ -103,7 +106,7 @@ class ToYuv:
     """
 
     def __init__(self, colour: Colour, width: int, height: int, chroma: str) -> None:
-        self._colour = colour
+        self._colour, self._size = colour, (width, height)
         self._reformatter = VideoReformatter()
         # swscale puts chroma where the frame says that it is; only a filter can make a frame say so.
         graph = Graph()
@@ -127,17 +130,24 @@ class ToYuv:
         self._canvas[:height, :width] = pixels
         self._canvas[height:, :width] = pixels[-1:]
         self._canvas[:, width:] = self._canvas[:, width - 1 : width]
-        frame = _reformat(self._reformatter, self._frame, "yuv420p", None, self._colour)
+        frame = _reformat(self._reformatter, self._frame, "yuv420p", None, self._colour, self._size)
         frame.colorspace, frame.color_range = self._colour.matrix_code, self._colour.range
         return frame
 
 
 def _reformat(
-    reformatter: VideoReformatter, frame: VideoFrame, pix_fmt: str, source: Colour | None, target: Colour | None
+    reformatter: VideoReformatter,
+    frame: VideoFrame,
+    pix_fmt: str,
+    source: Colour | None,
+    target: Colour | None,
+    size: tuple[int, int],
 ) -> VideoFrame:
     """Between YUV of a colour and RGB (None), which is of full range and has no matrix."""
     return reformatter.reformat(
         frame,
+        width=size[0],
+        height=size[1],
         format=pix_fmt,
         src_colorspace=Colorspace.DEFAULT if source is None or frame.format.is_rgb else source.matrix,
         dst_colorspace=Colorspace.DEFAULT if target is None else target.matrix,

@@ -9,6 +9,17 @@ from av.video.frame import VideoFrame
 from posecli.types import PixelArray
 
 
+def _unknown(cls: type[Type], value: int) -> Type:
+    """A kind of side data that this PyAV has no name for. Without it, a frame that has any shows none of its data."""
+    member = object.__new__(cls)
+    member._name_ = f"UNKNOWN_{value}"
+    member._value_ = value  # type: ignore[assignment]
+    return member
+
+
+Type._missing_ = classmethod(_unknown)  # type: ignore[method-assign, assignment]
+
+
 @dataclass(frozen=True)
 class Orientation:
     """First rows and columns change places (transposed), then the picture is mirrored."""
@@ -27,15 +38,17 @@ class Orientation:
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """From the display matrix that the container or the codec gave; upright where there is none.
+    """From the display matrix that the container, the codec or the frame's EXIF gave; upright where there is none.
 
-    Turns that are no quarter turns are taken to the nearest one.
+    Turns that are no quarter turns are taken to the nearest one. Metadata that says nothing is passed over.
     """
     side_data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
-    if side_data is None:
+    if side_data is None or len(content := bytes(side_data)) < 36:
         return Orientation()
     # Where a stored pixel goes: x' = a x + c y, y' = b x + d y.
-    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3).tolist()
+    (a, b, _), (c, d, _), _ = np.frombuffer(content[:36], np.int32).reshape(3, 3).tolist()
+    if a * d == b * c:  # flattens the picture: not set
+        return Orientation()
     if abs(b) > abs(a):
         return Orientation(True, flip_x=c < 0, flip_y=b < 0)
     return Orientation(False, flip_x=a < 0, flip_y=d < 0)

@@ -8,20 +8,19 @@ from pathlib import Path
 from types import TracebackType
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 
 from posecli.errors import MediaError
-from posecli.media.colour import colour_of, rgb
+from posecli.media.aspect import PixelAspect
+from posecli.media.colour import colour_of
 from posecli.media.decoding import Decoded, Decoder, reason
 from posecli.media.hdr import TRANSFERS
 from posecli.media.losses import Steps
-from posecli.media.orientation import orientation_of
 from posecli.media.sources import PICTURES_RATE, Source, open_source, source_of
 from posecli.media.span import Span
-from posecli.types import Frame, PixelArray
+from posecli.media.upright import Upright
+from posecli.types import Frame
 
 
 class VideoReader:
@@ -30,12 +29,12 @@ class VideoReader:
     source: a file's Path, or a string as source_of takes it: "-", a URL, "webcam:0", "frame_%05d.png".
     span: the part that is read. picture_rate: frames a second of numbered pictures.
 
-    width, height: of the upright picture. time_base: the unit of the source's timestamps. frame_rate and
-    frame_count (of the span) are what the container says, a hint; None or 0 where it says nothing.
+    width, height: of the first upright picture, in square pixels; later ones may have a size of their own.
+    time_base: the unit of the source's timestamps. frame_rate and frame_count (of the span) are what the container
+    says, a hint; None or 0 where it says nothing.
     first_time: the timestamp of the source's first frame in seconds, from which the span counts.
     hidden: frames of the whole source that its edit list hides: neither read nor lost.
     lost: why frames of the span were lost → how many; complete once all frames were read.
-    warnings: what is not as in the source, a line each.
 
     Raises MediaError for what is no video, has no video stream or only sound.
     """
@@ -44,7 +43,7 @@ class VideoReader:
         self.source: Source = source_of(source)
         self.span = span or Span()
         self.lost: Counter[str] = Counter()
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
         self.decoder = Decoder(self.source, picture_rate)
         self._picture_rate = picture_rate
         try:
@@ -62,19 +61,19 @@ class VideoReader:
             raise MediaError(f"{self.source.shown}: no frame of it can be decoded")
         self._first_pts = first.pts
         self.first_time = first.pts * self.time_base
-        self.orientation = orientation_of(first.frame)
-        height, width = first.frame.height, first.frame.width
-        self.width, self.height = (height, width) if self.orientation.transposed else (width, height)
+        photos = self.source.kind == "pictures"  # which have a resolution for printing instead
+        self._upright = Upright(None if photos else PixelAspect(decoder.stream, decoder.container.format.name))
+        geometry = self._upright.geometry(first.frame)
+        self.orientation, (self.width, self.height) = geometry.orientation, geometry.size
         self.colour = colour_of(first.frame)
-        self._reformatter = VideoReformatter()
         if self.colour.hdr:
-            self.warnings.append(f"HDR ({TRANSFERS[self.colour.transfer]}): tone mapped to BT.709")
+            self._warnings.append(f"HDR ({TRANSFERS[self.colour.transfer]}): tone mapped to BT.709")
         self.hidden = decoder.hidden()
         if self.hidden:
             frames = "1 frame" if self.hidden == 1 else f"{self.hidden} frames"
-            self.warnings.append(f"{frames} hidden by its edit list: left out, as players do")
+            self._warnings.append(f"{frames} hidden by its edit list: left out, as players do")
         if first.frame.interlaced_frame:
-            self.warnings.append("interlaced: both fields are shown in one picture, as stored")
+            self._warnings.append("interlaced: both fields are shown in one picture, as stored")
         self.frame_count = self.span.count(self._declared(), self.frame_rate)
 
     def _declared(self) -> int:
@@ -97,6 +96,11 @@ class VideoReader:
         """Release the source and the decoder's threads."""
         self._first = None
         self.decoder.close()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not as in the source, a line each; complete once all frames were read."""
+        return [*self._warnings, *self._upright.warnings()]
 
     @property
     def lost_frames(self) -> int:
@@ -159,12 +163,10 @@ class VideoReader:
 
     def _converted(self, item: Decoded) -> Iterator[Frame]:
         try:
-            pixels = self.orientation.apply(rgb(item.frame, self.colour, self._reformatter))
+            pixels = self._upright(item.frame)
         except (FFmpegError, ValueError, MemoryError) as error:
             self.lost[f"cannot be converted ({reason(error)})"] += 1
             return
-        if pixels.shape[:2] != (self.height, self.width):
-            pixels = _fit(pixels, self.width, self.height)
         yield Frame(pixels, item.index, item.pts * self.time_base)
 
     def _begin(self, first: Decoded) -> int:
@@ -205,10 +207,3 @@ class VideoReader:
         """Frames after the last one."""
         usual, end = steps.usual(), self._end()
         return max(0, round(float(end - last.pts) / usual) - 1) if last and usual and end is not None else 0
-
-
-def _fit(pixels: PixelArray, width: int, height: int) -> PixelArray:
-    """A frame of another size, which some streams switch to: scaled to the first one's."""
-    import cv2
-
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -48,6 +48,11 @@ class Annotator:
 
     def __init__(self, look: Look) -> None:
         self._look = look
+        self._size: tuple[int, int] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        look = self._look
         self._faces = FaceCover(look.keypoint_set, look.keypoint_threshold) if look.blur_faces else None
         self._trails = (
             Trails(look.trails, look.keypoint_set, look.keypoint_threshold, look.trail_of) if look.trails > 0 else None
@@ -55,8 +60,11 @@ class Annotator:
         self._covered: list[Area] = []
 
     def follow(self, frame: Frame, poses: Poses) -> None:
-        """Remember what later frames need."""
+        """Remember what later frames need. Places in a picture of another size mean nothing in this one."""
         time = float(frame.time or 0)
+        if self._size != (frame.width, frame.height):
+            self._begin()
+            self._size = frame.width, frame.height
         if self._faces is not None:
             self._covered = self._faces.follow(poses, time)
         if self._trails is not None:

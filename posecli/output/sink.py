@@ -39,7 +39,7 @@ class Sink:
         self._thumbnail = thumbnail_path(out, record)
         self._most_people = -1
         self._pages = self._undrawn = 0
-        self._size = (0, 0)
+        self._size: tuple[int, int] | None = None
         self._stack = contextlib.ExitStack()
         self._annotator = Annotator(look)
         header = {**header, "keypoints": list(look.keypoint_set.names)}
@@ -68,7 +68,7 @@ class Sink:
         if self._source is None:  # the pages of a photo have nothing to do with each other
             self._annotator = Annotator(self._look)
         self._annotator.follow(frame, poses)
-        self._size = (frame.width, frame.height)
+        self._size = self._size or (frame.width, frame.height)
         better = len(poses) > self._most_people
         if not (self._look.media or better or self._shown is not None):
             return
@@ -117,8 +117,8 @@ class Sink:
             seconds=round(seconds, 3),
             outputs=(self._output,) if self._look.media else (),
             warnings=tuple(warnings),
-            width=self._size[0],
-            height=self._size[1],
+            width=self._size[0] if self._size else 0,
+            height=self._size[1] if self._size else 0,
             frame_rate=self._frame_rate(),
             tracks=self._record.tracks,
         )

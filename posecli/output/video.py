@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 
 import av
+import cv2
+import numpy as np
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
@@ -28,9 +30,10 @@ class VideoWriter:
 
     Timestamps are the source's, to the tick; a part of a source and a live one begin at zero. Frames of odd
     size are padded by a row or column of their own edge, since 4:2:0 needs even sides; coordinates do not
-    move. The colour's description (matrix, primaries, transfer) is the source's and is written into the stream; the
-    range is limited. Sound is copied, cut to the source's span; where MP4 does not take its codec it is encoded
-    as AAC, and where that fails too it is left out, with a line in warnings. The same frames give the same bytes.
+    move. A frame of another size than the video's stands in its middle, unstretched, with black beside it. The
+    colour's description (matrix, primaries, transfer) is the source's and is written into the stream; the range is
+    limited. Sound is copied, cut to the source's span; where MP4 does not take its codec it is encoded as AAC, and
+    where that fails too it is left out, with a line in warnings. The same frames give the same bytes.
 
     Raises UsageError for a codec, quality or preset that does not exist, OSError where nothing can be written.
     """
@@ -61,7 +64,8 @@ class VideoWriter:
         self._part = new_temporary(path)
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
         try:
-            self._add_video(codec, crf, preset, size or (source.width, source.height))
+            self._size = size or (source.width, source.height)
+            self._add_video(codec, crf, preset, self._size)
             self._sound = self._open_sound() if audio and source.has_audio else None
         except BaseException:
             self.abort()
@@ -102,7 +106,7 @@ class VideoWriter:
             self._origin = time if moved else Fraction(0)
             if self._sound is not None and moved:
                 self._sound.begin(self._origin)
-        frame = self._to_yuv(pixels)
+        frame = self._to_yuv(_fitted(pixels, *self._size))
         frame.pts = round((time - self._origin) / self._source.time_base)
         frame.time_base = self._source.time_base
         self._container.mux(self._stream.encode(frame))
@@ -154,6 +158,20 @@ class VideoWriter:
             self.close()
         else:
             self.abort()
+
+
+def _fitted(pixels: PixelArray, width: int, height: int) -> PixelArray:
+    """A picture of another size in the middle of one of this size, in its own shape, with black beside it."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    rows, columns = pixels.shape[:2]
+    scale = min(width / columns, height / rows)
+    wide, high = max(1, min(width, round(columns * scale))), max(1, min(height, round(rows * scale)))
+    left, top = (width - wide) // 2, (height - high) // 2
+    canvas = np.zeros((height, width, 3), np.uint8)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    canvas[top : top + high, left : left + wide] = cv2.resize(pixels, (wide, high), interpolation=interpolation)
+    return canvas
 
 
 def video_name(name: str) -> str:

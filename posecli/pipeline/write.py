@@ -114,8 +114,8 @@ class _Scribe:
         try:
             if self._follow is not None:
                 poses = self._follow(frame, poses)
-            if self._draft is not None:
-                self._draft.append(frame.index, poses, time=frame.time)
+            if self._draft is not None and self._follow is not None:
+                self._draft.append(frame.index, self._follow.alike(frame, poses), time=frame.time)
             else:
                 self._sink.write(frame, self._choose(poses))
         except _TROUBLE as error:
@@ -148,13 +148,13 @@ class _Scribe:
 
     def _write_again(self) -> None:
         """The second pass of offline smoothing: the clip is decoded once more for its smoothed people."""
-        assert self._sink is not None
+        assert self._sink is not None and self._follow is not None
         path = _draft_path(self._job)
         noted = ((float(when), poses) for when, poses in read_journal(path))
         smoothed = smooth_offline(noted)
         with VideoReader(self._job.input.source, span=self._options.span) as reader:
             for frame, poses in zip(reader, smoothed, strict=True):
-                self._sink.write(frame, self._choose(poses))
+                self._sink.write(frame, self._choose(self._follow.own(frame, poses)))
 
     def abort(self) -> None:
         """Leave nothing of this input behind."""
@@ -175,16 +175,32 @@ class _Scribe:
 
 
 class Follower:
-    """People over the frames of one clip: ids, then the streaming smoother of the options."""
+    """People over the frames of one clip: ids, then the streaming smoother of the options.
+
+    Where the picture's size changes, people are smoothed in pixels of the first frame: see `alike` and `own`.
+    """
 
     def __init__(self, keypoint_set: KeypointSet, options: RunOptions) -> None:
         self._track = Tracker(keypoint_set)
         # Offline, the second pass smooths.
         self._smooth = SMOOTHERS["none" if options.smooth == "offline" else options.smooth](keypoint_set)
+        self._size: tuple[int, int] | None = None
 
     def __call__(self, frame: Frame, poses: Poses) -> Poses:
         """The poses with ids, smoothed."""
-        return self._smooth(float(frame.time or 0), self._track(frame, poses))
+        self._size = self._size or (frame.width, frame.height)
+        tracked = self.alike(frame, self._track(frame, poses))
+        return self.own(frame, self._smooth(float(frame.time or 0), tracked))
+
+    def alike(self, frame: Frame, poses: Poses) -> Poses:
+        """People of a frame in pixels of the first one."""
+        width, height = self._size or (frame.width, frame.height)
+        return poses.scaled(width / frame.width, height / frame.height)
+
+    def own(self, frame: Frame, poses: Poses) -> Poses:
+        """The same back again."""
+        width, height = self._size or (frame.width, frame.height)
+        return poses.scaled(frame.width / width, frame.height / height)
 
 
 def _draft_path(job: Job) -> Path:

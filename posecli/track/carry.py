@@ -34,9 +34,13 @@ class CarryOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Carried:
-    """N people of the last frame. anchor: the same rows at the last detection. velocity (N, 2): pixels a second."""
+    """N people of the last frame, which had a size (width, height).
+
+    anchor: the same rows at the last detection. velocity (N, 2): pixels a second.
+    """
 
     time: float
+    size: tuple[int, int]
     thumbnail: Float64Array
     poses: Poses
     anchor: Poses
@@ -70,7 +74,7 @@ class Carrier:
             due = _time(frame) - time >= self._options.longest - 1e-6
         else:
             due = frame.index - index >= self._every
-        return due or differs(self._last.thumbnail, thumbnail(frame))
+        return due or self._last.size != (frame.width, frame.height) or differs(self._last.thumbnail, thumbnail(frame))
 
     def boxes(self, frame: Frame) -> Detections:
         """Where the people of the frame before are now, at constant velocity; scores are the detector's."""
@@ -89,10 +93,12 @@ class Carrier:
         """
         if self._every == 1:
             return poses
-        time, small = _time(frame), thumbnail(frame)
+        time, picture, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
         if detected or self._last is None:
             self._doubt, self._detected = bool(self._weak(poses).any()), (frame.index, time)
-            self._last = _Carried(time, small, poses, poses, self._speeds_after_detection(poses, time))
+            if self._last is not None and self._last.size != picture:
+                self._last = None
+            self._last = _Carried(time, picture, small, poses, poses, self._speeds_after_detection(poses, time))
             return poses
         keep = ~(self._lost(poses) | self._doubles(poses))
         kept, anchor, before = (_rows(p, keep) for p in (poses, self._last.anchor, self._last.poses))
@@ -107,7 +113,7 @@ class Carrier:
             or (np.linalg.norm(moved, axis=1) > self._options.step * size).any()
         )
         velocity = moved / max(time - self._last.time, 1e-3)
-        self._last = _Carried(time, small, kept, anchor, velocity)
+        self._last = _Carried(time, picture, small, kept, anchor, velocity)
         return kept
 
     def _speeds_after_detection(self, poses: Poses, time: float) -> Float64Array:

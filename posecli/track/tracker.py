@@ -72,6 +72,14 @@ class _Sights:
             self.hits[rows],
         )
 
+    def scaled(self, x: float, y: float) -> "_Sights":
+        """The same people in a picture whose sides are so many times as long."""
+        lengths = np.array([x, y, x, y])
+        motion = Motion(
+            *[part * lengths for part in self.motion.parts[:2]], *[part * lengths**2 for part in self.motion.parts[2:]]
+        )
+        return replace(self, motion=motion, keypoints=self.keypoints * lengths[:2])
+
     def join(self, other: "_Sights") -> "_Sights":
         if not len(self) or not len(other):
             return other if not len(self) else self
@@ -94,7 +102,8 @@ class Tracker:
     assignment of all to all is optimal (Kuhn, "The Hungarian Method", 1955, by scipy). Who is not found this way
     is looked for once more by distance, size and colours, as people who come out from behind somebody are:
     those just seen come first, as in Wojke et al., "Deep SORT" (2017), section 2.3. Nobody is followed over a
-    scene cut. Every person gets an id at once; ids count from 1 and are never given twice.
+    scene cut; where the picture's size changes, places are scaled with it. Every person gets an id at once; ids
+    count from 1 and are never given twice.
     """
 
     def __init__(self, keypoint_set: KeypointSet, options: TrackOptions | None = None) -> None:
@@ -103,6 +112,7 @@ class Tracker:
         self._known: _Sights | None = None
         self._next_id = 1
         self._thumbnail: Float64Array | None = None
+        self._size: tuple[int, int] | None = None
 
     def __call__(self, frame: Frame, poses: Poses) -> Poses:
         """The poses with their track ids, rows in the same order."""
@@ -112,6 +122,10 @@ class Tracker:
         if self._known is None or (self._thumbnail is not None and differs(self._thumbnail, small)):
             self._known = seen[np.zeros(0, np.int64)]
         self._thumbnail = small
+        size = frame.width, frame.height
+        if self._size is not None and self._size != size:
+            self._known = self._known.scaled(size[0] / self._size[0], size[1] / self._size[1])
+        self._size = size
         known = self._remembered(self._known, time)
         predicted = self._predicted(known, time)
         matched = self._match(known, predicted, seen, time)
