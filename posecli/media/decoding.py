@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -80,7 +80,9 @@ class Decoder:
         self.frame_rate = Fraction(self.stream.average_rate) if self.stream.average_rate else None
         self._usual_step = max(1, round(1 / (self.frame_rate * self.time_base))) if self.frame_rate else 1
         # AVI holds no times; those that FFmpeg makes of its order are wrong where B-frames are packed.
+        # So are those of an edit list that repeats or reorders: they go back.
         self._by_order = self.container.format.name == "avi"
+        self._goes_back = any(b.timestamp <= a.timestamp for a, b in pairwise(self.stream.index_entries))
         # None where nothing tells which packets damage is close to.
         self._near: set[int] | None = set() if self.container.format.name == "mpegts" else None
         self._near_decoding: set[int] = set()
@@ -130,8 +132,25 @@ class Decoder:
         return max(held, self.stream.frames) if self._by_order and self._is_cut() else held
 
     def hidden(self) -> int:
-        """How many frames in the container's index its edit list hides."""
-        return sum(entry.is_discard for entry in self.stream.index_entries)
+        """How many of the frames that the container holds its edit list never shows, however often it shows others."""
+        shown = [entry.pos for entry in self.stream.index_entries if not entry.is_discard]
+        # FFmpeg leaves out of the index most of what lies before and behind an edit.
+        if not self.stream.frames or "mov" not in self.container.format.name.split(","):
+            return 0
+        return 0 if len(shown) == self.stream.frames and not self._goes_back else self.stream.frames - len({*shown})
+
+    def promised(self, first: int, step: float | None) -> int:
+        """How many frames to be shown there should have been, once all were read; 0 where nothing tells.
+
+        first: the first one's time in ticks; step: the usual one, where there is one. A fragmented MP4 has its index
+        in pieces: that of a piece that was cut off is there, and an index of pieces may tell how long all of them are.
+        """
+        if self.indexed() or "mov" not in self.container.format.name.split(","):
+            return self.indexed()
+        found = sum(not entry.is_discard for entry in self.stream.index_entries)
+        whole = round((self.stream.duration - first) / step) if step and self.stream.duration else 0
+        # Durations begin at the first frame's time or at zero, which is a few frames earlier.
+        return whole if whole > found + 2 else found
 
     def _is_cut(self) -> bool:
         """Whether an AVI is shorter than its header says; its index went with its end then."""
@@ -146,7 +165,7 @@ class Decoder:
         Only where the index tells the number of every frame and there is something to skip; else returns False
         and nothing changes.
         """
-        if self.source.live or not self.indexed():
+        if self.source.live or not self.indexed() or self._goes_back:
             return False
         numbers: dict[int, int] = {}  # key frames' decoding times → numbers of frames before them
         number, target = 0, None
@@ -177,15 +196,16 @@ class Decoder:
         self.ledger = ledger
         previous: Decoded | None = None
         number = ledger.index - 1
+        unmatched = self._by_order or self._goes_back
         for packet in chain(packets, [None]):
             shown = packet is not None and _is_shown(packet)
             if packet is not None:
                 self._note(packet, shown)
             if packet is not None and shown:
-                ledger.send(None if self._by_order else packet.pts)
+                ledger.send(None if unmatched else packet.pts)
             for frame in self._decode_packet(packet):
                 stamp = frame.dts if self._by_order else frame.pts
-                index = ledger.show(None if self._by_order else stamp)
+                index = ledger.show(None if unmatched else stamp)
                 self._check(index == number + 1)
                 if stamp is None or (previous is not None and stamp <= previous.pts):
                     stamp = 0 if previous is None else previous.pts + self._usual_step

@@ -53,6 +53,26 @@ def open_pipe(address: str) -> Readable:
     return copy
 
 
+def forwards(path: Path) -> Readable:
+    """A file's bytes as a pipe gives them. Raises OSError."""
+    return _Again(b"", io.FileIO(path))
+
+
+def is_fragmented(path: Path) -> bool:
+    """Whether it is an MP4 in fragments, by its boxes up to the first one. Raises OSError."""
+    with path.open("rb") as file:
+        while len(header := file.read(16)) >= 8:
+            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if kind == b"moof":
+                return True
+            if size == 1:
+                size = int.from_bytes(header[8:], "big")
+            if size < 8 or not kind.isalnum():
+                return False
+            file.seek(size - len(header), io.SEEK_CUR)
+    return False
+
+
 def _standard_input() -> io.FileIO:
     """Unbuffered: a buffer is locked while it waits for more than a live stream has sent."""
     if sys.stdin is None:

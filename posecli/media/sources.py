@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from posecli.media.pipes import open_pipe
+from posecli.media.pipes import forwards, is_fragmented, open_pipe
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -158,21 +158,30 @@ def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContain
         first = re.search(r"\d+", files[0].name[_place(Path(source.address).name)[0] :])
         options = {"framerate": str(rate), "start_number": first[0] if first else "0"}
         return av.open(source.address, "r", format="image2", options=options, metadata_errors="ignore")
+    return _open_file(Path(source.address))
+
+
+def _open_file(path: Path) -> "InputContainer":
+    import av
+
     from posecli.media.animation import converted
 
-    if (other := converted(Path(source.address))) is not None:
+    if (other := converted(path)) is not None:
         return av.open(other[0], "r", format=other[1], metadata_errors="ignore")
-    with Path(source.address).open("rb") as file:
+    with path.open("rb") as file:
         jpeg = file.read(3) == b"\xff\xd8\xff"
+    options = {"format_whitelist": _formats(), "protocol_whitelist": "file"}
     # The protocol is named so that a colon in a file's name is not taken for one.
     # A stream of JPEGs: by its name FFmpeg might take it for one picture.
-    return av.open(
-        f"file:{source.address}",
-        "r",
-        format="mjpeg" if jpeg else None,
-        options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
-        metadata_errors="ignore",
-    )
+    form = "mjpeg" if jpeg else None
+    try:
+        return av.open(f"file:{path}", "r", format=form, options=options, metadata_errors="ignore")
+    except av.InvalidDataError:
+        # The index of a fragmented MP4 that was cut off names fragments that are not there; FFmpeg looks for them
+        # only where it can go to them.
+        if not is_fragmented(path):
+            raise
+        return av.open(forwards(path), "r", options=options, metadata_errors="ignore")
 
 
 @cache

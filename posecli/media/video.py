@@ -140,7 +140,7 @@ class VideoReader:
             # Read to the source's end: what its container promises counts too.
             begin = self._begin(first)
             held = max(self.decoder.ledger.sent, begin + kept)
-            absent = max(0, self.decoder.indexed() - held) or self._cut_off(last, steps)
+            absent = max(0, self.decoder.promised(self._first_pts, steps.usual()) - held) or self._cut_off(last, steps)
             self._count(held - begin - kept, absent, steps)
             return
         steps.close()
