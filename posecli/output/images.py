@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 
 from posecli.errors import MediaError
+from posecli.media.exif import Metadata
+from posecli.output.metadata import with_metadata
 from posecli.output.whole import Whole
 from posecli.types import PixelArray
 
@@ -22,8 +24,10 @@ def photo_name(name: str) -> str:
     return name if Path(name).suffix.lower() in _WRITABLE else f"{name}.png"
 
 
-def write_image(path: Path, pixels: PixelArray, *, quality: int = 95) -> None:
+def write_image(path: Path, pixels: PixelArray, *, quality: int = 95, metadata: Metadata | None = None) -> None:
     """Write (height, width, 3) uint8 RGB, whole or not at all. The suffix decides the format.
+
+    metadata: goes into JPEG, PNG and WebP; other formats are written without.
 
     A large picture is not copied for it: its channels change places, and change back.
 
@@ -44,7 +48,7 @@ def write_image(path: Path, pixels: PixelArray, *, quality: int = 95) -> None:
         raise MediaError(f"{path}: cannot be encoded as {suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with Whole(path) as file:
-        file.write(encoded.data)
+        file.write(encoded.data if metadata is None else with_metadata(encoded.tobytes(), suffix, metadata))
 
 
 @contextmanager

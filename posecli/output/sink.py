@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from posecli.media.exif import Metadata, metadata_of
 from posecli.media.video import VideoReader
 from posecli.output.annotate import Annotator, Look
 from posecli.output.gallery import thumbnail_path, write_thumbnail
@@ -21,7 +22,7 @@ class Sink:
     """Takes the frames of one input in order; finish makes its files appear, abort leaves none.
 
     source is the open video, or None for a photo. output is the annotated file's place under out. shown sees each
-    annotated picture, where somebody looks on.
+    annotated picture, where somebody looks on. photo: the photo's file, whose metadata its annotated copy gets.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Sink:
         look: Look,
         source: VideoReader | None,
         shown: Callable[[PixelArray], None] | None = None,
+        photo: Path | None = None,
     ) -> None:
+        self._photo = photo
         self._shown = shown
         self._out, self._output, self._look, self._source = out, output, look, source
         self._thumbnail = thumbnail_path(out, record)
@@ -84,11 +87,24 @@ class Sink:
         elif self._look.media:
             self._write_page(drawn)
 
+    def _metadata(self) -> Metadata:
+        """What the annotated photo takes over. Where faces are hidden, the place is too."""
+        if self._photo is None:
+            return Metadata()
+        try:
+            return metadata_of(self._photo, place=not self._look.blur_faces)
+        except OSError:  # gone since it was read
+            return Metadata()
+
     def _write_page(self, drawn: PixelArray) -> None:
         path = self._out / self._output
         self._pages += 1
         if self._pages == 1:
-            write_image(path, drawn)
+            metadata = self._metadata()
+            if metadata == Metadata():
+                write_image(path, drawn)
+            else:
+                write_image(path, drawn, metadata=metadata)
         elif path.suffix.lower() in (".tif", ".tiff"):
             append_page(path, drawn)
         else:

@@ -97,9 +97,10 @@ class _Scribe:
         item = opened.job.input
         header = {"name": item.name, "kind": item.kind, "content": opened.content, "options": key}
         look = look_of(keypoint_set, options)
+        photo = item.path if opened.source is None else None
         shown = window.offer if window is not None else None
         try:
-            self._sink = Sink(out, opened.job.output, opened.job.record, header, look, opened.source, shown)
+            self._sink = Sink(out, opened.job.output, opened.job.record, header, look, opened.source, shown, photo)
             if self._follow is not None and options.smooth == "offline":
                 # A killed run's draft is of no use: ids are given anew from the first frame.
                 _draft_path(opened.job).unlink(missing_ok=True)
