@@ -57,8 +57,12 @@ def test_pipes_sockets_and_devices_in_a_folder_are_never_opened(folder: Path) ->
 def test_a_pipe_in_a_list_is_told(folder: Path, tmp_path: Path) -> None:
     add_special(folder)
     listing = tmp_path / "list.txt"
-    listing.write_text(f"{folder / 'a.jpg'}\n{folder / 'socket.png'}\n")
-    assert found(f"@{listing}") == {"a.jpg": None, "socket.png": "a socket, no file"}
+    listing.write_text(f"{folder / 'a.jpg'}\n{folder / 'socket.png'}\n{folder / 'pipe.jpg'}\n")
+    assert found(f"@{listing}") == {
+        "a.jpg": None,
+        "socket.png": "a socket, no file",
+        "pipe.jpg": "a named pipe, no file",
+    }
 
 
 def test_a_locked_subfolder_is_an_input_with_its_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from posecli.media.identity import once
 from posecli.media.lists import is_disk, paths_of
 from posecli.media.sniff import is_claimed, sniff
 from posecli.media.sources import source_of
-from posecli.media.walk import is_folder, special, walk
+from posecli.media.walk import STREAMS, is_folder, special, walk
 from posecli.text import printed
 
 __all__ = ["Input", "content_key", "find_inputs", "printable", "sniff"]
@@ -71,7 +71,9 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
     found: list[Input] = []
     for argument, listed in _expand(arguments):
         path = Path(argument)
-        if (stream := _of_stream(argument)) is not None:
+        if listed and special(path) in STREAMS:
+            found.append(_of_file(path))  # nobody waits at its other end
+        elif (stream := _of_stream(argument)) is not None:
             found.append(stream)
         elif listed and is_disk(path):
             found.append(Input(path, "disk", "unknown", "a whole disk in a list: name a folder of it"))

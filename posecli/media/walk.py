@@ -6,9 +6,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+STREAMS = ("a named pipe", "a socket")
 _SPECIAL = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISFIFO, STREAMS[0]),
+    (stat.S_ISSOCK, STREAMS[1]),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
