@@ -66,12 +66,65 @@ def test_numbered_pictures(tmp_path: Path) -> None:
     assert all((frame.pixels == picture(seed=i + 5)).all() for i, frame in enumerate(frames))
     with VideoReader(str(tmp_path / "frame_%05d.png"), picture_rate=Fraction(10)) as reader:
         assert list(reader)[6].time == Fraction(6, 10)
-    (tmp_path / "frame_00008.png").unlink()  # FFmpeg stops at a gap: told, not passed over
-    with VideoReader(str(tmp_path / "frame_%05d.png")) as reader:
-        kept = len(list(reader))
-        assert kept + reader.lost_frames == 6
     with pytest.raises(MediaError, match="no file matches"):
         VideoReader(str(tmp_path / "none_%05d.png"))
+
+
+def read(path: Path) -> tuple[list[int], dict[str, int], list[Fraction | None]]:
+    """Numbers, losses and times of what is read."""
+    with VideoReader(str(path)) as reader:
+        frames = list(reader)
+        return [frame.index for frame in frames], dict(reader.lost), [frame.time for frame in frames]
+
+
+def test_a_gap_in_numbered_pictures_costs_only_what_is_not_there(tmp_path: Path) -> None:
+    for i in range(3, 15):
+        write_photo(tmp_path / f"f_{i}.png", picture(seed=i))
+    whole = content_key(str(tmp_path / "f_%d.png"))
+    for i in (5, 9, 10):
+        (tmp_path / f"f_{i}.png").unlink()
+    numbers = [0, 1, 3, 4, 5, 8, 9, 10, 11]
+    with VideoReader(str(tmp_path / "f_%d.png")) as reader:
+        for frame, number in zip(reader, numbers, strict=True):
+            assert (frame.index, frame.time) == (number, Fraction(number, 25))
+            assert (frame.pixels == picture(seed=number + 3)).all()
+        assert reader.lost == {"missing from the numbered pictures": 3}
+    before = content_key(str(tmp_path / "f_%d.png"))
+    (tmp_path / "f_8.png").rename(tmp_path / "f_9.png")
+    assert len({whole, before, content_key(str(tmp_path / "f_%d.png"))}) == 3
+    with VideoReader(str(tmp_path / "f_%d.png"), Span(start=4, end=9, stride=2)) as reader:
+        assert [frame.index for frame in reader] == [4, 6, 8]
+        assert reader.lost == {"missing from the numbered pictures": 2}
+
+
+def test_numbers_may_be_far_apart_and_of_unlike_length(tmp_path: Path) -> None:
+    for number in (8, 9, 10, 99, 100):
+        write_photo(tmp_path / f"mixed_{number}.jpg", picture(seed=number % 7))
+        write_photo(tmp_path / f"padded_{number:02}.jpg", picture(seed=number % 7))
+    write_photo(tmp_path / "mixed_007.jpg", picture())  # another name than %d makes
+    for number in range(0, 70, 10):
+        write_photo(tmp_path / f"tens_{number:04}.jpg", picture())
+    for number in (1700000000000, 1700000000041, 1700000000390):
+        write_photo(tmp_path / f"clock_{number}.jpg", picture())
+    assert read(tmp_path / "padded_%02d.jpg")[0] == [0, 1, 2, 3, 4]
+    assert read(tmp_path / "mixed_%d.jpg")[:2] == ([0, 1, 2, 3, 4], {})
+    assert read(tmp_path / "tens_%04d.jpg")[:2] == (list(range(7)), {})
+    assert read(tmp_path / "clock_%d.jpg")[:2] == ([0, 1, 2], {})
+    with VideoReader(str(tmp_path / "clock_%d.jpg")) as reader:
+        assert "far apart" in reader.warnings[0]
+
+
+def test_a_picture_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
+    for i in range(6):
+        write_photo(tmp_path / f"f_{i}.jpg", picture(seed=i))
+    (tmp_path / "f_1.jpg").write_bytes(b"")
+    (tmp_path / "f_2.jpg").write_bytes(b"no picture")
+    (tmp_path / "f_5.jpg").unlink()
+    (tmp_path / "f_5.jpg").mkdir()
+    assert content_key(str(tmp_path / "f_%d.jpg"))
+    numbers, lost, times = read(tmp_path / "f_%d.jpg")
+    assert numbers == [0, 3, 4] and sum(lost.values()) == 3
+    assert times == [Fraction(i, 25) for i in (0, 3, 4)]
 
 
 @contextlib.contextmanager

@@ -56,7 +56,10 @@ class Decoder:
         self.ledger = Ledger()
         self.sound: deque[AnyPacket] = deque(maxlen=_SOUND_PACKETS)
         self._picture_rate = picture_rate
-        self._pictures = len(source.pictures())
+        self._pictures = source.pictures()
+        places = [*self._pictures]
+        # Places of numbered pictures without a file, in order.
+        self.holes = sorted({*range(places[-1] + 1)} - {*places}) if places else []
         # Frame threads are quicker; after damage they lose frames that can be decoded. A live source has one chance.
         self._open(threads="SLICE" if source.live else "AUTO")
 
@@ -89,7 +92,8 @@ class Decoder:
         self._recent: deque[tuple[int, int]] = deque(maxlen=_NEAR)
         self._still_near = 0
         self.slots = Slots(lambda dts: dts in self._near_decoding)
-        self._frames = self._decode(self._packets(), Ledger())
+        packets = self._read_pictures() if self._pictures else self._packets()
+        self._frames = self._decode(packets, Ledger())
         self._last_pts: int | None = None
 
     def __iter__(self) -> Iterator[Decoded]:
@@ -125,7 +129,7 @@ class Decoder:
     def indexed(self) -> int:
         """How many frames to be shown the container's index holds; 0 where it has none of all frames."""
         if self._pictures:
-            return self._pictures
+            return len(self._pictures) + len(self.holes)
         if not self.stream.frames:
             return 0  # only a list of places to seek to
         held = sum(not entry.is_discard for entry in self.stream.index_entries)
@@ -201,12 +205,15 @@ class Decoder:
             shown = packet is not None and _is_shown(packet)
             if packet is not None:
                 self._note(packet, shown)
+            if packet is not None and self._pictures:
+                while ledger.sent < (packet.pts or 0):  # no picture of this number
+                    ledger.send(ledger.sent)
             if packet is not None and shown:
                 ledger.send(None if unmatched else packet.pts)
             for frame in self._decode_packet(packet):
                 stamp = frame.dts if self._by_order else frame.pts
                 index = ledger.show(None if unmatched else stamp)
-                self._check(index == number + 1)
+                self._check(index == number + 1 or bool(self._pictures))
                 if stamp is None or (previous is not None and stamp <= previous.pts):
                     stamp = 0 if previous is None else previous.pts + self._usual_step
                 previous, number = Decoded(frame, index, stamp), index
@@ -270,6 +277,21 @@ class Decoder:
             if packet.stream_index != self.stream.index:
                 self.sound.append(packet)
             elif packet.size:
+                yield packet
+
+    def _read_pictures(self) -> Generator[AnyPacket, None, None]:
+        """Numbered pictures, one a packet, whose time is its place; one that cannot be read is passed over."""
+        for place, path in self._pictures.items():
+            try:
+                packet = Packet(path.read_bytes())
+            except OSError as error:
+                self.damage = f"{path.name}: {reason(error)}"
+                continue
+            if packet.size:
+                packet.stream = self.stream
+                packet.pts = packet.dts = place
+                packet.time_base = self.time_base
+                packet.is_keyframe = True
                 yield packet
 
 

@@ -191,9 +191,15 @@ def content_key(source: Path | str) -> str:
     found = source_of(source)
     if found.kind not in ("file", "pictures"):
         return uuid.uuid4().hex
-    files = found.pictures() or [Path(found.address)]
-    keys = [_hash_of(file) for file in files]
-    return keys[0] if found.kind == "file" else hashlib.blake2b("".join(keys).encode(), digest_size=16).hexdigest()
+    if found.kind == "file":
+        return _hash_of(Path(found.address))
+    keys = []
+    for place, file in found.pictures().items():
+        try:
+            keys.append(f"{place} {_hash_of(file)}\n")
+        except OSError as error:  # lost, and the others are done
+            keys.append(f"{place} {error.errno}\n")
+    return hashlib.blake2b("".join(keys).encode(), digest_size=16).hexdigest()
 
 
 def _hash_of(path: Path) -> str:

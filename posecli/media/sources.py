@@ -1,6 +1,7 @@
 """Where a video comes from: a file, numbered pictures, standard input, a pipe, a network stream, a webcam."""
 
 import glob
+import math
 import os
 import re
 import stat
@@ -8,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +23,8 @@ Kind = Literal["file", "pictures", "stdin", "pipe", "url", "webcam"]
 
 # Numbered pictures have no rate of their own; this is FFmpeg's.
 PICTURES_RATE = Fraction(25)
+# From so many numbers a picture on, what is between them is not missing.
+_SPARSE = 10
 # Seconds without a byte after which a network source is given up.
 NETWORK_TIMEOUT = 20.0
 
@@ -86,16 +90,45 @@ class Source:
         stem = _NUMBER.sub("", path.stem).rstrip("_-. ") or path.absolute().parent.name
         return f"{stem}{path.suffix}"
 
-    def pictures(self) -> list[Path]:
-        """The files of numbered pictures, in order; there are none for other kinds."""
+    def pictures(self) -> dict[int, Path]:
+        """The files of numbered pictures by their place in the clip, in order; there are none for other kinds.
+
+        Places count from 0 at the lowest number; a number without a file leaves its place empty. Numbers that are all
+        so many apart, or far apart without a rule (see `sparse`), only give the order.
+        """
+        files = self._numbered()
+        return dict(zip(_places([*files]), files.values(), strict=True))
+
+    @property
+    def sparse(self) -> bool:
+        """Whether pictures' numbers are so far apart that most of them never were pictures, as of times of a clock."""
+        return _is_sparse([*self._numbered()])
+
+    def _numbered(self) -> dict[int, Path]:
         if self.kind != "pictures":
-            return []
+            return {}
         path = Path(self.address)
-        before, after = path.name[: _place(path.name)[0]], path.name[_place(path.name)[1] :]
-        numbered = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
-        found = [(numbered.fullmatch(file.name), file) for file in path.parent.glob(f"{glob.escape(before)}*")]
+        start, end = _place(path.name)
+        numbered = re.compile(re.escape(path.name[:start]) + r"([0-9]+)" + re.escape(path.name[end:]))
+        found = [
+            (numbered.fullmatch(file.name), file) for file in path.parent.glob(f"{glob.escape(path.name[:start])}*")
+        ]
         files = {int(match[1]): file for match, file in found if match and file.name == path.name % int(match[1])}
-        return [files[number] for number in sorted(files)]
+        return {number: files[number] for number in sorted(files)}
+
+
+def _places(numbers: list[int]) -> list[int]:
+    if _is_sparse(numbers):
+        return [*range(len(numbers))]
+    return [(number - numbers[0]) // _step(numbers) for number in numbers]
+
+
+def _is_sparse(numbers: list[int]) -> bool:
+    return bool(numbers) and (numbers[-1] - numbers[0]) // _step(numbers) >= _SPARSE * len(numbers)
+
+
+def _step(numbers: list[int]) -> int:
+    return math.gcd(*(b - a for a, b in pairwise(numbers))) if len(numbers) > 2 else 1
 
 
 def _place(name: str) -> tuple[int, int]:
@@ -152,12 +185,12 @@ def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContain
     if source.kind == "webcam":
         return _open_webcam(source.address)
     if source.kind == "pictures":
-        files = source.pictures()
-        if not files:
+        first = next(iter(source.pictures().values()), None)
+        if first is None:
             raise FileNotFoundError("no file matches this pattern")
-        first = re.search(r"\d+", files[0].name[_place(Path(source.address).name)[0] :])
-        options = {"framerate": str(rate), "start_number": first[0] if first else "0"}
-        return av.open(source.address, "r", format="image2", options=options, metadata_errors="ignore")
+        # Only for what the pictures are: the decoder reads them one by one, since FFmpeg ends at the first gap.
+        options = {"framerate": str(rate), "pattern_type": "none"}
+        return av.open(f"file:{first}", "r", format="image2", options=options, metadata_errors="ignore")
     return _open_file(Path(source.address))
 
 

@@ -68,6 +68,8 @@ class VideoReader:
         self.colour = colour_of(first.frame)
         if self.colour.hdr:
             self._warnings.append(f"HDR ({TRANSFERS[self.colour.transfer]}): tone mapped to BT.709")
+        if self.source.sparse:
+            self._warnings.append("the pictures' numbers are far apart: taken in their order, none counted as missing")
         self.hidden = decoder.hidden()
         if self.hidden:
             frames = "1 frame" if self.hidden == 1 else f"{self.hidden} frames"
@@ -141,11 +143,12 @@ class VideoReader:
             begin = self._begin(first)
             held = max(self.decoder.ledger.sent, begin + kept)
             absent = max(0, self.decoder.promised(self._first_pts, steps.usual()) - held) or self._cut_off(last, steps)
-            self._count(held - begin - kept, absent, steps)
+            self._count(begin, held, kept, absent, steps)
             return
         steps.close()
         if first is not None and last is not None:
-            self._count(max(0, last.index + 1 - self._begin(first) - kept), 0, steps)
+            begin = self._begin(first)
+            self._count(begin, max(begin + kept, last.index + 1), kept, 0, steps)
 
     def _seconds(self, item: Decoded) -> Fraction:
         return item.pts * self.time_base - self.first_time
@@ -177,8 +180,10 @@ class VideoReader:
             return self.span.start
         return first.index
 
-    def _count(self, undecoded: int, absent: int, steps: Steps) -> None:
-        """undecoded: packets without a frame. absent: what the container promised and does not hold."""
+    def _count(self, begin: int, stop: int, kept: int, absent: int, steps: Steps) -> None:
+        """kept: how many of the frames from begin up to stop were read. absent: promised behind them, not there."""
+        holes = sum(begin <= place < stop for place in self.decoder.holes)
+        undecoded = stop - begin - kept - holes
         damage = self.decoder.damage
         # A variable rate has gaps too: they tell something only in damaged files that have no index.
         between = 0
@@ -191,7 +196,8 @@ class VideoReader:
                 most = round(float(end - self._first_pts) / usual)
                 between = min(between, max(0, most - steps.frames - undecoded - absent))
         why = f" ({damage})" if damage else ""
-        losses = {"cannot be decoded": undecoded, f"missing from the file{why}": absent}
+        losses: dict[str, int] = {"cannot be decoded": undecoded, "missing from the numbered pictures": holes}
+        losses |= {f"missing from the file{why}": absent}
         for words, frames in (losses | {f"missing between timestamps{why}": between}).items():
             if frames:
                 self.lost[words] += frames

@@ -69,7 +69,7 @@ def _sources(jobs: Sequence[Job]) -> Iterator[Path]:
             yield job.input.path
             continue
         source = source_of(job.input.address)
-        yield from source.pictures()
+        yield from source.pictures().values()
         if source.kind == "stdin":
             # `< clip.mp4`: the file is known by its descriptor only.
             with suppress(OSError, ValueError, AttributeError):
