@@ -55,7 +55,8 @@ class VideoReader:
     def _start(self) -> None:
         decoder = self.decoder
         self.time_base, self.frame_rate = decoder.time_base, decoder.frame_rate
-        self.has_audio = decoder.sound_stream is not None
+        self.audio_tracks = len(decoder.container.streams.audio)
+        self.has_audio = self.audio_tracks > 0
         first = self._first = next(iter(decoder), None)
         if first is None:
             raise MediaError(f"{self.source.shown}: no frame of it can be decoded")

@@ -18,34 +18,56 @@ from posecli.media.video import VideoReader
 AnyPacket: TypeAlias = "Packet[Any]"
 
 
-class Sound:
-    """The source's first audio stream, fed into the output up to a given time.
+# What players find in an MP4. FFmpeg writes more: PCM of any kind, which hardly any of them reads.
+_COPIED = frozenset(["aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "libopus", "flac"])
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
-    Copied where MP4 takes its codec, else encoded as AAC, which is told in warnings. Where begin names an origin
-    (seconds on the source's timeline), packets that start before it are left out, and it is the output's zero.
+
+class Sound:
+    """One of the source's audio streams, fed into the output up to a given time.
+
+    Copied where players find its codec in MP4, else encoded as AAC, which is told in warnings. Where begin names an
+    origin (seconds on the source's timeline), packets that start before it are left out, and it is the output's zero.
+    track: its number among the audio streams; of a live source there is only the first.
 
     Raises FFmpegError, ValueError or AttributeError for sound that nothing can read.
     """
 
-    def __init__(self, output: OutputContainer, source: VideoReader, warnings: list[str]) -> None:
+    def __init__(self, output: OutputContainer, source: VideoReader, warnings: list[str], track: int = 0) -> None:
         self._output, self._reader, self._warnings = output, source, warnings
         self._live = source.source.live
         self._input = None if self._live else source.open_again()
-        found = source.decoder.sound_stream if self._input is None else self._input.streams.audio[0]
+        found = source.decoder.sound_stream if self._input is None else self._input.streams.audio[track]
         assert found is not None
         self._source = found
         self._resampler: AudioResampler | None = None
         try:
-            self._stream: Any = output.add_stream_from_template(self._source)
-        except (ValueError, FFmpegError):
-            # MP4 does not take this codec as it is.
-            self._stream = output.add_stream("aac", rate=self._source.rate or 48000)
-            self._resampler = AudioResampler(format="fltp", layout=self._stream.layout, rate=self._stream.rate)
-            warnings.append(f"sound encoded as AAC: MP4 does not take {self._source.codec_context.name}")
+            self._stream: Any = self._add_stream(track)
+        except BaseException:
+            self.close()
+            raise
+        if language := found.metadata.get("language"):
+            self._stream.metadata["language"] = language
         self._origin: Fraction | None = None
         self._flushed = False
         self._packets = self._encoded() if self._resampler else self._copied()
         self._pending: deque[AnyPacket] = deque()
+
+    def _add_stream(self, track: int) -> Any:
+        """The output's stream, for packets that are copied or for AAC."""
+        codec = self._source.codec_context.name
+        if codec in _COPIED:
+            try:
+                return self._output.add_stream_from_template(self._source)
+            except (ValueError, FFmpegError):
+                pass  # MP4 does not take it as it is
+        wanted = self._source.rate or 48000
+        rate = next((rate for rate in _AAC_RATES if rate <= wanted), _AAC_RATES[-1])
+        stream = self._output.add_stream("aac", rate=rate, layout="mono" if self._source.channels == 1 else "stereo")
+        self._resampler = AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
+        which = f" of track {track + 1}" if track else ""
+        self._warnings.append(f"sound{which} encoded as AAC: few players find {codec} in MP4")
+        return stream
 
     def begin(self, origin: Fraction) -> None:
         """Say, before the first write, which time of the source is the output's zero. Else nothing is cut."""

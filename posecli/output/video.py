@@ -59,14 +59,15 @@ class VideoWriter:
         self._origin: Fraction | None = None
         self._last = Fraction(0)
         self._frames = 0
-        self._sound: Sound | None = None
+        self._sounds: list[Sound] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         self._part = new_temporary(path)
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
         try:
             self._size = size or (source.width, source.height)
             self._add_video(codec, crf, preset, self._size)
-            self._sound = self._open_sound() if audio and source.has_audio else None
+            if audio:
+                self._open_sounds()
         except BaseException:
             self.abort()
             raise
@@ -92,28 +93,33 @@ class VideoWriter:
         self._stream = stream
         self._to_yuv = ToYuv(colour, stream.width, stream.height, chosen.chroma)
 
-    def _open_sound(self) -> Sound | None:
-        try:
-            return Sound(self._container, self._source, self.warnings)
-        except (FFmpegError, ValueError, AttributeError) as error:  # no decoder: PyAV has no codec to ask
-            self.warnings.append(f"sound left out: its codec can be neither copied nor decoded ({error})")
-            return None
+    def _open_sounds(self) -> None:
+        tracks = self._source.audio_tracks
+        if self._source.source.live and tracks > 1:
+            self.warnings.append(f"the first of {tracks} sound tracks is kept: a live source is read only once")
+            tracks = 1
+        for track in range(tracks):
+            try:
+                self._sounds.append(Sound(self._container, self._source, self.warnings, track))
+            except (FFmpegError, ValueError, AttributeError) as error:  # no decoder: PyAV has no codec to ask
+                which = f" of track {track + 1}" if tracks > 1 else ""
+                self.warnings.append(f"sound{which} left out: its codec can be neither copied nor decoded ({error})")
 
     def write(self, pixels: PixelArray, time: Fraction) -> None:
         """Append a frame (height, width, 3) uint8 RGB shown at time, in seconds on the source's timeline."""
         if self._origin is None:
             moved = self._source.span.start or self._source.source.live
             self._origin = time if moved else Fraction(0)
-            if self._sound is not None and moved:
-                self._sound.begin(self._origin)
+            for sound in self._sounds if moved else []:
+                sound.begin(self._origin)
         frame = self._to_yuv(_fitted(pixels, *self._size))
         frame.pts = round((time - self._origin) / self._source.time_base)
         frame.time_base = self._source.time_base
         self._container.mux(self._stream.encode(frame))
         self._last = time
         self._frames += 1
-        if self._sound is not None:
-            self._sound.write_until(time)
+        for sound in self._sounds:
+            sound.write_until(time)
 
     def close(self) -> None:
         """Finish the file and give it its name. Raises MediaError or OSError where that fails."""
@@ -127,10 +133,10 @@ class VideoWriter:
                 for packet in packets:
                     packet.dts = packet.pts
             self._container.mux(packets)
-            if self._sound is not None:
-                step = self._source.span.stride / (self._source.frame_rate or Fraction(30))
-                self._sound.write_until(self._last + step if self._source.span.ends else None, last=True)
-                self._sound.close()
+            step = self._source.span.stride / (self._source.frame_rate or Fraction(30))
+            for sound in self._sounds:
+                sound.write_until(self._last + step if self._source.span.ends else None, last=True)
+                sound.close()
             self._container.close()
         except FFmpegError as error:
             self.abort()
@@ -141,8 +147,8 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Drop what was written."""
-        if self._sound is not None:
-            self._sound.close()
+        for sound in self._sounds:
+            sound.close()
         # An unfinished file has no valid trailer, and is deleted anyway.
         with contextlib.suppress(FFmpegError, ValueError):
             self._container.close()
