@@ -60,6 +60,10 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--batch-size", default=64, show_default=True, help="Of all processes together.")
 @click.option("--accumulate", default=1, show_default=True, help="Parts of a batch where memory is short.")
 @click.option("--rate", default=1.5e-3, show_default=True, help="Learning rate.")
+@click.option("--backbone-lr-factor", default=0.5, show_default=True, help="Factor on the backbone's learning rate.")
+@click.option("--teacher", metavar="NAME|FILE", help="Pose weights whose distributions are learned too (distillation).")
+@click.option("--teacher-weight", default=0.5, show_default=True, help="Of the divergence from the teacher's.")
+@click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True)
 @click.option("--flat-share", default=0.6, show_default=True, help="Part of the run before the rate falls.")
 @click.option("--ema", default=0.998, show_default=True, help="Decay of the averaged weights.")
 @click.option("--weight-decay", default=0.05, show_default=True)
@@ -104,6 +108,8 @@ def train_command(**options: Any) -> int:
     from posecli.train.pictures import write_curves, write_preview
     from posecli.train.start import build_model, read_start
     from posecli.train.state import stage_config
+    from posecli.train.teacher import load_teacher
+    from posecli.weights.files import find_weights
 
     if options["threads"]:
         torch.set_num_threads(options["threads"])
@@ -146,6 +152,9 @@ def train_command(**options: Any) -> int:
             write_preview(folder / "preview.jpg", crops, nobody, recipe, options["preview"])
             click.echo(str(folder / "preview.jpg"))
             return ExitCode.OK
+        teacher = None
+        if options["teacher"]:
+            teacher = load_teacher(find_weights(options["teacher"]), people.keypoint_set, device)
         resumed = (folder / "state.pt").is_file()
         if world.leads:
             check_resumable(folder, recipe, data_keys(people, empty, options["init"]))
@@ -169,6 +178,7 @@ def train_command(**options: Any) -> int:
                     crops,
                     folder,
                     nobody=nobody,
+                    teacher=teacher,
                     start=start,
                     device=device,
                     world=world,
@@ -211,6 +221,7 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
     from posecli.pose.config import PoseConfig
     from posecli.train.augment import NONE, WEAK, Augmentation
     from posecli.train.recipe import Recipe
+    from posecli.weights.files import find_weights, sha256
 
     stages = _stages(options["stages"], options["batch_size"], options["freeze"])
     deconv = options["deconv"]
@@ -244,6 +255,10 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
         ),
         stages=stages,
         learning_rate=options["rate"],
+        trunk_rate=options["backbone_lr_factor"],
+        teacher=None if options["teacher"] is None else sha256(find_weights(options["teacher"])),
+        teacher_weight=options["teacher_weight"],
+        precision=options["precision"],
         weight_decay=options["weight_decay"],
         flat_share=options["flat_share"],
         weak_share=options["weak_share"],

@@ -26,6 +26,10 @@ class Preprocessing:
     padding: float = 1.25
 
 
+# Input pixels a side per cell of a backbone's finest output; 32 where nothing is said.
+STRIDES = {"lite_hrnet": 4}
+
+
 @dataclass(frozen=True)
 class PoseConfig:
     """A SimCC network and its codec.
@@ -80,7 +84,8 @@ class PoseConfig:
     def map_size(self) -> tuple[int, int]:
         """(height, width) of the K maps that the two linear layers read."""
         up = 2 ** len(self.deconv_channels)
-        return self.input_size[0] // 32 * up, self.input_size[1] // 32 * up
+        stride = STRIDES.get(self.backbone, 32)
+        return self.input_size[0] // stride * up, self.input_size[1] // stride * up
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

@@ -13,18 +13,25 @@ from torch.nn import functional
 
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
+from posecli.pose.lite_hrnet import WIDTHS, LiteHRNet
 
 
 class Trunk(NamedTuple):
-    """A backbone cut before its pooling: 1/32 of the input's size.
+    """A backbone cut before its pooling: features at 1/32 of the input's size, or as config.STRIDES says.
 
     taps: names of the children whose outputs are the last at 1/16, 1/8 and 1/4 of the input's size, with their
-    channels, for laterals; empty where the backbone offers none.
+    channels, for laterals; empty where the backbone offers none. coarse: channels of a second, coarser output, from
+    which the presence and extent outputs read; None where the first serves.
     """
 
     module: nn.Module
     channels: int
     taps: tuple[tuple[str, int], ...] = ()
+    coarse: int | None = None
+
+
+def _lite_hrnet() -> Trunk:
+    return Trunk(LiteHRNet(), WIDTHS[0], coarse=WIDTHS[-1])
 
 
 def _resnet(name: str) -> Callable[[], Trunk]:
@@ -62,7 +69,7 @@ class _ResNetFeatures(nn.Module):
         return x
 
 
-# One line adds a backbone: a function that gives a Trunk at 1/32 of the input's size.
+# One line adds a backbone: a function that gives a Trunk; one in config.STRIDES, where it is not at 1/32.
 BACKBONES: dict[str, Callable[[], Trunk]] = {
     "resnet18": _resnet("resnet18"),
     "resnet34": _resnet("resnet34"),
@@ -70,6 +77,7 @@ BACKBONES: dict[str, Callable[[], Trunk]] = {
     "resnet101": _resnet("resnet101"),
     "mobilenet_v2": _features("mobilenet_v2", (("13", 96), ("6", 32), ("3", 24))),
     "mobilenet_v3_large": _features("mobilenet_v3_large", (("12", 112), ("6", 40), ("3", 24))),
+    "lite_hrnet": _lite_hrnet,
     "efficientnet_b0": _features("efficientnet_b0", (("5", 112), ("3", 40), ("2", 24))),
 }
 
@@ -115,11 +123,11 @@ class SimCC(nn.Module):
         super().__init__()
         if config.backbone not in BACKBONES:
             raise DataError(f"backbone {config.backbone!r}: choose from {', '.join(BACKBONES)}")
-        self.trunk, channels, taps = BACKBONES[config.backbone]()
+        self.trunk, channels, taps, coarse = BACKBONES[config.backbone]()
         if config.laterals and len(taps) < len(config.deconv_channels):
             raise DataError(f"backbone {config.backbone}: it offers {len(taps)} levels for laterals")
-        self.presence = nn.Linear(channels, 1) if config.presence else None
-        self.extent = Extent(channels) if config.extent else None
+        self.presence = nn.Linear(coarse or channels, 1) if config.presence else None
+        self.extent = Extent(coarse or channels) if config.extent else None
         layers: list[nn.Module] = []
         padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
         for out in config.deconv_channels:
@@ -145,24 +153,25 @@ class SimCC(nn.Module):
         With config.presence also presence logits (N,): log-odds to be added to those of the box's own score. With
         config.extent also sides (N, 4) as Extent gives them.
         """
-        features = self._features(crops)
+        features, coarse = self._features(crops)
         maps = self.final(self._enlarged(features)).flatten(2)  # (N, K, h·w), row-major
         located = self.fc_x(maps), self.fc_y(maps)
         if self.presence is None:
             return located
-        presence = self.presence(features[-1].mean(dim=(2, 3)))[:, 0]
+        presence = self.presence(coarse.mean(dim=(2, 3)))[:, 0]
         if self.extent is None:
             return *located, presence
-        return *located, presence, self.extent(features[-1])
+        return *located, presence, self.extent(coarse)
 
-    def _features(self, x: Tensor) -> list[Tensor]:
-        """The trunk's output, after its finer features for the laterals."""
+    def _features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The trunk's output, after its finer features for the laterals; and its coarsest one."""
         if not self.taps:
-            return [self.trunk(x)]
+            found = self.trunk(x)
+            return ([found[0]], found[1]) if isinstance(found, tuple) else ([found], found)
         kept: dict[str, Tensor] = {}
         for name, child in self.trunk.named_children():
             x = kept[name] = child(x)
-        return [*(kept[name] for name in self.taps), x]
+        return [*(kept[name] for name in self.taps), x], x
 
     def _enlarged(self, features: list[Tensor]) -> Tensor:
         """Transposed convolutions on the trunk's output, each with the trunk's own finer features added to it."""
@@ -196,7 +205,7 @@ def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> 
     for layer, cells, axis in ((model.fc_x, width, 1), (model.fc_y, height, 0)):
         nn.init.zeros_(layer.bias)
         if marginal:
-            profile = _marginal_profile(layer.out_features, cells)
+            profile = marginal_profile(layer.out_features, cells)
             grid = profile[:, None, :] if axis == 1 else profile[:, :, None]
             rows = height if axis == 1 else width
             weight = grid.expand(-1, height, width).reshape(layer.out_features, -1) / rows**0.5
@@ -205,7 +214,7 @@ def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> 
             nn.init.normal_(layer.weight, std=0.01)
 
 
-def _marginal_profile(bins: int, cells: int, width: float = 0.6) -> Tensor:
+def marginal_profile(bins: int, cells: int, width: float = 0.6) -> Tensor:
     """(bins, cells): a bump of the given width in cells around each bin's cell, its mean removed."""
     centre = (torch.arange(bins) + 0.5) * cells / bins - 0.5
     profile = torch.exp(-((torch.arange(cells)[None] - centre[:, None]) ** 2) / (2 * width**2))

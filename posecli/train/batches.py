@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ class Batch:
     """What this process sees in one step, and how many samples all processes see together.
 
     crops (N, H, W, 3) uint8, points (N, K, 2) in crop pixels, weights (N, K). present (N,): 1 where there is a person,
-    0 where there is nobody, -1 where the sample does not count. ids: N texts that tell whom a crop shows.
+    0 where there is nobody, -1 where the sample does not count. ids: N texts that tell whom a crop shows. large: the
+    same crops at the teacher's input size, where that is another one.
     """
 
     crops: Tensor
@@ -30,13 +32,22 @@ class Batch:
     present: Tensor
     ids: tuple[str, ...]
     samples: int
+    large: Tensor | None = None
 
     def parts(self, count: int) -> list["Batch"]:
         """Up to count parts of nearly the same size, whose gradients are added up."""
         size = -(-len(self.ids) // count)
         spans = [slice(first, first + size) for first in range(0, len(self.ids), size)]
         return [
-            Batch(self.crops[s], self.points[s], self.weights[s], self.present[s], self.ids[s], self.samples)
+            Batch(
+                self.crops[s],
+                self.points[s],
+                self.weights[s],
+                self.present[s],
+                self.ids[s],
+                self.samples,
+                None if self.large is None else self.large[s],
+            )
             for s in spans
         ]
 
@@ -54,13 +65,16 @@ def batches(
     end: int,
     world: World | None = None,
     nobody: Crops | None = None,
+    teacher_size: tuple[int, int] | None = None,
 ) -> Iterator[Batch]:
     """Batches for samples start to end of the run, prepared ahead in another thread.
 
     Sample number n is always the same crop under the same augmentation, wherever a run is resumed and
     however many processes share it: process r takes every size-th sample of each batch from r on. nobody: crops
-    without a person, of which recipe.nobody_share of the samples are.
+    without a person, of which recipe.nobody_share of the samples are. teacher_size: (height, width) of the teacher's
+    input; the crops are drawn at that size then, and made smaller for the model.
     """
+    size = teacher_size or stage.input_size
     world = world or World()
     order: dict[int, Any] = {}
 
@@ -89,7 +103,7 @@ def batches(
             keypoints,
             weights,
             source.people.keypoint_set,
-            stage.input_size,
+            size,
             recipe.augmentation_at(number),
             random,
             recipe.model.preprocessing.padding,
@@ -101,6 +115,12 @@ def batches(
         # A process for which the last batch leaves nothing goes along with a sample that does not count.
         mine = numbers[world.rank :: world.size]
         pixels, points, weights, present, ids = zip(*map(sample, mine or numbers[:1]), strict=True)
+        large = None
+        if size != stage.input_size:
+            large = torch.from_numpy(np.stack(pixels))
+            pixels = tuple(cv2.resize(crop, stage.input_size[::-1], interpolation=cv2.INTER_AREA) for crop in pixels)
+            # Pixel centres are at integers.
+            points = tuple((p + 0.5) * stage.input_size[0] / size[0] - 0.5 for p in points)
         return Batch(
             torch.from_numpy(np.stack(pixels)),
             torch.from_numpy(np.stack(points)).float(),
@@ -108,6 +128,7 @@ def batches(
             torch.tensor(present).float() if mine else torch.full((1,), -1.0),
             ids,
             len(numbers),
+            large,
         )
 
     with ThreadPoolExecutor(1) as pool:

@@ -18,7 +18,7 @@ from posecli.pose.network import SimCC
 from posecli.train.batches import Batch, batches
 from posecli.train.data import Crops
 from posecli.train.interrupt import whole_step
-from posecli.train.loss import kl_sums, presence_sum
+from posecli.train.loss import distillation_sum, kl_sums, presence_sum
 from posecli.train.parallel import World
 from posecli.train.recipe import Recipe
 from posecli.train.start import Start
@@ -34,6 +34,7 @@ from posecli.train.state import (
     restore,
     save,
 )
+from posecli.train.teacher import Teacher
 
 Evaluate = Callable[[SimCC, PoseConfig], dict[str, float]]
 STEPS_A_ROW = 50
@@ -61,6 +62,7 @@ def train(
     folder: Path,
     *,
     nobody: Crops | None = None,
+    teacher: Teacher | None = None,
     start: Start | None = None,
     device: str = "cpu",
     world: World | None = None,
@@ -69,7 +71,8 @@ def train(
 ) -> Path:
     """Train through all stages, resuming where folder holds a state; the path of the last weights.
 
-    nobody: crops without a person, for a model that says if there is one (recipe.model.presence).
+    nobody: crops without a person, for a model that says if there is one (recipe.model.presence). teacher: a trained
+    model whose distributions on the same crops are learned too (recipe.teacher_weight).
 
     Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by
     AP) into folder. Ctrl-C saves before it leaves; a resumed run does again what was cut off, and ends in the same
@@ -87,7 +90,7 @@ def train(
             cut_rows(folder / name, state.seen)
     world.wait()
     with interrupt.working():
-        _run_stages(state, recipe, crops, nobody, folder, where, world, compiled, watch)
+        _run_stages(state, recipe, crops, nobody, teacher, folder, where, world, compiled, watch)
     world.wait()
     return folder / "last.safetensors"
 
@@ -97,6 +100,7 @@ def _run_stages(
     recipe: Recipe,
     crops: Crops,
     nobody: Crops | None,
+    teacher: Teacher | None,
     folder: Path,
     where: torch.device,
     world: World,
@@ -106,7 +110,7 @@ def _run_stages(
     """All stages from the state on; however they end, the state is saved."""
     try:
         while True:
-            _run_stage(state, recipe, crops, nobody, folder, where, world, compiled, watch)
+            _run_stage(state, recipe, crops, nobody, teacher, folder, where, world, compiled, watch)
             if state.stage + 1 == len(recipe.stages):
                 break
             state = next_stage(state, recipe, where)
@@ -122,6 +126,7 @@ def _run_stage(
     recipe: Recipe,
     crops: Crops,
     nobody: Crops | None,
+    teacher: Teacher | None,
     folder: Path,
     where: torch.device,
     world: World,
@@ -137,7 +142,8 @@ def _run_stage(
     last_save = clock = time.monotonic()
     waited, clock_seen, losses = 0.0, state.seen, []
     pressed: list[int] = []
-    stream = iter(batches(crops, recipe, stage, state.seen, end, world, nobody))
+    size = None if teacher is None else teacher.config.input_size
+    stream = iter(batches(crops, recipe, stage, state.seen, end, world, nobody, size))
 
     def evaluate_if_due() -> None:
         nonlocal clock, clock_seen
@@ -162,7 +168,7 @@ def _run_stage(
         rate = recipe.rate_at(state.seen) * stage.rate * warm
         with whole_step(pressed):
             state.whole = False
-            loss, leaves = _step(state, network, batch, recipe, rate, where, world, pressed)
+            loss, leaves = _step(state, network, batch, recipe, rate, where, world, pressed, teacher)
             losses.append(loss)
             state.whole = True
             if np.isfinite(losses[-1]):
@@ -201,6 +207,7 @@ def _step(
     where: torch.device,
     world: World,
     pressed: list[int],
+    teacher: Teacher | None = None,
 ) -> tuple[float, bool]:
     """One update: the loss over all processes, which is applied only where it is finite; whether a signal ends them.
 
@@ -216,7 +223,7 @@ def _step(
         last = part is parts[-1]
         # Only the last part's gradients travel.
         with nullcontext() if last or world.size == 1 else network.no_sync():  # type: ignore[operator]
-            with torch.autocast(where.type, torch.bfloat16):
+            with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 outputs = network(normalise(part.crops, config, where))
             part_sum, _ = kl_sums(
                 outputs[:2],
@@ -228,6 +235,13 @@ def _step(
                 smoothing=recipe.smoothing,
             )
             part_loss = part_sum / weight_sum
+            if teacher is not None:
+                taught = teacher.distributions(part, where)
+                temperatures = config.temperature, teacher.config.temperature
+                counted = (part.present > 0).float().to(where)
+                distance = distillation_sum(outputs[:2], taught, temperatures, counted, teacher.places(config))
+                scale = recipe.teacher_weight / (batch.samples * len(config.keypoints))
+                part_loss = part_loss + scale * distance
             if config.presence:
                 told = presence_sum(outputs[2], part.present.to(where), recipe.nobody_share)
                 part_loss = part_loss + recipe.presence_weight * told / batch.samples

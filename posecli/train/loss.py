@@ -42,6 +42,48 @@ def kl_sums(
     return total / 2, weights.sum()
 
 
+def matching_bins(bins: int, ratio: float, other_ratio: float, enlarged: float) -> Tensor:
+    """For each bin (bins,) of a model the place of the same point among another one's bins, a fraction.
+
+    ratio, other_ratio: bins per pixel of both. enlarged: how many times larger the other one's crop is; pixel centres
+    are at integers in both.
+    """
+    pixels = torch.arange(bins, dtype=torch.float32) / ratio
+    return other_ratio * ((pixels + 0.5) * enlarged - 0.5)
+
+
+def resample_bins(p: Tensor, places: Tensor) -> Tensor:
+    """Distributions (..., B) read at fractional bins (M,), by linear interpolation, and summing to 1: (..., M)."""
+    inside = places.to(p.device).clamp(0, p.shape[-1] - 1)
+    low = inside.floor().long()
+    part = inside - low
+    read = p[..., low] * (1 - part) + p[..., (low + 1).clamp_max(p.shape[-1] - 1)] * part
+    return read / read.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def distillation_sum(
+    logits: tuple[Tensor, Tensor],
+    teacher: tuple[Tensor, Tensor],
+    temperatures: tuple[float, float],
+    counted: Tensor,
+    places: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Sum over crops and keypoints of KL(teacher ‖ prediction) in nats, mean of the two axes.
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, at a temperature of 1. logits, teacher: x and
+    y, (N, K, bins) each. temperatures: factors on the logits of both. counted: (N,), 1 for crops that count. places:
+    where the bins of x and y lie among the teacher's (matching_bins); None where they are the same.
+    """
+    total = counted.new_zeros(())
+    for axis, (own, other) in enumerate(zip(logits, teacher, strict=True)):
+        log_p = functional.log_softmax(own.float() * temperatures[0], dim=-1)
+        q = functional.softmax(other.float() * temperatures[1], dim=-1)
+        q = q if places is None else resample_bins(q, places[axis])
+        divergence = (torch.special.xlogy(q, q) - q * log_p).sum(dim=(1, 2))
+        total = total + (divergence * counted).sum()
+    return total / 2
+
+
 def presence_sum(logits: Tensor, present: Tensor, nobody_share: float) -> Tensor:
     """Cross-entropy in nats of whether there is a person, summed over N crops.
 

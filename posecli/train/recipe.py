@@ -33,6 +33,8 @@ class Recipe:
     the full learning rate, after the warm-up and before the cosine. trunk_rate: factor on the learning
     rate of a pretrained trunk. accumulate: parts that a batch is cut into where memory is short. nobody_share: share of
     the samples that show nobody, where there are such. presence_weight: of the presence output's cross-entropy.
+    teacher: SHA-256 of the weights whose distributions are learned too, with teacher_weight (distillation), or None.
+    precision: of the forward and backward pass, "bf16" by autocast or "fp32".
     """
 
     model: PoseConfig = field(default_factory=PoseConfig)
@@ -52,6 +54,9 @@ class Recipe:
     accumulate: int = 1
     nobody_share: float = 0.15
     presence_weight: float = 0.3
+    teacher: str | None = None
+    teacher_weight: float = 0.5
+    precision: str = "bf16"
     marginal_start: bool = True
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -1,0 +1,54 @@
+"""A trained model whose distributions another one learns."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from posecli.errors import DataError
+from posecli.keypoints import KeypointSet
+from posecli.pose.config import PoseConfig
+from posecli.pose.estimator import load_network
+from posecli.pose.network import SimCC
+from posecli.train.batches import Batch
+from posecli.train.loss import matching_bins
+from posecli.train.state import normalise
+from posecli.weights.files import sha256
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A network that stays as it is. sha256: of its weights file."""
+
+    network: SimCC
+    config: PoseConfig
+    sha256: str
+
+    @torch.no_grad()
+    def distributions(self, batch: Batch, where: torch.device) -> tuple[Tensor, Tensor]:
+        """Its logits over x (N, K, bins) and y (N, K, bins) for the batch's crops."""
+        crops = batch.crops if batch.large is None else batch.large
+        outputs = self.network(normalise(crops, self.config, where))
+        return outputs[0], outputs[1]
+
+    def places(self, config: PoseConfig) -> tuple[Tensor, Tensor] | None:
+        """Where a model's bins over x and y lie among the teacher's; None where they are the same."""
+        own = self.config
+        if (own.input_size, own.split_ratio) == (config.input_size, config.split_ratio):
+            return None
+        enlarged = own.input_size[0] / config.input_size[0]
+        x, y = (matching_bins(bins, config.split_ratio, own.split_ratio, enlarged) for bins in config.bins)
+        return x, y
+
+
+def load_teacher(path: Path, keypoint_set: KeypointSet, device: str) -> Teacher:
+    """The teacher of a weights file.
+
+    Raises DataError for a file that is no pose model's, or one with other keypoints; MachineError where there is none.
+    """
+    network, config = load_network(path)
+    if config.keypoints.names != keypoint_set.names:
+        raise DataError(f"--teacher {path}: its keypoints differ from those of the training set")
+    network.to(torch.device(device), memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+    return Teacher(network, config, sha256(path))
