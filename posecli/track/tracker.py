@@ -23,7 +23,8 @@ class TrackOptions:
     """Lengths are in shares of a person's height, so that ids do not depend on the picture's size.
 
     memory: seconds that somebody may be out of sight and keep the id; brief_memory: the same for somebody seen
-    fewer than `confirmed` times, who may be an error of the detector.
+    fewer than `confirmed` times, who may be an error of the detector. steps: both last at least so many steps from
+    frame to frame, of a clip of few frames a second or of every N-th frame of one.
     gate: lowest similarity at which a person of this frame is a known one.
     appearance: weight of the colours of the clothes; 0 leaves them out.
     box_noise: standard deviation of a detector's box.
@@ -32,6 +33,7 @@ class TrackOptions:
 
     memory: float = 3.0
     brief_memory: float = 0.6
+    steps: float = 2.5
     confirmed: int = 3
     gate: float = 0.15
     appearance: float = 1.0
@@ -113,6 +115,7 @@ class Tracker:
         self._next_id = 1
         self._thumbnail: Float64Array | None = None
         self._size: tuple[int, int] | None = None
+        self._time: float | None = None
 
     def __call__(self, frame: Frame, poses: Poses) -> Poses:
         """The poses with their track ids, rows in the same order."""
@@ -127,6 +130,7 @@ class Tracker:
             self._known = self._known.scaled(size[0] / self._size[0], size[1] / self._size[1])
         self._size = size
         known = self._remembered(self._known, time)
+        self._time = time
         predicted = self._predicted(known, time)
         matched = self._match(known, predicted, seen, time)
         new = matched < 0
@@ -172,10 +176,11 @@ class Tracker:
 
     def _remembered(self, known: _Sights, time: float) -> _Sights:
         options = self._options
+        step = time - self._time if self._time is not None else 0.0
         if len(known) and time - known.seen.min() <= min(options.memory, options.brief_memory):
             return known
         memory = np.where(known.hits >= options.confirmed, options.memory, options.brief_memory)
-        return known[time - known.seen <= memory]
+        return known[time - known.seen <= np.maximum(memory, options.steps * step)]
 
     def _match(self, known: _Sights, predicted: Motion, seen: _Sights, time: float) -> IntArray:
         """(N,) row of known for each of seen, -1 for somebody new."""
