@@ -35,7 +35,6 @@ from posecli.types import Detections, Frame, Poses
 from tests.media_factory import picture, write_photo, write_video
 
 running = importlib.import_module("posecli.pipeline.run")
-reading = importlib.import_module("posecli.pipeline.read")
 
 
 class Still:
@@ -140,7 +139,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sums.append(sum(each.pixels.nbytes for each in frames))
         return frame
 
-    monkeypatch.setattr(reading, "Frame", made)
+    monkeypatch.setattr("posecli.media.photos.Frame", made)
     monkeypatch.setattr("posecli.media.video.Frame", made)
     return sums
 
