@@ -182,6 +182,9 @@ def test_a_run_tells_damage_and_draws_all_pages(
     }  # fmt: skip
     assert any("damaged" in words for words in rows["hole.jpg"]["warnings"])
     assert any("1 more pages are not drawn" in words for words in rows["pages"]["warnings"])
+    lines = result.err.splitlines()
+    assert any(line.startswith("partial: ") and "hole.jpg: damaged" in line for line in lines)
+    assert any(line.startswith("note: ") and "1 more pages are not drawn" in line for line in lines)
     drawn, _ = read(tmp_path / "drawn.tif", (out / "pages.tif").read_bytes())
     assert [page.shape for page in drawn] == [page.shape for page in PAGES]
     assert np.abs(drawn[2].astype(int) - PAGES[2]).mean() < 60  # with a skeleton on it

@@ -83,8 +83,9 @@ class PlainProgress:
         """Say what failed."""
         self._pace.finish()
         # A failure is named whatever the user wants to hear.
-        if (line := _remark(item)) and (not self._quiet or item.summary.status == "failed"):
-            say(line)
+        if not self._quiet or item.summary.status == "failed":
+            for line in _remarks(item):
+                say(line)
 
 
 class LiveProgress:
@@ -125,8 +126,8 @@ class LiveProgress:
         """An input ended."""
         self._pace.finish()
         self._show(item.name)
-        if line := _remark(item):
-            style = "red" if item.summary.status == "failed" else "yellow"
+        style = "red" if item.summary.status == "failed" else "yellow"
+        for line in _remarks(item):
             self._bar.console.print(line, style=style, markup=False)
 
     def _show(self, name: str) -> None:
@@ -137,14 +138,19 @@ class LiveProgress:
         self._bar.update(self._task, completed=pace.completed, description=escape(_short(name)), facts=facts)
 
 
-def _remark(item: "Finished") -> str | None:
+def _remarks(item: "Finished") -> list[str]:
+    """What the user should know of an input that ended, a line each."""
     summary = item.summary
     if summary.status == "failed":
-        return f"failed: {summary.error}"
-    if summary.lost_frames and not item.skipped:
+        return [f"failed: {summary.error}"]
+    if item.skipped:
+        return []
+    lines, status = [], "partial" if summary.status == "partial" else "note"
+    if summary.lost_frames:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.lost.items())
-        return f"partial: {printed(item.path)}: {summary.frames} frames kept, lost {reasons}"
-    return None
+        lines.append(f"partial: {printed(item.path)}: {summary.frames} frames kept, lost {reasons}")
+        status = "note"
+    return lines + [f"{status}: {printed(item.path)}: {warning}" for warning in summary.warnings]
 
 
 def _short(name: str, width: int = 32) -> str:
