@@ -162,3 +162,15 @@ def test_the_command_takes_a_teacher(
     assert (tmp_path / "simcc" / "last.safetensors").is_file()
     missing = posecli(capfd, "train", *arguments, *more, "--name", "x", "--teacher", tmp_path / "no.safetensors")
     assert missing.code == 4 and "no such weights" in missing.err
+
+
+def test_a_run_does_not_replace_its_teacher(
+    data: Path, teacher_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    teacher = tmp_path / "simcc" / "last.safetensors"
+    teacher.parent.mkdir()
+    teacher.write_bytes(teacher_file.read_bytes())
+    arguments = ("--ann", data / "people.json", "--images", data, "--runs", tmp_path, "--deconv", "none")
+    result = posecli(capfd, "train", *arguments, "--stages", "64x32:16", "--device", "cpu", "--teacher", teacher)
+    assert result.code == 2 and str(teacher) in result.err
+    assert teacher.read_bytes() == teacher_file.read_bytes()

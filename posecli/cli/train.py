@@ -308,8 +308,9 @@ def _reads(options: dict[str, Any], people: "People", empty: "People | None") ->
     for source in (*_sources(options), *(_nobody(options) if empty is not None else ())):
         yield source.annotations
     yield from trained_images(people, empty)
-    if options["init"]:
-        yield Path(options["init"])
+    for given in (options["init"], options["teacher"]):
+        if given:
+            yield Path(given)
     if (validation := _validation(options)) is not None:
         annotations, images = validation
         yield annotations
