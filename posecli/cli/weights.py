@@ -24,9 +24,9 @@ def list_command() -> int:
         try:
             path = find_weights(name)
         except MachineError as error:
-            click.echo(f"{name:8} missing: {error}")
+            click.echo(f"{name:16} missing: {error}")
         else:
-            click.echo(f"{name:8} {path.stat().st_size / 1e6:6.1f} MB  {path}")
+            click.echo(f"{name:16} {path.stat().st_size / 1e6:6.1f} MB  {path}")
     return ExitCode.OK
 
 

@@ -22,7 +22,7 @@ from posecli.weights.header import Fields, shown
 
 FORMAT = 1
 HEADER_KEY = "posecli"
-EMBEDDED = ("pose", "person")
+EMBEDDED = ("pose", "pose-lite-hrnet", "person")
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
