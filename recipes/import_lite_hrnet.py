@@ -23,7 +23,7 @@ from posecli.weights.files import save_weights, sha256
 
 # Operations between two convolutions that neither have weights nor join two ways.
 _PASSED = frozenset({"Convert", "Interpolate", "Relu", "Reshape", "ShuffleChannels", "Transpose"})
-# Heatmaps are 1 at a keypoint: sums over a few cells times this are good logits (highest AP on training people).
+# Heatmaps are about 1 at a keypoint. Not tuned: training sets the scale of the logits.
 _LOGITS = 3.0
 
 

@@ -433,6 +433,9 @@ def test_missing_images_are_left_out_up_to_a_limit(dataset: Path, tmp_path: Path
         read_people([half])
     people = read_people([half], missing_limit=0.1)
     assert len(people) == 11 and "000000.png" in people.remarks[0]
+    nothing = Source(source(dataset).annotations, tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"12 of 12 training images are missing, first .*none is left"):
+        read_people([nothing], missing_limit=1.0)
 
 
 def test_keypoints_outside_the_image_do_not_count(dataset: Path, tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def _without_missing(people: People, absent: set[Path], limit: float) -> People:
     told = missing_line(sorted(missing), len(paths), "training images")
     if len(missing) > limit * len(paths):
         raise DataError(f"{told}; --missing-limit allows a share")
+    if len(missing) == len(paths):
+        raise DataError(f"{told}: none is left to train on")
     kept = people.subset([i for i, path in enumerate(people.images) if path not in missing])
     return replace(kept, remarks=(*people.remarks, told))
 
