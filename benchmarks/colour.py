@@ -19,7 +19,7 @@ import numpy as np
 from posecli.media.orientation import Orientation
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
-from posecli.output.video import VideoWriter
+from posecli.media.write_video import VideoWriter
 
 FRAMES = 60
 EVERY = 6

@@ -14,11 +14,11 @@ import numpy as np
 import orjson
 
 from posecli.detect import load_detector
+from posecli.draw.faces import Area, FaceCover
 from posecli.evaluate.layout import find_annotations, find_images
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
 from posecli.media.images import read_image
-from posecli.output.privacy import Area, FaceCover
 from posecli.pose.estimator import load_estimator
 from posecli.types import Frame
 

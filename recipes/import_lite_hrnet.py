@@ -15,9 +15,9 @@ import openvino
 import torch
 from torch import Tensor, fx, nn
 
+from posecli.backbones.lite_hrnet import WIDTHS, LiteHRNet
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
-from posecli.pose.lite_hrnet import WIDTHS, LiteHRNet
 from posecli.pose.network import SimCC, marginal_profile
 from posecli.weights.files import save_weights, sha256
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from posecli.media.inputs import sniff
 from posecli.media.video import VideoReader
-from tests.doors import QUICK, posecli
+from tests.entry_points import QUICK, posecli
 from tests.media_factory import picture
 from tests.picture_factory import encoded, riff, riff_chunk, write
 

@@ -25,7 +25,7 @@ from posecli.train.augment import NONE, draw_sample
 from posecli.train.data import Source, pack_crops, read_people
 from posecli.types import Detections, Frame
 from posecli.weights.files import load_weights, save_weights
-from tests.doors import posecli
+from tests.entry_points import posecli
 from tests.media_factory import exif_orientation, picture, write_photo
 from tests.test_train import dots
 

@@ -20,7 +20,7 @@ from posecli.errors import DataError, MachineError, UsageError
 from posecli.media.images import read_image
 from posecli.types import Frame
 from posecli.weights.files import find_weights, load_weights, save_weights, sha256
-from tests.doors import posecli
+from tests.entry_points import posecli
 from tests.media_factory import picture
 
 TRUTH = {

@@ -10,9 +10,9 @@ import pytest
 from posecli.errors import DataError
 from posecli.keypoints import COCO17
 from posecli.media.inputs import Input, find_inputs
-from posecli.output.records import record_path
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Read
+from posecli.results.records import record_path
 from posecli.types import Detections, Frame, Poses
 from tests.media_factory import write_photo, write_video
 

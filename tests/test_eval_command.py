@@ -19,7 +19,7 @@ from posecli.evaluate.scoring import score_keypoints
 from posecli.keypoints import COCO17
 from posecli.weights.files import load_weights, save_weights
 from posecli.weights.fingerprints import fingerprint
-from tests.doors import posecli
+from tests.entry_points import posecli
 from tests.media_factory import picture, write_photo
 
 CPU = ("--device", "cpu", "--runtime", "torch")

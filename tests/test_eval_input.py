@@ -16,7 +16,7 @@ from posecli.evaluate.table import comparison_markdown
 from posecli.evaluate.variants import Settings, list_variants, name_variants, predict_variants
 from posecli.keypoints import COCO17
 from posecli.pose.runtimes import Runner
-from tests.doors import posecli
+from tests.entry_points import posecli
 from tests.test_eval_command import command, people, predicted, validation
 
 __all__ = ["validation"]  # a fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from posecli.errors import MediaError
 from posecli.media.images import decode_image, read_image, stored_size
-from posecli.output.images import photo_name, write_image
+from posecli.media.write_images import photo_name, write_image
 from tests.media_factory import exif_orientation, picture, write_photo
 
 

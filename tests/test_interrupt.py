@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doors import QUICK
+from tests.entry_points import QUICK
 from tests.media_factory import write_photo, write_video
 from tests.warm import Started, Warm
 
@@ -240,9 +240,9 @@ BLOCKED = BLOCKS + "def wait(*_, **__): os.write(1, b'here'); block()\n"
 WHERE = {
     "compiling": "import posecli.pose.estimator as e; e.load_runner = wait",
     "detecting": "import posecli.detect.boxes as b; b.build_whole = wait",
-    "drawing": "import posecli.output.sink as s; s.write_image = wait",
-    "gallery": "import posecli.output.results as r; r.write_gallery = wait",
-    "coco": "import posecli.output.coco as c; c._write_list = wait",
+    "drawing": "import posecli.results.input_writer as s; s.write_image = wait",
+    "gallery": "import posecli.results.write as r; r.write_gallery = wait",
+    "coco": "import posecli.results.coco as c; c._write_list = wait",
 }
 
 

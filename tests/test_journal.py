@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posecli.errors import UsageError
-from posecli.output.journal import Journal, read_journal
+from posecli.results.journal import Journal, read_journal
 from posecli.track.choose import person_choice
 from posecli.types import Poses
 

@@ -8,9 +8,9 @@ import openvino
 import pytest
 import torch
 
+from posecli.backbones.lite_hrnet import LiteHRNet
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
-from posecli.pose.lite_hrnet import LiteHRNet
 from posecli.pose.network import SimCC
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from posecli.errors import MachineError
-from posecli.output import lock
-from posecli.output.lock import locked
+from posecli.results import lock
+from posecli.results.lock import locked
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posecli.output.names import NAME_BYTES, Places, fitted
-from posecli.output.whole import temporary
-from tests.doors import QUICK, Result, posecli, start
+from posecli.atomic import temporary
+from posecli.results.names import NAME_BYTES, Places, fitted
+from tests.entry_points import QUICK, Result, posecli, start
 from tests.media_factory import picture, write_photo, write_video
 
 TABLES = [word for name in ("csv", "jsonl", "openpose", "mot") for word in ("--format", name)]
@@ -179,12 +179,12 @@ def test_whatever_inputs_are_called_their_files_never_meet(names: list[str], dat
 
 
 _PLACES = (
-    "posecli.output.sink.write_image",
-    "posecli.output.sink.VideoWriter",
-    "posecli.output.sink.write_thumbnail",
-    "posecli.output.sink.RecordWriter",
+    "posecli.results.input_writer.write_image",
+    "posecli.results.input_writer.VideoWriter",
+    "posecli.results.input_writer.write_thumbnail",
+    "posecli.results.input_writer.RecordWriter",
     "posecli.pipeline.estimate.Journal",
-    "posecli.output.tables.Whole",
+    "posecli.results.tables.Whole",
     "posecli.pipeline.read.content_key",
 )
 _REFUSALS = [(place, errno.EACCES) for place in _PLACES]
@@ -233,14 +233,14 @@ def test_a_full_disk_still_ends_the_run(
 
     write_photo(tmp_path / "in" / "a.jpg")
     write_video(tmp_path / "in" / "a.mp4", 3)
-    monkeypatch.setattr(f"posecli.output.sink.{place}", full)
+    monkeypatch.setattr(f"posecli.results.input_writer.{place}", full)
     result = run(tmp_path / "in", "-o", tmp_path / "out")
     assert result.code == 4 and "disk is full" in result.err and "Traceback" not in result.err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_record_that_finds_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from posecli.output.records import RecordWriter
+    from posecli.results.records import RecordWriter
 
     writer = RecordWriter(tmp_path / "r.jsonl", {"name": "a"}, 0.3)
     full = Path("/dev/full").open("wb")  # noqa: SIM115

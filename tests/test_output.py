@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from posecli.draw.skeleton import COLOURS, draw_poses, limb_side, line_thickness
 from posecli.keypoints import COCO17
-from posecli.output.coco import Recorded, write_coco
-from posecli.output.draw import COLOURS, draw_poses, limb_side, line_thickness
-from posecli.output.gallery import write_gallery
-from posecli.output.manifest import Finished, manifest, write_manifest
-from posecli.output.records import RecordWriter, Summary, read_frames, read_header, read_summary, record_path
+from posecli.results.coco import Recorded, write_coco
+from posecli.results.gallery import write_gallery
+from posecli.results.manifest import Finished, manifest, write_manifest
+from posecli.results.records import RecordWriter, Summary, read_frames, read_header, read_summary, record_path
 from posecli.types import Frame, Poses
 from tests.media_factory import picture
 

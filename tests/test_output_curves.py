@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posecli.draw.palette import css, id_colour
 from posecli.keypoints import COCO17, KeypointSet
-from posecli.output.angles import angle_names, joint_angles
-from posecli.output.colours import css, id_colour
-from posecli.output.curves import compact, read_curves
-from posecli.output.gallery import write_gallery
-from posecli.output.manifest import Finished, manifest
-from posecli.output.records import RecordWriter, Summary, record_path
+from posecli.results.angles import angle_names, joint_angles
+from posecli.results.curves import compact, read_curves
+from posecli.results.gallery import write_gallery
+from posecli.results.manifest import Finished, manifest
+from posecli.results.records import RecordWriter, Summary, record_path
 from posecli.types import Frame, Poses
 from tests.test_output import some_poses
 

@@ -9,12 +9,12 @@ import numpy as np
 import orjson
 import pytest
 
+from posecli.draw.skeleton import draw_poses
 from posecli.keypoints import COCO17
-from posecli.output.coco import write_coco
-from posecli.output.draw import draw_poses
-from posecli.output.gallery import thumbnail_path, write_gallery, write_thumbnail
-from posecli.output.manifest import Finished, manifest
-from posecli.output.records import RecordWriter, Summary, read_summary
+from posecli.results.coco import write_coco
+from posecli.results.gallery import thumbnail_path, write_gallery, write_thumbnail
+from posecli.results.manifest import Finished, manifest
+from posecli.results.records import RecordWriter, Summary, read_summary
 from posecli.types import Frame, Poses
 from tests.media_factory import picture
 from tests.test_output import some_poses, write_record

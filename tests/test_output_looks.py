@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from posecli.draw.annotate import Annotator, Look
+from posecli.draw.faces import FaceCover, cover, head_areas
+from posecli.draw.palette import ID_COLOURS, id_colour
+from posecli.draw.skeleton import draw_poses
+from posecli.draw.trails import Trails
 from posecli.keypoints import COCO17, KeypointSet
-from posecli.output import sink as sinks
-from posecli.output.annotate import Annotator, Look
-from posecli.output.colours import ID_COLOURS, id_colour
-from posecli.output.draw import draw_poses
-from posecli.output.gallery import thumbnail_path
-from posecli.output.privacy import FaceCover, cover, head_areas
-from posecli.output.records import read_frames, record_path
-from posecli.output.sink import Sink
-from posecli.output.trails import Trails
+from posecli.results import input_writer as sinks
+from posecli.results.gallery import thumbnail_path
+from posecli.results.input_writer import Sink
+from posecli.results.records import read_frames, record_path
 from posecli.types import Frame, Poses
 from tests.media_factory import picture
 

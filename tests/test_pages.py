@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from posecli.evaluate.table import _cell
 from posecli.keypoints import COCO17
-from posecli.output import html
-from posecli.output.charts import Panel, Series, svg
-from posecli.output.gallery import thumbnail_path, write_gallery, write_thumbnail
-from posecli.output.manifest import Finished, manifest
-from posecli.output.records import Summary
-from tests.doors import posecli
+from posecli.results import html
+from posecli.results.charts import Panel, Series, svg
+from posecli.results.gallery import thumbnail_path, write_gallery, write_thumbnail
+from posecli.results.manifest import Finished, manifest
+from posecli.results.records import Summary
+from tests.entry_points import posecli
 from tests.media_factory import picture
 from tests.test_output import write_record
 from tests.test_output_curves import write_clip

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from posecli.media.exif import Metadata, metadata_of, upright_exif
 from posecli.media.images import read_image
-from posecli.output.images import write_image
-from tests.doors import QUICK, posecli
+from posecli.media.write_images import write_image
+from tests.entry_points import QUICK, posecli
 from tests.media_factory import picture
 from tests.picture_factory import encoded, riff, riff_chunk, write
 

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from posecli.errors import MediaError
+from posecli.media.pages import append_page
 from posecli.media.photos import PhotoReader, decode_photo
-from posecli.output.images import write_image
-from posecli.output.pages import append_page
-from tests.doors import QUICK, posecli
+from posecli.media.write_images import write_image
+from tests.entry_points import QUICK, posecli
 from tests.media_factory import exif_orientation, picture, write_photo
 from tests.picture_factory import avif, clap, encoded, imir, irot, tiff, with_properties, write
 

@@ -14,23 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.detect import Detector
+from posecli.draw.annotate import Annotator, Look
+from posecli.draw.faces import Area, cover
 from posecli.errors import DataError, MediaError
 from posecli.geometry import crop_matrices
 from posecli.keypoints import COCO17
 from posecli.media.images import read_image
 from posecli.media.inputs import find_inputs
 from posecli.media.video import VideoReader
-from posecli.output import sink
-from posecli.output.annotate import Annotator, Look
-from posecli.output.images import write_image
-from posecli.output.manifest import Finished
-from posecli.output.privacy import Area, cover
-from posecli.output.video import VideoWriter
+from posecli.media.write_images import write_image
+from posecli.media.write_video import VideoWriter
 from posecli.pipeline import RunOptions, run
 from posecli.pipeline.channel import Budget, Channel, Stopped
 from posecli.pipeline.read import photo_bytes
 from posecli.pose import crops
 from posecli.pose.estimator import load_estimator
+from posecli.results import input_writer as sink
+from posecli.results.manifest import Finished
 from posecli.types import Detections, Frame, Poses
 from tests.media_factory import picture, write_photo, write_video
 
@@ -238,7 +238,7 @@ def test_a_photo_drawn_on_itself_looks_the_same(
     assert np.array_equal(drawn[0], drawn[1])
     before = drawn[0].copy()
     for large in (10**9, 1):
-        monkeypatch.setattr("posecli.output.images._LARGE", large)
+        monkeypatch.setattr("posecli.media.write_images._LARGE", large)
         write_image(tmp_path / f"{large}.png", before)
         assert np.array_equal(before, drawn[0])
     assert (tmp_path / f"{10**9}.png").read_bytes() == (tmp_path / "1.png").read_bytes()
@@ -259,7 +259,7 @@ def test_strips_are_as_good_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> Non
         assert np.array_equal(*found)
         covered = []
         for rows in (10**9, 7):
-            monkeypatch.setattr("posecli.output.privacy._ROWS", rows)
+            monkeypatch.setattr("posecli.draw.faces._ROWS", rows)
             covered.append(pixels.copy())
             cover(covered[-1], [Area(150, 160, 140, 90), Area(20, 20, 30, 40, ellipse=False)])
         assert np.array_equal(*covered) and not np.array_equal(covered[0], pixels)

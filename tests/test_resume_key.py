@@ -12,7 +12,7 @@ import pytest
 from posecli.cli.main import main
 from posecli.cli.run import run_command
 from posecli.cli.video import video_command
-from tests.doors import QUICK, posecli
+from tests.entry_points import QUICK, posecli
 from tests.media_factory import write_photo, write_video
 
 # What cannot change the output: where it goes, what is said of it, and files made from the records in every run.

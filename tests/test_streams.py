@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doors import QUICK
+from tests.entry_points import QUICK
 from tests.media_factory import write_photo, write_video
 from tests.warm import Warm
 

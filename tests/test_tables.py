@@ -14,11 +14,11 @@ import pytest
 
 from posecli.errors import MachineError, UsageError
 from posecli.keypoints import COCO17
-from posecli.output.coco import Recorded
-from posecli.output.gallery import write_gallery
-from posecli.output.manifest import Finished, manifest
-from posecli.output.records import RecordWriter, Summary, read_frames, record_path
-from posecli.output.tables import COLUMNS, TABLES, check_tables, rows, write_tables
+from posecli.results.coco import Recorded
+from posecli.results.gallery import write_gallery
+from posecli.results.manifest import Finished, manifest
+from posecli.results.records import RecordWriter, Summary, read_frames, record_path
+from posecli.results.tables import COLUMNS, TABLES, check_tables, rows, write_tables
 from posecli.types import Frame, Poses
 from tests.media_factory import picture
 from tests.test_output import some_poses, write_record
@@ -86,7 +86,7 @@ def test_csv_and_json_lines_read_back_the_same(tmp_path: Path) -> None:
 
 def test_parquet_reads_back_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("posecli.output.tables._ROW_GROUP", 40)
+    monkeypatch.setattr("posecli.results.tables._ROW_GROUP", 40)
     item = write_tracked(tmp_path)
     write_tables(tmp_path, ["parquet"], [item], COCO17)
     table = parquet.ParquetFile(tmp_path / "clip.mp4.parquet")

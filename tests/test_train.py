@@ -34,7 +34,7 @@ from posecli.train.start import build_model, read_start
 from posecli.train.state import freeze, parameter_groups
 from posecli.weights.files import load_weights
 from posecli.weights.fingerprints import fingerprint, overlap
-from tests.doors import posecli
+from tests.entry_points import posecli
 from tests.media_factory import write_photo
 
 NAMES = list(COCO17.names)

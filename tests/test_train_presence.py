@@ -27,7 +27,7 @@ from posecli.train.loss import presence_sum
 from posecli.train.recipe import Recipe, Stage
 from posecli.train.start import build_model, read_start
 from posecli.weights.files import load_weights
-from tests.doors import posecli
+from tests.entry_points import posecli
 from tests.media_factory import write_photo
 
 SIZE = (48, 32)

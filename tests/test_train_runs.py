@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from posecli.train.interrupt import whole_step
-from tests.doors import posecli, start
+from tests.entry_points import posecli, start
 from tests.test_train import crops, dataset
 
 __all__ = ["crops", "dataset"]  # fixtures

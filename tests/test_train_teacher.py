@@ -21,7 +21,7 @@ from posecli.train.loss import distillation_sum, matching_bins, resample_bins
 from posecli.train.recipe import Recipe, Stage
 from posecli.train.teacher import Teacher, load_teacher
 from posecli.weights.files import save_weights
-from tests.doors import posecli
+from tests.entry_points import posecli
 from tests.test_train_presence import data as people_folder
 
 data = people_folder

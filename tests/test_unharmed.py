@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from posecli.errors import UsageError
-from posecli.output.protect import Protected, refuse_harm
+from posecli.results.protect import Protected, refuse_harm
 from posecli.text import printed
-from tests.doors import QUICK, Result, posecli
+from tests.entry_points import QUICK, Result, posecli
 from tests.media_factory import picture, write_photo, write_video
 
 
@@ -179,7 +179,7 @@ def test_from_the_folder_itself(tmp_path: Path, run, monkeypatch: pytest.MonkeyP
 
 
 def test_stdin_is_an_input_too(tmp_path: Path, tiny_weights: Path) -> None:
-    from tests.doors import start
+    from tests.entry_points import start
 
     clip = write_video(tmp_path / "stdin.mp4", 3)
     content = clip.read_bytes()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posecli.output.lock import locked
-from tests.doors import Result, posecli
+from posecli.results.lock import locked
+from tests.entry_points import Result, posecli
 from tests.media_factory import picture, write_photo
 from tests.test_unharmed import snapshot
 
@@ -17,7 +17,7 @@ from tests.test_unharmed import snapshot
 def data(tmp_path: Path) -> Path:
     """Two photos with a person each."""
     from posecli.keypoints import COCO17
-    from posecli.output.coco import coco_category
+    from posecli.results.coco import coco_category
 
     root = tmp_path / "data"
     points = np.stack([np.linspace(10, 70, 17), np.linspace(10, 50, 17), np.full(17, 2)], axis=1)

@@ -11,7 +11,7 @@ import pytest
 from posecli.errors import MediaError
 from posecli.media.orientation import Orientation
 from posecli.media.video import VideoReader
-from posecli.output.video import VideoWriter, video_name
+from posecli.media.write_video import VideoWriter, video_name
 from tests.media_factory import picture, write_video
 
 
@@ -145,7 +145,7 @@ def test_sound_that_mp4_does_not_take_is_encoded_and_said(tmp_path: Path) -> Non
 
 
 def test_sound_that_nothing_can_read_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import posecli.output.video as video
+    import posecli.media.write_video as video
 
     def refuse(*_: object) -> None:
         raise ValueError("no such codec")

@@ -12,7 +12,7 @@ import av
 import pytest
 
 from tests import media_factory
-from tests.doors import QUICK, posecli, start
+from tests.entry_points import QUICK, posecli, start
 from tests.media_factory import picture, write_photo, write_video
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from posecli.errors import MediaError, UsageError
+from posecli.media.encoders import CODECS, PRESETS
 from posecli.media.orientation import Orientation
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
-from posecli.output.codecs import CODECS, PRESETS
-from posecli.output.video import VideoWriter
+from posecli.media.write_video import VideoWriter
 from tests.media_factory import picture, turn, write_video
 
 ENCODERS = [("libx264", ".mp4"), ("libx265", ".mkv"), ("libvpx-vp9", ".webm"), ("libsvtav1", ".mp4")]

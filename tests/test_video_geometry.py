@@ -13,12 +13,12 @@ import pytest
 from posecli.keypoints import COCO17
 from posecli.media.aspect import square_size
 from posecli.media.video import VideoReader
-from posecli.output.video import VideoWriter
+from posecli.media.write_video import VideoWriter
 from posecli.pipeline.options import RunOptions
 from posecli.pipeline.write import Follower
 from posecli.track.carry import Carrier
 from posecli.track.tracker import Tracker
-from tests.doors import QUICK, posecli
+from tests.entry_points import QUICK, posecli
 from tests.media_factory import exif_orientation, picture, turn
 from tests.painted import RED, Scene, Walker, line
 

@@ -9,7 +9,7 @@ import pytest
 
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
-from posecli.output.video import VideoWriter
+from posecli.media.write_video import VideoWriter
 from tests.media_factory import write_video
 
 B = 3

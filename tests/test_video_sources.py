@@ -16,7 +16,7 @@ from posecli.media.inputs import content_key, find_inputs
 from posecli.media.sources import source_of
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
-from posecli.output.video import VideoWriter
+from posecli.media.write_video import VideoWriter
 from tests.media_factory import picture, write_photo, write_video
 
 SOURCES = [

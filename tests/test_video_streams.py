@@ -9,7 +9,7 @@ import pytest
 from av.stream import Disposition
 
 from posecli.media.video import VideoReader
-from posecli.output.video import VideoWriter
+from posecli.media.write_video import VideoWriter
 from tests.media_factory import picture, write_video
 
 MAIN, SMALL, LARGE = (64, 48), (32, 24), (128, 96)

@@ -25,7 +25,7 @@ from posecli.pose.network import SimCC
 from posecli.train.start import build_model, read_start
 from posecli.weights.files import HEADER_KEY, find_weights, load_weights, save_weights
 from posecli.weights.fingerprints import overlap
-from tests.doors import QUICK, posecli
+from tests.entry_points import QUICK, posecli
 from tests.media_factory import picture
 
 POSE = PoseConfig(backbone="resnet18", deconv_channels=(), input_size=(64, 32), sigma=(1.5, 1.5))

@@ -55,7 +55,7 @@ def eval_command(models: tuple[str, ...], **options: Any) -> int:
     report.html go into --out; with several variants, each has its own folder there, and comparison.json and
     comparison.md put them side by side.
     """
-    from posecli.output.lock import locked
+    from posecli.results.lock import locked
 
     truth = _truth(models, options)
     _refuse_harm(models, options, truth)
@@ -99,7 +99,7 @@ def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "Truth") 
 def _refuse_harm(models: Sequence[str], options: dict[str, Any], truth: "Truth") -> None:
     """Raise UsageError where a file in --out is one that is read, or not an evaluation's."""
     from posecli.evaluate.layout import find_annotations
-    from posecli.output.protect import Protected, refuse_harm
+    from posecli.results.protect import Protected, refuse_harm
 
     named = [*options["boxes"], *options["weights"], *models]
     reads = [find_annotations(options["ann"], options["data"]), *options["results"], *map(Path, named)]
@@ -181,8 +181,8 @@ def _write(
     found: "Sequence[Predictions]",
     differences: list[dict[str, Any]],
 ) -> Any:
+    from posecli.atomic import Whole
     from posecli.evaluate.table import comparison_markdown
-    from posecli.output.whole import Whole
 
     def write(path: Path, content: bytes) -> None:
         with Whole(path) as file:

@@ -11,7 +11,7 @@ import click
 from posecli.text import printed
 
 if TYPE_CHECKING:
-    from posecli.output.manifest import Finished
+    from posecli.results.manifest import Finished
 
 # A terminal gets a live bar; anything else a plain line this often, in seconds.
 PLAIN_EVERY = 10.0

@@ -65,11 +65,11 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
         return _list(jobs, out, options["as_json"])
 
     from posecli.detect import load_detector
-    from posecli.output.tables import check_tables
     from posecli.pipeline.run import run
     from posecli.pipeline.window import Window
     from posecli.pose.codec import CHOICES
     from posecli.pose.estimator import load_estimator
+    from posecli.results.tables import check_tables
 
     if options["decoder"] not in CHOICES:
         raise UsageError(f"--decode {options['decoder']}: choose from {', '.join(CHOICES)}")
@@ -123,8 +123,8 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
 
 def _run_options(options: dict[str, Any], found: "list[Input]") -> "RunOptions":
     """The options that decide the output. Raises UsageError where they make no sense together."""
+    from posecli.media.encoders import CODECS
     from posecli.media.span import Span, parse_position
-    from posecli.output.codecs import CODECS
     from posecli.pipeline import RunOptions
     from posecli.track.choose import person_choice
     from posecli.track.smoothing import SMOOTHERS

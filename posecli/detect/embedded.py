@@ -16,7 +16,7 @@ from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos, level
 from posecli.detect.windows import joined, windows_of
 from posecli.errors import DataError, UsageError
 from posecli.pose.runtimes import resolve_device
-from posecli.pose.signals import signal_stack_kept
+from posecli.runtime.signals import signal_stack_kept
 from posecli.types import Detections, Frame, PixelArray
 from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
 

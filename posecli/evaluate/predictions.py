@@ -17,10 +17,10 @@ from posecli.errors import DataError, MediaError, UsageError
 from posecli.evaluate.people import Truth, is_judged
 from posecli.evaluate.scoring import check_results
 from posecli.geometry import oks, xywh_to_xyxy
-from posecli.output.coco import result_of
-from posecli.output.records import people_of
 from posecli.pose.estimator import Estimator, person_scores
 from posecli.pose.runtimes import Outputs, Runner
+from posecli.results.coco import result_of
+from posecli.results.records import people_of
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray
 
 # Pictures whose people share a batch.

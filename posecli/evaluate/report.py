@@ -9,6 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from posecli.atomic import Whole
+from posecli.draw.skeleton import draw_poses
 from posecli.errors import MediaError
 from posecli.evaluate.bootstrap import FIGURES
 from posecli.evaluate.errors import KINDS
@@ -17,11 +19,9 @@ from posecli.evaluate.people import Truth
 from posecli.evaluate.predictions import Predictions
 from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
-from posecli.output import html
-from posecli.output.charts import Panel, Series, svg
-from posecli.output.draw import draw_poses
-from posecli.output.whole import Whole
 from posecli.pose.crops import cut_crops
+from posecli.results import html
+from posecli.results.charts import Panel, Series, svg
 from posecli.types import PixelArray, Poses
 
 SHOWN = 12

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from posecli.evaluate.evaluation import Evaluation
-from posecli.output.html import printable
+from posecli.results.html import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

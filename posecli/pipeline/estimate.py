@@ -7,11 +7,11 @@ from typing import TypeAlias
 
 from posecli.detect import Detector
 from posecli.errors import PosecliError
-from posecli.output.journal import Journal
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, GivenUp
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Read
 from posecli.pipeline.trouble import one_line
 from posecli.pose.estimator import Estimator
+from posecli.results.journal import Journal
 from posecli.track.carry import Carrier
 from posecli.types import Poses
 

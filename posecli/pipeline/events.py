@@ -7,8 +7,8 @@ from typing import Protocol
 
 from posecli.media.inputs import Input
 from posecli.media.video import VideoReader
-from posecli.output.manifest import Finished
-from posecli.output.records import Summary
+from posecli.results.manifest import Finished
+from posecli.results.records import Summary
 from posecli.types import Frame, Poses
 
 

@@ -8,12 +8,12 @@ import orjson
 
 from posecli import __version__
 from posecli.detect.detector import Detector, DetectorOptions
+from posecli.draw.annotate import Look
 from posecli.keypoints import KeypointSet
 from posecli.media.images import DEFAULT_MAX_PIXELS
 from posecli.media.span import Span
-from posecli.output.annotate import Look
-from posecli.output.records import SCHEMA
 from posecli.pose.estimator import Estimator
+from posecli.results.records import SCHEMA
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
+from posecli.atomic import temporary
 from posecli.errors import MachineError, UsageError
 from posecli.media.inputs import Input, content_key, printable
 from posecli.media.sources import source_of
-from posecli.output.images import photo_name
-from posecli.output.ledger import Ledger, read_ledger, write_ledger
-from posecli.output.lock import locked
-from posecli.output.names import Places, derived
-from posecli.output.protect import Protected, refuse_harm
-from posecli.output.records import read_header, record_path
-from posecli.output.tables import TABLES, table_suffix
-from posecli.output.video import video_name
-from posecli.output.whole import temporary
+from posecli.media.write_images import photo_name
+from posecli.media.write_video import video_name
 from posecli.pipeline.events import Job
+from posecli.results.ledger import Ledger, read_ledger, write_ledger
+from posecli.results.lock import locked
+from posecli.results.names import Places, derived
+from posecli.results.protect import Protected, refuse_harm
+from posecli.results.records import read_header, record_path
+from posecli.results.tables import TABLES, table_suffix
 from posecli.text import printed
 
 # The files about all inputs.

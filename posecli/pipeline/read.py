@@ -10,11 +10,11 @@ from posecli.media.headers import stored_size
 from posecli.media.inputs import content_key
 from posecli.media.photos import PhotoReader
 from posecli.media.video import VideoReader
-from posecli.output.records import Summary, read_header, read_summary
 from posecli.pipeline.channel import Budget, Channel, GivenUp
 from posecli.pipeline.events import Closed, Flush, Job, Opened, Read
 from posecli.pipeline.options import RunOptions
 from posecli.pipeline.trouble import one_line
+from posecli.results.records import Summary, read_header, read_summary
 from posecli.types import Frame
 
 # A picture's size stands in its first bytes; a JPEG may have a preview and a colour profile before it.

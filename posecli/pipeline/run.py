@@ -14,8 +14,6 @@ from posecli import interrupt
 from posecli.detect import Detector
 from posecli.errors import MachineError, is_full
 from posecli.media.inputs import Input
-from posecli.output.manifest import Finished
-from posecli.output.results import write_results
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, Channel, GivenUp, Stopped
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Progress, Read
@@ -25,6 +23,8 @@ from posecli.pipeline.read import read_all
 from posecli.pipeline.window import Window
 from posecli.pipeline.write import write_all
 from posecli.pose.estimator import Estimator
+from posecli.results.manifest import Finished
+from posecli.results.write import write_results
 from posecli.text import printed
 
 # Seconds that a thread gets to end when the run does; one that waits for a silent stream does not hear of it.

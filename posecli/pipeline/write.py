@@ -11,15 +11,15 @@ from posecli.errors import PosecliError
 from posecli.keypoints import KeypointSet
 from posecli.media.inputs import printable
 from posecli.media.video import VideoReader
-from posecli.output.journal import Journal, read_journal
-from posecli.output.manifest import Finished
-from posecli.output.records import Summary
-from posecli.output.sink import Sink
 from posecli.pipeline.channel import Budget, GivenUp
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress
 from posecli.pipeline.options import RunOptions, look_of
 from posecli.pipeline.trouble import one_line
 from posecli.pipeline.window import Window
+from posecli.results.input_writer import Sink
+from posecli.results.journal import Journal, read_journal
+from posecli.results.manifest import Finished
+from posecli.results.records import Summary
 from posecli.track.choose import person_choice
 from posecli.track.offline import smooth_offline
 from posecli.track.smoothing import SMOOTHERS

@@ -11,9 +11,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posecli.backbones.lite_hrnet import WIDTHS, LiteHRNet
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
-from posecli.pose.lite_hrnet import WIDTHS, LiteHRNet
 
 
 class Trunk(NamedTuple):

@@ -22,7 +22,7 @@ from posecli import __version__
 from posecli.errors import MachineError, UsageError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
-from posecli.pose.signals import signal_stack_kept
+from posecli.runtime.signals import signal_stack_kept
 
 LOG = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from posecli.errors import UsageError
-from posecli.output.protect import Protected, refuse_harm
+from posecli.results.protect import Protected, refuse_harm
 from posecli.text import printed
 from posecli.train.data import People
 from posecli.weights.files import sha256

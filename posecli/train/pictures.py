@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from posecli.draw.skeleton import draw_poses
 from posecli.evaluate.people import Truth, is_judged
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
-from posecli.output.charts import Panel, Series, png
-from posecli.output.draw import draw_poses
-from posecli.output.images import write_image
+from posecli.media.write_images import write_image
 from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
 from posecli.pose.estimator import Estimator
 from posecli.pose.network import SimCC
 from posecli.pose.runtimes import load_runner
+from posecli.results.charts import Panel, Series, png
 from posecli.train.batches import batches
 from posecli.train.data import Crops
 from posecli.train.recipe import Recipe

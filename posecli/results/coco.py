@@ -7,9 +7,9 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from posecli.atomic import Whole
 from posecli.keypoints import KeypointSet
-from posecli.output.records import read_frames, read_summary
-from posecli.output.whole import Whole
+from posecli.results.records import read_frames, read_summary
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from posecli import __version__
-from posecli.output.records import Summary
-from posecli.output.whole import Whole
+from posecli.atomic import Whole
+from posecli.results.records import Summary
 
 _PACKAGES = ("torch", "torchvision", "opencv-python", "av", "numpy", "openvino")
 

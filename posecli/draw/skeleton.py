@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from posecli.draw.palette import COLOURS, Colour, id_colour, limb_side, side_colours
 from posecli.keypoints import KeypointSet
-from posecli.output.colours import COLOURS, Colour, id_colour, limb_side, side_colours
 from posecli.types import FloatArray, PixelArray, Poses
 
 __all__ = ["COLOURS", "draw_on", "draw_poses", "limb_side", "line_thickness"]

@@ -14,12 +14,12 @@ from typing import Any
 
 import orjson
 
+from posecli.atomic import Whole, remove, temporary
 from posecli.errors import MachineError, UsageError, is_full
 from posecli.keypoints import KeypointSet
-from posecli.output.coco import Recorded
-from posecli.output.names import derived, fitted
-from posecli.output.records import read_frames
-from posecli.output.whole import Whole, remove, temporary
+from posecli.results.coco import Recorded
+from posecli.results.names import derived, fitted
+from posecli.results.records import read_frames
 from posecli.text import printed
 
 # frame counts from 0, as in coco.json; person is the place within the frame, from 0. x, y, std_x, std_y are

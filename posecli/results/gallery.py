@@ -8,12 +8,12 @@ from typing import Any
 
 import cv2
 
-from posecli.output import html
-from posecli.output.curves import compact, read_curves
-from posecli.output.manifest import Finished
-from posecli.output.records import record_path
-from posecli.output.tables import TABLES, table_path
-from posecli.output.whole import Whole
+from posecli.atomic import Whole
+from posecli.results import html
+from posecli.results.curves import compact, read_curves
+from posecli.results.manifest import Finished
+from posecli.results.records import record_path
+from posecli.results.tables import TABLES, table_path
 from posecli.types import PixelArray
 
 _THUMBNAIL = 480
@@ -127,7 +127,7 @@ def _curves(out: Path, item: Finished) -> str:
 
 
 def _text(name: str) -> str:
-    return (resources.files("posecli.output") / name).read_text(encoding="utf-8")
+    return (resources.files("posecli.results") / name).read_text(encoding="utf-8")
 
 
 def _count(number: int, noun: str) -> str:

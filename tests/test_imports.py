@@ -1,4 +1,4 @@
-"""The house itself: floors of imports, a light front door, doctor."""
+"""Order of imports, what --help loads, doctor."""
 
 import json
 import subprocess
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from posecli.cli import main as front
-from tests.doors import posecli, start
+from tests.entry_points import posecli, start
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_imports_go_down_the_floors() -> None:
+def test_imports_go_down_the_list() -> None:
     result = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
         cwd=ROOT,
@@ -36,7 +36,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_every_command_of_the_front_door_exists() -> None:
+def test_every_command_exists() -> None:
     for name in front.COMMANDS:
         assert front.cli.get_command(None, name) is not None  # type: ignore[arg-type]
 

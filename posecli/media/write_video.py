@@ -13,12 +13,12 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from posecli.atomic import new_temporary
 from posecli.errors import MediaError, UsageError, is_full
 from posecli.media.colour import ToYuv
+from posecli.media.encoders import CODECS, PRESETS
+from posecli.media.sound import Sound
 from posecli.media.video import VideoReader
-from posecli.output.codecs import CODECS, PRESETS
-from posecli.output.sound import Sound
-from posecli.output.whole import new_temporary
 from posecli.types import PixelArray
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from posecli.draw.annotate import Annotator, Look
 from posecli.media.exif import Metadata, metadata_of
+from posecli.media.pages import append_page
 from posecli.media.video import VideoReader
-from posecli.output.annotate import Annotator, Look
-from posecli.output.gallery import thumbnail_path, write_thumbnail
-from posecli.output.images import write_image
-from posecli.output.pages import append_page
-from posecli.output.records import RecordWriter, Summary
-from posecli.output.video import VideoWriter
+from posecli.media.write_images import write_image
+from posecli.media.write_video import VideoWriter
+from posecli.results.gallery import thumbnail_path, write_thumbnail
+from posecli.results.records import RecordWriter, Summary
 from posecli.types import Frame, PixelArray, Poses
 
 __all__ = ["Look", "Sink"]

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from posecli.draw.faces import Area, FaceCover, cover
+from posecli.draw.skeleton import draw_on
+from posecli.draw.trails import Trails
 from posecli.keypoints import KeypointSet
-from posecli.output.draw import draw_on
-from posecli.output.privacy import Area, FaceCover, cover
-from posecli.output.trails import Trails
 from posecli.types import Frame, PixelArray, Poses
 
 

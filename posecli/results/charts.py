@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posecli.output.html import printable
-from posecli.output.whole import Whole
+from posecli.atomic import Whole
+from posecli.results.html import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from posecli.keypoints import KeypointSet
-from posecli.output.coco import Recorded, write_coco
-from posecli.output.gallery import thumbnail_path, write_gallery
-from posecli.output.manifest import Finished, manifest, write_manifest
-from posecli.output.tables import write_tables
+from posecli.results.coco import Recorded, write_coco
+from posecli.results.gallery import thumbnail_path, write_gallery
+from posecli.results.manifest import Finished, manifest, write_manifest
+from posecli.results.tables import write_tables
 
 LOG = logging.getLogger(__name__)
 

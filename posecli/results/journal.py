@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
-from posecli.output.whole import remove
+from posecli.atomic import remove
 from posecli.types import Poses
 
 _ARRAYS = ("keypoints", "std", "scores", "boxes", "box_scores", "person_scores")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from posecli.draw.palette import Colour, id_colour
 from posecli.keypoints import KeypointSet
-from posecli.output.colours import Colour, id_colour
 from posecli.types import FloatArray, PixelArray, Poses
 
 # What can leave a trail: for each line the keypoints whose middle it follows.

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from posecli.draw.palette import css, id_colour
 from posecli.geometry import Float64Array
 from posecli.keypoints import KeypointSet
-from posecli.output.angles import angle_names, joint_angles
-from posecli.output.colours import css, id_colour
-from posecli.output.records import read_frames, read_header
+from posecli.results.angles import angle_names, joint_angles
+from posecli.results.records import read_frames, read_header
 
 # Frames whose angles are computed at once.
 _CHUNK = 512

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from posecli.output.whole import Whole
+from posecli.atomic import Whole
 
 
 @dataclass(frozen=True)

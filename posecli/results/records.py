@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
-from posecli.output.whole import remove, temporary
+from posecli.atomic import remove, temporary
 from posecli.types import Frame, Poses
 
 SCHEMA = 1

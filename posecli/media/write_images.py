@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from posecli.atomic import Whole
 from posecli.errors import MediaError
 from posecli.media.exif import Metadata
-from posecli.output.metadata import with_metadata
-from posecli.output.whole import Whole
+from posecli.media.metadata import with_metadata
 from posecli.types import PixelArray
 
 # From so many bytes on a picture is changed in place, by so many rows at once.

@@ -1,0 +1,1 @@
+"""Backbones of pose models and detectors."""

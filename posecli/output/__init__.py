@@ -1,1 +1,0 @@
-"""What leaves the house: drawings, JSON, records, the gallery, media files."""

@@ -1,0 +1,1 @@
+"""What a run writes beside annotated media: records, COCO files, tables, manifest, gallery."""
