@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from posecli.evaluate.bootstrap import difference, resampled
-from posecli.evaluate.people import read_truth
+from posecli.evaluate.ground_truth import read_ground_truth
 from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
 from posecli.pose import crops
@@ -27,7 +27,7 @@ def sampled(picture, matrix, crop):
 @click.option("--weights", default="pose", show_default=True)
 @click.option("--flip/--no-flip", default=False)
 def main(annotations: Path, images: Path, weights: str, flip: bool) -> None:
-    truth = read_truth(annotations, images)
+    truth = read_ground_truth(annotations, images)
     estimator = dataclasses.replace(load_estimator(weights), flip=flip)
     boxes = true_boxes(truth)
     averaged = crops.warp

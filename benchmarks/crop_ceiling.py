@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from posecli.evaluate.people import is_judged, read_truth
+from posecli.evaluate.ground_truth import is_evaluated, read_ground_truth
 from posecli.evaluate.scoring import score_keypoints
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
 
@@ -15,11 +15,11 @@ from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
 @click.argument("annotations", type=click.Path(path_type=Path, exists=True))
 @click.option("--padding", default=1.25, show_default=True)
 def main(annotations: Path, padding: float) -> None:
-    truth = read_truth(annotations, Path(), needs_images=False)
+    truth = read_ground_truth(annotations, Path(), needs_images=False)
     width, height = 192, 256
     outside = labelled = 0
     results = []
-    for annotation in filter(is_judged, truth.dataset["annotations"]):
+    for annotation in filter(is_evaluated, truth.dataset["annotations"]):
         labels = np.array(annotation["keypoints"], np.float64).reshape(-1, 3)
         box = xywh_to_xyxy(np.array([annotation["bbox"]], np.float64))
         matrix = crop_matrices(box, (height, width), padding)[0]

@@ -77,17 +77,17 @@ def read(kind: str, path: Path, truth: Path) -> None:
     from posecli.detect import load_detector
     from posecli.detect.boxes import read_boxes
     from posecli.evaluate.evaluation import evaluate
-    from posecli.evaluate.people import read_truth
+    from posecli.evaluate.ground_truth import read_ground_truth
     from posecli.evaluate.predictions import read_results
     from posecli.pose.estimator import load_network
     from posecli.train.data import Source, read_people
 
     if kind == "truth":
-        known = read_truth(path, truth.parent, needs_images=False)
+        known = read_ground_truth(path, truth.parent, needs_images=False)
         if known.keypoint_set.sigmas is not None:
             evaluate("fuzz", known, read_results(truth.with_name("results.json"), known), {}, bootstrap=20)
     elif kind == "results":
-        known = read_truth(truth, truth.parent, needs_images=False)
+        known = read_ground_truth(truth, truth.parent, needs_images=False)
         evaluate("fuzz", known, read_results(path, known), {}, bootstrap=20)
     elif kind == "train":
         read_people([Source(path, truth.parent, 1.0)], missing_limit=1.0)

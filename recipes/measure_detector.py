@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 from train_detector import is_held_out
 
 from posecli.detect import Detector, load_detector
-from posecli.evaluate.people import read_truth
+from posecli.evaluate.ground_truth import read_ground_truth
 from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
 from posecli.geometry import iou, xywh_to_xyxy
@@ -98,7 +98,7 @@ def choose_threshold(data: Path, detector: Detector) -> dict[str, float]:
 @click.option("--write", is_flag=True, help="Write the threshold into the weights' header.")
 def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | None, flip: bool, write: bool) -> None:
     """Print the figures as JSON."""
-    truth = read_truth(data / "coco/annotations/person_keypoints_val2017.json", data / "coco/val2017")
+    truth = read_ground_truth(data / "coco/annotations/person_keypoints_val2017.json", data / "coco/val2017")
     frames = {i["id"]: read_frame(data / "coco/val2017" / i["file_name"]) for i in truth.dataset["images"]}
     estimator = load_estimator(pose, flip=flip)
     true = score_keypoints(truth.dataset, predict(estimator, truth, true_boxes(truth)).results, truth.keypoint_set)

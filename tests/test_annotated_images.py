@@ -17,7 +17,7 @@ from posecli.annotations.names import find_files
 from posecli.annotations.pixels import OTHER, TURNED, read_pixels
 from posecli.detect.boxes import read_boxes
 from posecli.errors import DataError
-from posecli.evaluate.people import read_truth
+from posecli.evaluate.ground_truth import read_ground_truth
 from posecli.evaluate.predictions import read_ahead
 from posecli.keypoints import COCO17, describe_category
 from posecli.pose.estimator import load_estimator
@@ -95,7 +95,7 @@ def turned_dataset(root: Path, orientation: int, *, upright_sizes: bool = True) 
 def test_train_and_eval_see_dots_where_the_keypoints_are(tmp_path: Path, orientation: int, upright_sizes: bool) -> None:
     path = turned_dataset(tmp_path, orientation, upright_sizes=upright_sizes)
     crops = pack_crops(read_people([Source(path, tmp_path / "x")]), tmp_path / "crops", height=192)
-    truth = read_truth(path, tmp_path / "x")
+    truth = read_ground_truth(path, tmp_path / "x")
     shown = [(crops.pixels(i), crops.people.keypoints[i]) for i in range(4)]
     labels = [np.array(a["keypoints"]).reshape(-1, 3)[:, :2] for a in truth.dataset["annotations"]]
     shown += list(zip([f.pixels for _, frames, _ in read_ahead(truth, None) for f in frames], labels, strict=True))
@@ -163,7 +163,7 @@ def test_missing_names_are_shown_so_that_they_can_be_told_apart(tmp_path: Path) 
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document))
     with pytest.raises(DataError, match=r"1 of 1 images are missing.*cafe\\u0301"):
-        read_truth(path, tmp_path)
+        read_ground_truth(path, tmp_path)
 
 
 # ---- unreadable images --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from posecli.annotations.boxes import read_person_boxes
 from posecli.annotations.gate import Annotations, read_annotations
 from posecli.detect.boxes import read_boxes
 from posecli.errors import DataError, PosecliError, UsageError
-from posecli.evaluate.people import read_truth
+from posecli.evaluate.ground_truth import read_ground_truth
 from posecli.evaluate.predictions import read_results
 from posecli.evaluate.scoring import score_keypoints
 from posecli.keypoints import COCO17, describe_category
@@ -131,7 +131,7 @@ SHAPES: list[tuple[str, Change, str]] = [
 
 def figures(path: Path) -> dict[str, float]:
     """AP of the truth moved by some pixels."""
-    truth = read_truth(path, path.parent, needs_images=False)
+    truth = read_ground_truth(path, path.parent, needs_images=False)
     results = []
     for number, person in enumerate(truth.dataset["annotations"]):
         points = np.array(person["keypoints"], float).reshape(17, 3) + (4 + number, 3, 0)
@@ -231,7 +231,7 @@ def test_encodings_with_and_without_a_mark(tmp_path: Path) -> None:
 
 def test_no_people_are_told_and_score_as_pycocotools_has_it(write: Callable[[Any], Path]) -> None:
     path = write(dataset() | {"annotations": []})
-    truth = read_truth(path, path.parent, needs_images=False)
+    truth = read_ground_truth(path, path.parent, needs_images=False)
     assert "no person with a labelled keypoint" in truth.notes[-1]
     assert score_keypoints(truth.dataset, [], COCO17).values["AP"] == -1
     with pytest.raises(DataError, match="no person with a labelled keypoint"):
@@ -306,7 +306,7 @@ def test_results_keep_the_ids_of_the_file(write: Callable[[Any], Path], tmp_path
     document["categories"][0]["id"] = "p"
     each("annotations", category_id="p")(document)
     path = write(document)
-    truth = read_truth(path, path.parent, needs_images=False)
+    truth = read_ground_truth(path, path.parent, needs_images=False)
     results = tmp_path / "r.json"
     items = [{"image_id": a["image_id"], "category_id": "p", "keypoints": a["keypoints"], "score": 1}
              for a in document["annotations"]]  # fmt: skip
@@ -318,7 +318,7 @@ def test_results_keep_the_ids_of_the_file(write: Callable[[Any], Path], tmp_path
 
 
 def test_results_by_text_are_matched_or_the_difference_is_seen(write: Callable[[Any], Path], tmp_path: Path) -> None:
-    truth = read_truth(write(dataset()), tmp_path, needs_images=False)
+    truth = read_ground_truth(write(dataset()), tmp_path, needs_images=False)
     results = tmp_path / "r.json"
 
     def read(image_id: Any) -> Any:
@@ -333,7 +333,7 @@ def test_results_by_text_are_matched_or_the_difference_is_seen(write: Callable[[
 
 @pytest.mark.filterwarnings("error")
 def test_results_beyond_all_size_are_far_away(write: Callable[[Any], Path], tmp_path: Path) -> None:
-    truth = read_truth(write(dataset()), tmp_path, needs_images=False)
+    truth = read_ground_truth(write(dataset()), tmp_path, needs_images=False)
     results = tmp_path / "r.json"
     items = [{"image_id": 1, "keypoints": [1e308, -1e308, 1] * 17, "score": score} for score in (1e308, 0.5)]
     results.write_text(json.dumps(items))

@@ -1,4 +1,4 @@
-"""`posecli eval`: resampling, kinds of errors, calibration, comparisons, the report in a browser."""
+"""`posecli eval`: resampling, error types, calibration, comparisons, the report in a browser."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.evaluate.bootstrap import FIGURES, _Curve, difference, interval, resampled
-from posecli.evaluate.errors import KINDS, calibrate_std, error_kinds, match_people
-from posecli.evaluate.people import Truth, read_truth
+from posecli.evaluate.error_types import ERROR_TYPES, calibrate_std, classify_errors, match_people
+from posecli.evaluate.ground_truth import GroundTruth, read_ground_truth
 from posecli.evaluate.predictions import Predictions, suppress
 from posecli.evaluate.scoring import score_keypoints
 from posecli.keypoints import COCO17
@@ -26,7 +26,7 @@ CPU = ("--device", "cpu", "--runtime", "torch")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def people(count: int, images: int, seed: int = 0) -> Truth:
+def people(count: int, images: int, seed: int = 0) -> GroundTruth:
     random = np.random.default_rng(seed)
     annotations = []
     for i in range(count):
@@ -46,10 +46,10 @@ def people(count: int, images: int, seed: int = 0) -> Truth:
         )
     listed = [{"id": i + 1, "file_name": f"{i + 1:06d}.png", "width": 320, "height": 320} for i in range(images)]
     category = {"id": 1, "name": "person", "keypoints": list(COCO17.names)}
-    return Truth({"images": listed, "annotations": annotations, "categories": [category]}, Path(), COCO17)
+    return GroundTruth({"images": listed, "annotations": annotations, "categories": [category]}, Path(), COCO17)
 
 
-def predicted(truth: Truth, noise: float, seed: int = 1) -> Predictions:
+def predicted(truth: GroundTruth, noise: float, seed: int = 1) -> Predictions:
     random = np.random.default_rng(seed)
     annotations = truth.dataset["annotations"]
     points = np.array([a["keypoints"] for a in annotations]).reshape(-1, 17, 3)[..., :2]
@@ -109,10 +109,10 @@ def test_intervals_hold_the_figure_and_differences_are_paired() -> None:
     low, high = interval(first["AP"])
     assert low < worse.values["AP"] < high and 0.01 < high - low < 0.4
     found = difference(first["AP"], second["AP"], better.values["AP"] - worse.values["AP"])
-    assert found.low > 0 and found.sign < 0.05
+    assert found.low > 0 and found.p_value < 0.05
     assert found.high - found.low < (high - low), "pairing makes differences surer than figures"
     same = difference(first["AP"], first["AP"], 0.0)
-    assert (same.low, same.high, same.sign) == (0, 0, 1)
+    assert (same.low, same.high, same.p_value) == (0, 0, 1)
 
 
 def test_kinds_of_errors_of_made_up_mistakes() -> None:
@@ -130,11 +130,11 @@ def test_kinds_of_errors_of_made_up_mistakes() -> None:
     moved[0, 15] += (45, 45)  # nothing there
     found = as_predictions([1, 1], moved.astype(np.float32), np.array([0.9, 0.8], np.float32))
     matches = match_people(truth, found)
-    kinds = error_kinds(truth, matches)
+    types = classify_errors(truth, matches)
     row = int(np.flatnonzero(matches.true == 0)[0])
     expected = {5: "jitter", 7: "inversion", 9: "swap", 15: "miss"}
     for k in range(17):
-        assert KINDS[kinds[row, k]] == expected.get(k, "good"), COCO17.names[k]
+        assert ERROR_TYPES[types[row, k]] == expected.get(k, "good"), COCO17.names[k]
 
 
 @given(scale=st.floats(0.3, 4.0))
@@ -184,7 +184,7 @@ def test_one_model_writes_figures_results_and_report(
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
     assert set(metrics["intervals_95"]) == set(FIGURES) and metrics["people"] == 16 and metrics["images"] == 8
     results = json.loads((tmp_path / "coco_results.json").read_text())
-    truth = read_truth(validation / "annotations" / "person_keypoints_val2017.json", validation / "val2017")
+    truth = read_ground_truth(validation / "annotations" / "person_keypoints_val2017.json", validation / "val2017")
     assert len(results) == 16
     assert score_keypoints(truth.dataset, results, COCO17).values["AP"] == metrics["AP"]
 
@@ -314,7 +314,7 @@ def test_the_report_loads_nothing_from_elsewhere(compared: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_the_report_in_a_browser(validation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A browser without a network finds the tables, the charts and every picture with its pixels."""
-    truth = read_truth(validation / "annotations" / "person_keypoints_val2017.json", validation / "val2017")
+    truth = read_ground_truth(validation / "annotations" / "person_keypoints_val2017.json", validation / "val2017")
     for name, noise in (("a", 3.0), ("b", 6.0)):
         (tmp_path / f"{name}.json").write_text(json.dumps(predicted(truth, noise).results))
     results = [f"--results={tmp_path / name}.json" for name in "ab"]

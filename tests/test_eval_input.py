@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from posecli.evaluate.evaluation import compare, evaluate
-from posecli.evaluate.people import read_truth
-from posecli.evaluate.predictions import remembering
+from posecli.evaluate.ground_truth import read_ground_truth
+from posecli.evaluate.predictions import memoised
 from posecli.evaluate.table import comparison_markdown
 from posecli.evaluate.variants import Settings, list_variants, name_variants, predict_variants
 from posecli.keypoints import COCO17
@@ -141,7 +141,7 @@ def test_nobody_else_lowers_the_figure_of_a_group() -> None:
 
 
 def test_decoders_and_flips_share_the_network(validation: Path, tiny_weights: Path) -> None:
-    truth = read_truth(validation / "annotations" / "person_keypoints_val2017.json", validation / "val2017")
+    truth = read_ground_truth(validation / "annotations" / "person_keypoints_val2017.json", validation / "val2017")
     names = (["gt"], ["96x64"], ["torch"], ["argmax", "dark", "parabola"], ["none", "shifted", "unshifted"])
     variants = list_variants([str(tiny_weights)], *names)
     together = list(predict_variants(variants, truth, Settings("cpu")))
@@ -149,13 +149,13 @@ def test_decoders_and_flips_share_the_network(validation: Path, tiny_weights: Pa
     for variant, candidate in zip(variants, together, strict=True):
         alone = next(predict_variants([variant], truth, Settings("cpu")))
         assert alone.predictions.results == candidate.predictions.results
-        assert alone.facts["people_per_s"] and candidate.facts["people_per_s"] is None
-        assert candidate.facts["resampled_to_this_size"]
+        assert alone.metadata["people_per_s"] and candidate.metadata["people_per_s"] is None
+        assert candidate.metadata["resampled_to_this_size"]
     different = {json.dumps(c.predictions.results) for c in together}
     assert len(different) == 9
 
     asked: list[int] = []
-    runner = remembering(Runner(lambda crops: asked.append(len(crops)) or (crops, crops), "torch", "cpu", "float32"))
+    runner = memoised(Runner(lambda crops: asked.append(len(crops)) or (crops, crops), "torch", "cpu", "float32"))
     first, second = np.zeros((2, 8, 8, 3), np.uint8), np.ones((2, 8, 8, 3), np.uint8)
     for crops in (first, second, first.copy(), second):
         assert np.array_equal(runner(crops)[0], crops)

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from posecli.errors import DataError, UsageError
-from posecli.evaluate.people import is_judged, read_truth
+from posecli.evaluate.ground_truth import is_evaluated, read_ground_truth
 from posecli.evaluate.scoring import NAMES, score_keypoints
 from posecli.keypoints import COCO17, KeypointSet
 
@@ -42,7 +42,7 @@ def results_of(truth: dict, noise: float = 0.0, seed: int = 1) -> list[dict]:
     random = np.random.default_rng(seed)
     results = []
     for annotation in truth["annotations"]:
-        if not is_judged(annotation):
+        if not is_evaluated(annotation):
             continue
         points = np.array(annotation["keypoints"], float).reshape(17, 3)
         points[:, :2] += random.normal(0, noise, (17, 2)) if noise else 0
@@ -148,9 +148,9 @@ def test_reading_truth_counts_missing_images(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(truth_of(4)))
     with pytest.raises(DataError, match="2 of 2 images are missing"):
-        read_truth(path, tmp_path)
+        read_ground_truth(path, tmp_path)
     with pytest.raises(DataError, match="No such file"):
-        read_truth(tmp_path / "gone.json", tmp_path)
+        read_ground_truth(tmp_path / "gone.json", tmp_path)
     path.write_text("{")
     with pytest.raises(DataError, match="not JSON"):
-        read_truth(path, tmp_path)
+        read_ground_truth(path, tmp_path)

@@ -13,7 +13,7 @@ from posecli.errors import DataError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from posecli.evaluate.evaluation import Evaluation
-    from posecli.evaluate.people import Truth
+    from posecli.evaluate.ground_truth import GroundTruth
     from posecli.evaluate.predictions import Predictions
     from posecli.evaluate.variants import Candidate
 
@@ -24,7 +24,7 @@ _FILES = ("metrics.json", "coco_results.json", "report.html", "comparison.json",
 
 @click.command()
 @click.argument("models", nargs=-1)
-@click.option("--ann", required=True, help="Truth: a COCO file, or a split's name as val2017.")
+@click.option("--ann", required=True, help="Ground truth: a COCO file, or a split's name as val2017.")
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of its images.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder where splits are looked for.")
 @click.option("--results", multiple=True, type=click.Path(path_type=Path), help="Score a results file, not a model.")
@@ -63,7 +63,7 @@ def eval_command(models: tuple[str, ...], **options: Any) -> int:
         return _evaluate(models, options, truth)
 
 
-def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "Truth") -> int:
+def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "GroundTruth") -> int:
     from posecli.evaluate.evaluation import compare, evaluate
     from posecli.evaluate.predictions import suppress
     from posecli.evaluate.report import write_report
@@ -73,10 +73,10 @@ def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "Truth") 
     evaluations: list[Evaluation] = []
     found: list[Predictions] = []
     for candidate in candidates:
-        predictions, facts = candidate.predictions, {**candidate.facts, "oks_nms": options["oks_nms"]}
+        predictions, metadata = candidate.predictions, {**candidate.metadata, "oks_nms": options["oks_nms"]}
         if options["oks_nms"] is not None:
             predictions = suppress(predictions, truth.keypoint_set.sigmas, options["oks_nms"])
-        evaluation = evaluate(candidate.name, truth, predictions, facts, bootstrap=options["bootstrap"])
+        evaluation = evaluate(candidate.name, truth, predictions, metadata, bootstrap=options["bootstrap"])
         if not evaluations:
             for remark in evaluation.scores.remarks:
                 if remark not in truth.notes:
@@ -96,7 +96,7 @@ def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "Truth") 
     return ExitCode.OK
 
 
-def _refuse_harm(models: Sequence[str], options: dict[str, Any], truth: "Truth") -> None:
+def _refuse_harm(models: Sequence[str], options: dict[str, Any], truth: "GroundTruth") -> None:
     """Raise UsageError where a file in --out is one that is read, or not an evaluation's."""
     from posecli.evaluate.layout import find_annotations
     from posecli.results.protect import Protected, refuse_harm
@@ -118,9 +118,9 @@ def _refuse_harm(models: Sequence[str], options: dict[str, Any], truth: "Truth")
             )
 
 
-def _truth(models: Sequence[str], options: dict[str, Any]) -> "Truth":
+def _truth(models: Sequence[str], options: dict[str, Any]) -> "GroundTruth":
+    from posecli.evaluate.ground_truth import read_ground_truth
     from posecli.evaluate.layout import find_annotations, find_images
-    from posecli.evaluate.people import read_truth
 
     if options["results"] and (models or options["weights"]):
         raise UsageError("--results is scored without a model: leave the weights out")
@@ -132,7 +132,7 @@ def _truth(models: Sequence[str], options: dict[str, Any]) -> "Truth":
         if not options["results"] or options["images"]:
             raise
         images = annotations.parent
-    truth = read_truth(
+    truth = read_ground_truth(
         annotations,
         images,
         limit=options["limit"],
@@ -149,7 +149,7 @@ def _truth(models: Sequence[str], options: dict[str, Any]) -> "Truth":
     return truth
 
 
-def _predicted(models: Sequence[str], options: dict[str, Any], truth: "Truth") -> "Iterator[Candidate]":
+def _predicted(models: Sequence[str], options: dict[str, Any], truth: "GroundTruth") -> "Iterator[Candidate]":
     from posecli.evaluate.variants import Settings, list_variants, predict_variants
 
     variants = list_variants(
@@ -166,7 +166,7 @@ def _predicted(models: Sequence[str], options: dict[str, Any], truth: "Truth") -
     yield from predict_variants(variants, truth, settings)
 
 
-def _results(paths: Sequence[Path], truth: "Truth") -> "Iterator[Candidate]":
+def _results(paths: Sequence[Path], truth: "GroundTruth") -> "Iterator[Candidate]":
     from posecli.evaluate.predictions import read_results
     from posecli.evaluate.variants import Candidate
 
@@ -176,7 +176,7 @@ def _results(paths: Sequence[Path], truth: "Truth") -> "Iterator[Candidate]":
 
 def _write(
     out: Path,
-    truth: "Truth",
+    truth: "GroundTruth",
     evaluations: "Sequence[Evaluation]",
     found: "Sequence[Predictions]",
     differences: list[dict[str, Any]],
@@ -204,7 +204,7 @@ def _write(
     return document
 
 
-def _results_json(truth: "Truth", predictions: "Predictions") -> bytes:
+def _results_json(truth: "GroundTruth", predictions: "Predictions") -> bytes:
     import orjson
 
     results = [truth.own_result(result) for result in predictions.results]
@@ -219,14 +219,14 @@ def _file_name(name: str) -> str:
 
 
 def _line(evaluation: "Evaluation") -> str:
-    facts, name = evaluation.facts, evaluation.name
+    metadata, name = evaluation.metadata, evaluation.name
     scored = f"scored and resampled in {evaluation.scoring_seconds:.1f} s"
-    if "predict_seconds" not in facts:
+    if "predict_seconds" not in metadata:
         return f"{name}: {scored}"
-    seconds = f"{facts['predict_seconds']:.1f} s"
-    if facts["people_per_s"] is None:
-        return f"{name}: predicted with {facts['predicted_together'] - 1} others in {seconds}, {scored}"
-    return f"{name}: {facts['people_per_s']:.0f} people/s ({seconds}), {scored}"
+    seconds = f"{metadata['predict_seconds']:.1f} s"
+    if metadata["people_per_s"] is None:
+        return f"{name}: predicted with {metadata['predicted_together'] - 1} others in {seconds}, {scored}"
+    return f"{name}: {metadata['people_per_s']:.0f} people/s ({seconds}), {scored}"
 
 
 def _print_table(evaluations: "Sequence[Evaluation]", differences: Sequence[dict[str, Any]]) -> None:
@@ -245,7 +245,7 @@ def _print_table(evaluations: "Sequence[Evaluation]", differences: Sequence[dict
         found = row["AP"]
         console.print(
             f"{row['name']} - {row['against']}: AP {found['value']:+.4f} "
-            f"({found['low']:+.4f} to {found['high']:+.4f}, p {found['sign']:.3f})",
+            f"({found['low']:+.4f} to {found['high']:+.4f}, p {found['p_value']:.3f})",
             highlight=False,
             markup=False,
         )

@@ -1,7 +1,7 @@
-"""How sure a figure is: intervals and differences by resampling images.
+"""Bootstrap over images: confidence intervals, and paired differences with p-values.
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3 (percentile interval). Images, not
-people, are drawn: people of one image are not independent.
+people, are resampled: people of one image are not independent.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS, Matched, Scores
+from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS, CocoMatches, Scores
 
 Float = NDArray[np.float64]
 # Figure → range of area, and which of the ten OKS thresholds.
@@ -25,15 +25,15 @@ FIGURES: Mapping[str, tuple[str, slice]] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the second of two is, with its 95 % interval.
+    """Difference of two evaluations (second minus first) with its 95 % interval.
 
-    sign: share of the resampled differences on the other side of 0, doubled: small where 0 is hardly possible.
+    p_value: two-sided; twice the share of resampled differences on the other side of 0.
     """
 
     value: float
     low: float
     high: float
-    sign: float
+    p_value: float
 
 
 def resampled(scores: Scores, *, count: int = 1000, seed: int = 0) -> dict[str, Float]:
@@ -71,7 +71,7 @@ def difference(first: Float, second: Float, value: float) -> Difference:
 class _Curve:
     """Average precision of one range of area as a function of how often each image counts."""
 
-    def __init__(self, matched: Matched) -> None:
+    def __init__(self, matched: CocoMatches) -> None:
         order = np.argsort(-matched.scores, kind="mergesort")
         self._images = matched.images[order]
         self._hit = (matched.hit & matched.counted)[:, order]
@@ -79,7 +79,7 @@ class _Curve:
         self._people = matched.people
 
     def precision(self, drawn: Float) -> Float:
-        """Average precision (10,) by OKS threshold; nan where nobody was drawn."""
+        """Average precision (10,) by OKS threshold; nan where no person was drawn."""
         people = float(self._people @ drawn)
         if people == 0:
             return np.full(len(OKS_THRESHOLDS), np.nan)

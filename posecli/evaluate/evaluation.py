@@ -1,4 +1,4 @@
-"""Everything that `posecli eval` says of one set of predictions, as plain values."""
+"""All figures of `posecli eval` for one set of predictions, as plain values."""
 
 import dataclasses
 import time
@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posecli.evaluate.bootstrap import FIGURES, Difference, difference, interval, resampled
-from posecli.evaluate.errors import (
-    KINDS,
-    Matches,
+from posecli.evaluate.error_types import (
+    ERROR_TYPES,
+    PersonMatches,
     StdCalibration,
     area_of,
     calibrate_std,
+    classify_errors,
     corrected,
-    error_kinds,
     keypoint_table,
     match_people,
     score_calibration,
 )
-from posecli.evaluate.people import Truth
+from posecli.evaluate.ground_truth import GroundTruth
 from posecli.evaluate.predictions import Predictions
 from posecli.evaluate.scoring import Scores, score_keypoints
 
@@ -39,19 +39,20 @@ VISIBLE = (("1 to 4", 1, 5), ("5 to 8", 5, 9), ("9 to 12", 9, 13), ("over 12", 1
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One model's figures. draws: bootstrap resamples by figure, the same images for every model.
+    """One model's figures. resamples: bootstrap values by figure, of the same images for every model.
 
-    scoring_seconds: what the figures took, beside the predictions.
+    error_types: share of labelled keypoints by error type. ap_if_corrected: AP with all keypoints of an error type put
+    right. scoring_seconds: time for the figures, without the predictions.
     """
 
     name: str
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     scores: Scores
-    draws: Mapping[str, NDArray[np.float64]]
-    matches: Matches
+    resamples: Mapping[str, NDArray[np.float64]]
+    matches: PersonMatches
     keypoints: Sequence[Mapping[str, Any]]
-    kinds: Mapping[str, float]
-    gains: Mapping[str, float]
+    error_types: Mapping[str, float]
+    ap_if_corrected: Mapping[str, float]
     by_size: Sequence[Mapping[str, Any]]
     by_visible: Sequence[Mapping[str, Any]]
     std: StdCalibration | None
@@ -61,7 +62,7 @@ class Evaluation:
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """The 95 % interval of each figure."""
-        return {name: interval(values) for name, values in self.draws.items()}
+        return {name: interval(values) for name, values in self.resamples.items()}
 
     def to_json(self) -> dict[str, Any]:
         """metrics.json: COCO's names as keys, the rest beside them."""
@@ -69,15 +70,15 @@ class Evaluation:
             **self.scores.values,
             "intervals_95": {name: list(pair) for name, pair in self.intervals.items()},
             "name": self.name,
-            **self.facts,
+            **self.metadata,
             "scoring_seconds": round(self.scoring_seconds, 2),
             "people": self.scores.people,
             "images": self.scores.images,
             "people_matched": len(self.matches.oks),
             "mean_oks_of_matched": float(self.matches.oks.mean()) if len(self.matches.oks) else 0.0,
             "keypoints": list(self.keypoints),
-            "errors": dict(self.kinds),
-            "AP_if_corrected": dict(self.gains),
+            "errors": dict(self.error_types),
+            "AP_if_corrected": dict(self.ap_if_corrected),
             "by_size": list(self.by_size),
             "by_visible_keypoints": list(self.by_visible),
             "keypoint_std": None if self.std is None else dataclasses.asdict(self.std),
@@ -88,21 +89,21 @@ class Evaluation:
 
 def evaluate(
     name: str,
-    truth: Truth,
+    truth: GroundTruth,
     predictions: Predictions,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     *,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Score, resample and take apart. facts: what else the report should say of these predictions."""
+    """Score, bootstrap and analyse. metadata: further entries of metrics.json, e.g. weights and runtime."""
     start = time.monotonic()
     keypoint_set = truth.keypoint_set
     scores = score_keypoints(truth.dataset, predictions.results, keypoint_set)
     scores = dataclasses.replace(scores, remarks=(*truth.notes, *predictions.remarks, *scores.remarks))
     matches = match_people(truth, predictions)
-    kinds = error_kinds(truth, matches)
-    labelled = max(1, int((kinds >= 0).sum()))
+    types = classify_errors(truth, matches)
+    labelled = max(1, int((types >= 0).sum()))
     std = bins = None
     if predictions.std is not None and matches.labelled.any():
         residuals = matches.points - matches.labels
@@ -113,18 +114,13 @@ def evaluate(
         bins = score_calibration(of_keypoints[matches.labelled], matches.similarity[matches.labelled])
     return Evaluation(
         name=name,
-        facts=facts,
+        metadata=metadata,
         scores=scores,
-        draws=resampled(scores, count=bootstrap, seed=seed),
+        resamples=resampled(scores, count=bootstrap, seed=seed),
         matches=matches,
-        keypoints=keypoint_table(truth, matches, kinds),
-        kinds={kind: float((kinds == number).sum() / labelled) for number, kind in enumerate(KINDS)},
-        gains={
-            kind: score_keypoints(truth.dataset, corrected(predictions, matches, kinds, kind), keypoint_set).values[
-                "AP"
-            ]
-            for kind in KINDS[1:]
-        },
+        keypoints=keypoint_table(truth, matches, types),
+        error_types={name: float((types == index).sum() / labelled) for index, name in enumerate(ERROR_TYPES)},
+        ap_if_corrected={name: _ap(truth, corrected(predictions, matches, types, name)) for name in ERROR_TYPES[1:]},
         by_size=_by_group(truth, predictions, matches, SIZES, lambda a: area_of(a) ** 0.5),
         by_visible=_by_group(truth, predictions, matches, VISIBLE, _labelled),
         std=std,
@@ -133,7 +129,7 @@ def evaluate(
     )
 
 
-# Variants with these facts in common differ in decoder and flip only.
+# Variants with the same metadata under these keys differ in decoder and flip test only.
 _SAME = ("weights", "boxes", "input_size", "runtime")
 
 
@@ -144,9 +140,9 @@ def compare(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     first of all.
     """
     rows = []
-    leaders: dict[str, Evaluation] = {}
+    baselines: dict[str, Evaluation] = {}
     for evaluation in evaluations:
-        base = leaders.setdefault(str([evaluation.facts.get(fact) for fact in _SAME]), evaluation)
+        base = baselines.setdefault(str([evaluation.metadata.get(key) for key in _SAME]), evaluation)
         if base is evaluation:
             base = evaluations[0]
         if base is evaluation:
@@ -154,10 +150,14 @@ def compare(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"name": evaluation.name, "against": base.name}
         for figure in FIGURES:
             value = evaluation.scores.values[figure] - base.scores.values[figure]
-            found: Difference = difference(base.draws[figure], evaluation.draws[figure], value)
+            found: Difference = difference(base.resamples[figure], evaluation.resamples[figure], value)
             row[figure] = dataclasses.asdict(found)
         rows.append(row)
     return rows
+
+
+def _ap(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
+    return score_keypoints(truth.dataset, results, truth.keypoint_set).values["AP"]
 
 
 def _labelled(annotation: Mapping[str, Any]) -> float:
@@ -165,16 +165,15 @@ def _labelled(annotation: Mapping[str, Any]) -> float:
 
 
 def _by_group(
-    truth: Truth,
+    truth: GroundTruth,
     predictions: Predictions,
-    matches: Matches,
+    matches: PersonMatches,
     groups: Sequence[tuple[str, float, float]],
     measure: Callable[[Mapping[str, Any]], float],
 ) -> list[dict[str, Any]]:
-    """AP of the people in each range, by the predictions that stand for them.
+    """AP of the people in each range, computed from the predictions matched to them.
 
-    Other predictions are left out: most are of people in other ranges, and as false alarms they would push down a
-    range with few people.
+    Other predictions are left out: most are of people in other ranges and would count as false positives.
     """
     rows = []
     values = np.array([measure(person) for person in matches.people])

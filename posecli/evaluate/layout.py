@@ -1,4 +1,4 @@
-"""Where annotations and images lie: the layouts that COCO's users have."""
+"""Where annotations and images are looked for: the usual layouts of COCO."""
 
 import os
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from posecli.annotations.identity import identify
 from posecli.annotations.pixels import read_pixels, tell
 from posecli.detect.detector import Detector
 from posecli.errors import DataError, MediaError, UsageError
-from posecli.evaluate.people import Truth, is_judged
+from posecli.evaluate.ground_truth import GroundTruth, is_evaluated
 from posecli.evaluate.scoring import check_results
 from posecli.geometry import oks, xywh_to_xyxy
 from posecli.pose.estimator import Estimator, person_scores
@@ -23,7 +23,7 @@ from posecli.results.coco import result_of
 from posecli.results.records import people_of
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray
 
-# Pictures whose people share a batch.
+# Images whose people share a batch.
 CHUNK = 8
 
 
@@ -33,7 +33,7 @@ class Predictions:
 
     image_ids (N,). keypoints (N, K, 2). scores (N,): of the person, by which COCO ranks. keypoint_scores (N, K)
     and std (N, K, 2): None where a results file does not have them. results: the items of COCO's results file, with the
-    truth's internal ids. remarks: what was repaired on the way, as sentences for the user.
+    ground truth's internal ids. remarks: repairs of the input, as sentences for the user.
     """
 
     image_ids: IntArray
@@ -48,11 +48,11 @@ class Predictions:
         return len(self.image_ids)
 
 
-def true_boxes(truth: Truth) -> dict[int, Detections]:
-    """The boxes of the people that count, score 1, by image id."""
+def true_boxes(truth: GroundTruth) -> dict[int, Detections]:
+    """The boxes of the evaluated people, score 1, by image id."""
     boxes: dict[int, list[Any]] = {}
     for annotation in truth.dataset["annotations"]:
-        if is_judged(annotation):
+        if is_evaluated(annotation):
             boxes.setdefault(annotation["image_id"], []).append(annotation["bbox"])
     found = {}
     for image_id, of_image in boxes.items():
@@ -63,7 +63,7 @@ def true_boxes(truth: Truth) -> dict[int, Detections]:
 
 def predict(
     estimator: Estimator,
-    truth: Truth,
+    truth: GroundTruth,
     boxes: Mapping[int, Detections] | Detector,
     *,
     rank_by: str = "box-keypoints",
@@ -74,14 +74,14 @@ def predict(
 
 def predict_all(
     estimators: Sequence[Estimator],
-    truth: Truth,
+    truth: GroundTruth,
     boxes: Mapping[int, Detections] | Detector,
     *,
     rank_by: str = "box-keypoints",
 ) -> list[Predictions]:
-    """Predictions of each estimator for the same people, every picture read and searched once.
+    """Predictions of each estimator for the same people, every image decoded and passed to the detector once.
 
-    Pictures are read in the pixels that width and height of the annotations show, see annotations.pixels.
+    Images are oriented as width and height of the annotations say, see annotations.pixels.
     """
     if rank_by not in RANKINGS:
         raise UsageError(f"--rank-by {rank_by}: choose from {', '.join(RANKINGS)}")
@@ -104,7 +104,7 @@ def predict_all(
 
 
 def _collect(
-    ids: Sequence[int], people: Sequence[dict[str, Any]], truth: Truth, remarks: tuple[str, ...]
+    ids: Sequence[int], people: Sequence[dict[str, Any]], truth: GroundTruth, remarks: tuple[str, ...]
 ) -> Predictions:
     count = len(truth.keypoint_set)
     category = {"category_id": truth.category_id}
@@ -120,9 +120,9 @@ def _collect(
     )
 
 
-def remembering(runner: Runner, kept: int = 2) -> Runner:
-    """The same runner, which has its last answers ready when it is asked again: a crop's, and its mirror image's."""
-    last: deque[tuple[PixelArray, Outputs]] = deque(maxlen=kept)
+def memoised(runner: Runner, size: int = 2) -> Runner:
+    """The same runner with its last outputs memoised: those of the crops, and of the flipped crops."""
+    last: deque[tuple[PixelArray, Outputs]] = deque(maxlen=size)
 
     def run(crops: PixelArray) -> Outputs:
         for known, outputs in last:
@@ -147,7 +147,7 @@ def _all_keypoints(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
     return np.asarray(box_scores * scores.mean(axis=-1), np.float32)
 
 
-# What ranks people: box scores (N,) and keypoint scores (N, K) → (N,). One line adds one.
+# Person score by which COCO ranks: box scores (N,) and keypoint scores (N, K) → (N,).
 RANKINGS: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
     "box-keypoints": person_scores,  # as `posecli run`: box × mean of the keypoint scores above 0.2
     "box-all-keypoints": _all_keypoints,
@@ -155,8 +155,8 @@ RANKINGS: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
 }
 
 
-def read_results(path: Path, truth: Truth) -> Predictions:
-    """Anyone's COCO results file. Raises DataError where it is none, or does not fit the truth."""
+def read_results(path: Path, truth: GroundTruth) -> Predictions:
+    """Read a COCO results file. Raises DataError where it is none, or does not fit the ground truth."""
     items = read_json(path)
     if not isinstance(items, list):
         raise DataError(f"{path}: not a COCO results file, which is a list")
@@ -185,8 +185,8 @@ def _are_scores(scores: Any, count: int) -> bool:
     return isinstance(scores, list) and len(scores) == count and all(number(score) is not None for score in scores)
 
 
-def _with_internal_ids(items: Sequence[Any], truth: Truth, path: Path, repairs: Repairs) -> list[Any]:
-    """The results of images and the category that are judged, with the truth's internal ids.
+def _with_internal_ids(items: Sequence[Any], truth: GroundTruth, path: Path, repairs: Repairs) -> list[Any]:
+    """The results of the evaluated images and category, with the ground truth's internal ids.
 
     Raises DataError for images that the annotations do not have, and where all results are of another category.
     """
@@ -212,7 +212,7 @@ def _with_internal_ids(items: Sequence[Any], truth: Truth, path: Path, repairs: 
         category = item.get("category_id")
         if category is not None and categories.find(category) is None and categories.find_alike(category) is None:
             others.append(f"{where} is of category {shown(category)}")
-        # Of a whole set's results those of the images that are judged.
+        # Results of images that --limit leaves out are dropped.
         elif internal not in truth.left_out:
             kept.append({**item, "image_id": internal, "category_id": truth.category_id})
     known = next(iter(images.own.values()), None)
@@ -233,7 +233,7 @@ def _with_internal_ids(items: Sequence[Any], truth: Truth, path: Path, repairs: 
 
 
 def restrict(predictions: Predictions, rows: Sequence[int]) -> Predictions:
-    """The people at these places."""
+    """The predictions at these indices."""
     index = list(rows)
     scored, std = predictions.keypoint_scores, predictions.std
     return Predictions(
@@ -248,7 +248,7 @@ def restrict(predictions: Predictions, rows: Sequence[int]) -> Predictions:
 
 
 def suppress(predictions: Predictions, sigmas: Sequence[float], threshold: float) -> Predictions:
-    """OKS non-maximum suppression: of two people of an image alike by more than threshold the better stays.
+    """OKS non-maximum suppression: of people of an image with an OKS above threshold, the best stays.
 
     Papandreou et al., "Towards Accurate Multi-person Pose Estimation in the Wild", CVPR 2017, section 3.
     The area is that of the better person's bounding box of keypoints.
@@ -272,11 +272,11 @@ def suppress(predictions: Predictions, sigmas: Sequence[float], threshold: float
 
 
 def read_ahead(
-    truth: Truth, wanted: set[int] | None, repairs: Repairs | None = None
+    truth: GroundTruth, wanted: set[int] | None, repairs: Repairs | None = None
 ) -> Iterator[tuple[list[int], list[Frame], list[str]]]:
-    """Image ids, pictures and file names of all or of the wanted images, some pictures at a time.
+    """Image ids, frames and file names of all or of the wanted images, in chunks.
 
-    The next pictures are decoded while the caller works on these. repairs: counts what is to be told of the pictures.
+    The next chunk is decoded while the caller works on this one. repairs: collects remarks on the images.
     Raises DataError for one that cannot be read.
     """
     files = [(image_id, path) for image_id, path in truth.files.items() if wanted is None or image_id in wanted]

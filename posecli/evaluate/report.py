@@ -1,4 +1,4 @@
-"""report.html: one file that opens without a network and says why a figure is what it is."""
+"""report.html: a self-contained page with figures, error analysis, calibration and example people."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from posecli.atomic import Whole
 from posecli.draw.skeleton import draw_poses
 from posecli.errors import MediaError
 from posecli.evaluate.bootstrap import FIGURES
-from posecli.evaluate.errors import KINDS
+from posecli.evaluate.error_types import ERROR_TYPES
 from posecli.evaluate.evaluation import Evaluation
-from posecli.evaluate.people import Truth
+from posecli.evaluate.ground_truth import GroundTruth
 from posecli.evaluate.predictions import Predictions
 from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
@@ -31,18 +31,18 @@ TILE = (256, 192)
 def write_report(
     path: Path,
     title: str,
-    truth: Truth,
+    truth: GroundTruth,
     evaluations: Sequence[Evaluation],
     predictions: Sequence[Predictions],
     comparison: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write the report of one or several evaluations on the same people; details are of the first."""
+    """Write the report of one or several evaluations of the same ground truth; details are of the first."""
     first, found = evaluations[0], predictions[0]
     css = (resources.files("posecli.evaluate") / "report.css").read_text(encoding="utf-8")
     parts = [html.head(title, css, inline_style=True), f"<main><h1>{html.text(title)}</h1>"]
     parts.append(
         f"<p>{first.scores.people} people in {first.scores.images} images. Intervals hold 95 % of "
-        f"{len(next(iter(first.draws.values())))} resamplings of the images.</p>"
+        f"{len(next(iter(first.resamples.values())))} resamplings of the images.</p>"
     )
     remarks = [
         *first.scores.remarks,
@@ -57,21 +57,26 @@ def write_report(
             "of zero, doubled.</p>"
         )
     if len(evaluations) > 1:
-        parts.append(f"<p>Everything below is of <b>{html.text(first.name)}</b>.</p>")
+        parts.append(f"<p>Everything below is about <b>{html.text(first.name)}</b>.</p>")
     parts.append("<h2>Precision and recall</h2>" + _card(_precision(first)))
-    parts.append("<h2>What goes wrong at each keypoint</h2>")
+    parts.append("<h2>Errors by keypoint</h2>")
     parts.append(
-        "<p>After Ronchi and Perona (ICCV 2017): jitter is near, inversion on another keypoint of the same person "
-        "(left for right), swap on somebody else, miss on nothing. Only people who were found.</p>"
+        "<p>After Ronchi and Perona (ICCV 2017): jitter is close to the true position, inversion at another keypoint "
+        "of the same person (left for right), swap at a keypoint of another person, miss at none. Only "
+        "matched people.</p>"
     )
     parts += [_card(_error_chart(first)), _card(_keypoint_table(first)), _card(_gains(first))]
     parts.append("<h2>By size and by visible keypoints</h2>" + _card(_groups(first)))
-    parts.append("<p>AP among the people of each range, by the predictions that stand for them; no false alarms.</p>")
-    parts.append("<h2>How far the numbers can be believed</h2>" + _card(_calibration(first)))
+    parts.append(
+        "<p>AP of the people in each range, computed from the predictions matched to them; no false positives.</p>"
+    )
+    parts.append("<h2>Calibration</h2>" + _card(_calibration(first)))
     if first.std is not None:
         parts.append(_card(_std_table(first)))
     for name, rows in _extremes(first).items():
-        parts.append(f"<h2>{name}</h2><p>Truth left, prediction right.</p>" + _card(_people(truth, first, found, rows)))
+        parts.append(
+            f"<h2>{name}</h2><p>Ground truth left, prediction right.</p>" + _card(_people(truth, first, found, rows))
+        )
     with Whole(path) as file:
         file.write(("\n".join(parts) + "\n</main></body></html>\n").encode())
 
@@ -97,7 +102,7 @@ def _figures(evaluations: Sequence[Evaluation]) -> str:
                 low, high = evaluation.intervals[name]
                 text += f"<br><small>{low:.3f}–{high:.3f}</small>"
             cells.append(text)
-        speed = evaluation.facts.get("people_per_s")
+        speed = evaluation.metadata.get("people_per_s")
         cells.append(f"{speed:.0f}" if speed else "–")
         rows.append(cells)
     return _table(["model", *names, "people/s"], rows)
@@ -112,7 +117,7 @@ def _differences(comparison: Sequence[Mapping[str, Any]]) -> str:
             sure = "up" if found["low"] > 0 else "down" if found["high"] < 0 else ""
             cells.append(
                 f'<span class="{sure}">{found["value"]:+.4f}</span><br>'
-                f"<small>{found['low']:+.4f} to {found['high']:+.4f}, p {found['sign']:.3f}</small>"
+                f"<small>{found['low']:+.4f} to {found['high']:+.4f}, p {found['p_value']:.3f}</small>"
             )
         rows.append(cells)
     return _table(["", *FIGURES], rows)
@@ -129,19 +134,19 @@ def _precision(evaluation: Evaluation) -> str:
 def _error_chart(evaluation: Evaluation) -> str:
     rows = [row for row in evaluation.keypoints if row["count"]]
     names = [row["keypoint"] for row in rows]
-    series = [Series(kind, names, [row[kind] for row in rows]) for kind in KINDS]
+    series = [Series(kind, names, [row[kind] for row in rows]) for kind in ERROR_TYPES]
     return svg([Panel("Share of labelled keypoints", "", "", series, kind="stacked", y_limits=(0, 1.25))], height=4.0)
 
 
 def _keypoint_table(evaluation: Evaluation) -> str:
-    head = ["keypoint", "labelled", "OKS", "PCK@0.05", "PCK@0.1", "mean error", "median error", *KINDS]
+    head = ["keypoint", "labelled", "OKS", "PCK@0.05", "PCK@0.1", "mean error", "median error", *ERROR_TYPES]
     rows = []
     for row in evaluation.keypoints:
         cells = [html.text(row["keypoint"]), str(row["count"])]
         if row["count"]:
             cells += [f"{row[key]:.3f}" for key in ("oks", "pck_05", "pck_10")]
             cells += [f"{row[key]:.1f} px" for key in ("mean_error_px", "median_error_px")]
-            cells += [f"{row[kind]:.1%}" for kind in KINDS]
+            cells += [f"{row[kind]:.1%}" for kind in ERROR_TYPES]
         rows.append(cells)
     return _table(head, rows)
 
@@ -149,10 +154,10 @@ def _keypoint_table(evaluation: Evaluation) -> str:
 def _gains(evaluation: Evaluation) -> str:
     ap = evaluation.scores.values["AP"]
     rows = [
-        [kind, f"{evaluation.kinds[kind]:.1%}", f"{value:.3f}", f"{value - ap:+.3f}"]
-        for kind, value in evaluation.gains.items()
+        [kind, f"{evaluation.error_types[kind]:.1%}", f"{value:.3f}", f"{value - ap:+.3f}"]
+        for kind, value in evaluation.ap_if_corrected.items()
     ]
-    return _table(["error", "share of keypoints", "AP if every one of them were right", "gain"], rows)
+    return _table(["error", "share of keypoints", "AP if all of them were corrected", "gain"], rows)
 
 
 def _groups(evaluation: Evaluation) -> str:
@@ -183,7 +188,7 @@ def _calibration(evaluation: Evaluation) -> str:
         names = ["within 1σ", "within 2σ"]
         panels.append(
             Panel(
-                "True keypoints within the predicted σ",
+                "Share of keypoints within the predicted σ",
                 "",
                 "share",
                 [
@@ -213,7 +218,7 @@ def _extremes(evaluation: Evaluation) -> dict[str, list[int]]:
     return {"Worst people": order[:SHOWN], "Best people": order[::-1][:SHOWN]}
 
 
-def _people(truth: Truth, evaluation: Evaluation, predictions: Predictions, rows: Sequence[int]) -> str:
+def _people(truth: GroundTruth, evaluation: Evaluation, predictions: Predictions, rows: Sequence[int]) -> str:
     figures = []
     matches = evaluation.matches
     for row in rows:
@@ -222,7 +227,7 @@ def _people(truth: Truth, evaluation: Evaluation, predictions: Predictions, rows
             picture = truth.pixels(annotation["image_id"])
             name = truth.files[annotation["image_id"]].name
         except MediaError:
-            continue  # Somebody's results are scored without pictures too.
+            continue  # Results files are scored without images, too.
         box = xywh_to_xyxy(np.array([annotation["bbox"]], np.float64))
         crops, _ = cut_crops([picture], [box.astype(np.float32)], TILE, 1.25)
         matrix = crop_matrices(box, TILE, 1.25)[0]
@@ -236,11 +241,11 @@ def _people(truth: Truth, evaluation: Evaluation, predictions: Predictions, rows
             f"<figcaption>OKS {matches.oks[row]:.3f} · {html.text(name)}</figcaption></figure>"
         )
     if not figures:
-        return "<p>The images are not there.</p>"
+        return "<p>The images were not found.</p>"
     return f'<div class="people">{"".join(figures)}</div>'
 
 
-def _draw(crop: PixelArray, points: Any, scores: Any, truth: Truth) -> PixelArray:
+def _draw(crop: PixelArray, points: Any, scores: Any, truth: GroundTruth) -> PixelArray:
     height, width = crop.shape[:2]
     pose = Poses(
         keypoints=np.asarray(points, np.float32)[None],

@@ -1,4 +1,4 @@
-"""COCO keypoint scoring: pycocotools does it, guarded against what it does silently wrong."""
+"""COCO keypoint scoring by pycocotools, with its input checked for what it would silently score wrong."""
 
 import contextlib
 import io
@@ -24,11 +24,11 @@ RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 @dataclass(frozen=True, eq=False)
-class Matched:
+class CocoMatches:
     """What pycocotools matched in one range of area; M predictions, at most 20 an image.
 
-    scores (M,), images (M,): place of each one's image. hit, counted (10, M): at each OKS threshold, whether it
-    matched a person, and whether it counts. people (I,): number of people that count, by image.
+    scores (M,), images (M,): index of each one's image. hit, counted (10, M): at each OKS threshold, whether it
+    matched a person, and whether it counts. people (I,): number of evaluated people, by image.
     """
 
     scores: NDArray[np.float64]
@@ -40,17 +40,17 @@ class Matched:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """COCO's ten keypoint figures by name; -1 where no truth falls into a range, as COCO has it.
+    """COCO's ten keypoint figures by name; -1 where no annotation falls into a range, as in COCO.
 
     precision (10, 101): at each OKS threshold and recall, all areas. matched: by range of area. image_ids: in the
-    order of Matched.people. remarks: what was made up, as sentences for the user.
+    order of CocoMatches.people. remarks: assumptions made, as sentences for the user.
     """
 
     values: dict[str, float]
     people: int
     images: int
     precision: NDArray[np.float64]
-    matched: Mapping[str, Matched]
+    matched: Mapping[str, CocoMatches]
     image_ids: tuple[int, ...]
     remarks: tuple[str, ...] = ()
 
@@ -65,8 +65,8 @@ def score_keypoints(
     """COCO keypoint AP and AR of results ({image_id, category_id, keypoints, score}) against a COCO dataset.
 
     20 people an image, OKS with the keypoint set's sigmas. image_ids restricts both sides. The caller's
-    dicts stay as they are. No result at all is AP 0. Raises DataError for keypoints or scores that are not
-    finite, lists of a wrong length, and results of images that the truth does not have; UsageError for a
+    dicts are not changed. No result at all is AP 0. Raises DataError for keypoints or scores that are not
+    finite, lists of a wrong length, and results of images that the ground truth does not have; UsageError for a
     keypoint set without sigmas.
     """
     if keypoint_set.sigmas is None:
@@ -89,7 +89,7 @@ def score_keypoints(
         nothing = np.zeros((len(OKS_THRESHOLDS), len(RECALLS)))
         return Scores(dict.fromkeys(NAMES, 0.0), people, len(chosen), nothing, {}, tuple(chosen), remarks)
     if not checked:
-        # Nobody to find and nobody found: COCO's figure for that is -1.
+        # No annotated and no predicted person: COCO's figure for that is -1.
         nothing = np.full((len(OKS_THRESHOLDS), len(RECALLS)), -1.0)
         return Scores(dict.fromkeys(NAMES, -1.0), 0, len(chosen), nothing, {}, tuple(chosen), remarks)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -115,8 +115,8 @@ def score_keypoints(
     )
 
 
-def _matched(evaluated: Sequence[Mapping[str, Any] | None]) -> Matched:
-    """pycocotools' results of each image, side by side."""
+def _matched(evaluated: Sequence[Mapping[str, Any] | None]) -> CocoMatches:
+    """pycocotools' results of all images, concatenated."""
     scores, images, hit, counted = [], [], [], []
     people = np.zeros(len(evaluated))
     for place, item in enumerate(evaluated):
@@ -128,7 +128,7 @@ def _matched(evaluated: Sequence[Mapping[str, Any] | None]) -> Matched:
         images.append(np.full(len(found), place))
         hit.append(np.asarray(item["dtMatches"]).reshape(len(OKS_THRESHOLDS), -1) > 0)
         counted.append(~np.asarray(item["dtIgnore"]).reshape(len(OKS_THRESHOLDS), -1).astype(bool))
-    return Matched(
+    return CocoMatches(
         np.concatenate([np.zeros(0), *scores]),
         np.concatenate([np.zeros(0, np.int64), *images]),
         np.concatenate([np.zeros((len(OKS_THRESHOLDS), 0), bool), *hit], axis=1),
@@ -138,7 +138,7 @@ def _matched(evaluated: Sequence[Mapping[str, Any] | None]) -> Matched:
 
 
 def prepare_truth(truth: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that pycocotools reads right and may write to: ids from 1 (0 counts as unmatched), nothing missing."""
+    """A copy for pycocotools, which writes to it: ids from 1 (0 would count as unmatched), missing fields filled in."""
     count = len(truth["categories"][0]["keypoints"])
     annotations = []
     for number, given in enumerate(truth["annotations"], 1):
@@ -170,11 +170,11 @@ def check_results(
             values = values.reshape(-1)
         if values.shape != (3 * keypoints,):
             raise DataError(f"{where}: {values.size} keypoint values, not {3 * keypoints}")
-        # What stands for visibility in a result has no meaning.
+        # Visibility has no meaning in results.
         values[2::3] = np.where(np.isfinite(values[2::3]), values[2::3], 0)
         if not np.isfinite(values).all() or not np.isfinite(score):
             raise DataError(f"{where}: a value is missing or not finite")
-        # Beyond all pictures far is far enough, and float32 holds it.
+        # Outside of any image, and representable in float32.
         values, score = np.clip(values, -FARTHEST, FARTHEST), min(max(score, -FARTHEST), FARTHEST)
         if result.get("category_id", category_id) != category_id:
             raise DataError(f"{where} is of category {result['category_id']}, the annotations are of {category_id}")

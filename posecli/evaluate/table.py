@@ -36,13 +36,13 @@ def figures_table(evaluations: Sequence[Evaluation]) -> "Table":
 
 
 def keypoint_table(evaluation: Evaluation) -> "Table":
-    """Similarity, error and kinds of mistakes by keypoint."""
+    """OKS, error and error types by keypoint."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Keypoints of people who were found", title_justify="left")
-    kinds = ("jitter", "inversion", "swap", "miss")
-    for column in ("keypoint", "labelled", "OKS", "PCK@0.05", "PCK@0.1", "median px", *kinds):
+    table = Table(title="Keypoints of matched people", title_justify="left")
+    types = ("jitter", "inversion", "swap", "miss")
+    for column in ("keypoint", "labelled", "OKS", "PCK@0.05", "PCK@0.1", "median px", *types):
         table.add_column(column, justify="left" if column == "keypoint" else "right", no_wrap=True)
     for joint in evaluation.keypoints:
         if joint["count"]:
@@ -51,7 +51,7 @@ def keypoint_table(evaluation: Evaluation) -> "Table":
                 str(joint["count"]),
                 *(f"{joint[key]:.3f}" for key in ("oks", "pck_05", "pck_10")),
                 f"{joint['median_error_px']:.1f} px",
-                *(f"{joint[kind]:.1%}" for kind in kinds),
+                *(f"{joint[name]:.1%}" for name in types),
             )
     return table
 
@@ -65,7 +65,7 @@ def comparison_markdown(
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     lines = [
         f"{first.scores.people} people in {first.scores.images} images. In brackets the 95 % interval over "
-        f"{len(first.draws['AP'])} resamplings of the images; differences are paired, on the same resamplings.",
+        f"{len(first.resamples['AP'])} resamplings of the images; differences are paired, on the same resamplings.",
         "",
         fence,
         printable(command),
@@ -76,12 +76,12 @@ def comparison_markdown(
     lines += [_row(head), _row(["---", *["---:"] * (len(head) - 2), "---"])]
     for evaluation, row in zip(evaluations, [None, *differences], strict=True):
         values = evaluation.scores.values
-        mark = " *" if evaluation.facts.get("resampled_to_this_size") else ""
+        mark = " *" if evaluation.metadata.get("resampled_to_this_size") else ""
         gap = "" if row is None else "{value:+.4f} ({low:+.4f} to {high:+.4f})".format(**row["AP"])
         against = "" if row is None else _cell(row["against"])
         cells = [_with_interval(evaluation, "AP", brackets=True), *(f"{values[name]:.3f}" for name in SHOWN)]
         lines.append(_row([f"{_cell(evaluation.name)}{mark}", *cells, gap, against]))
-    if any(evaluation.facts.get("resampled_to_this_size") for evaluation in evaluations):
+    if any(evaluation.metadata.get("resampled_to_this_size") for evaluation in evaluations):
         lines += ["", "\\* The classifiers are resampled to this input size; the model was trained for another."]
     return "\n".join([*lines, *(f"\n{_cell(remark)}" for remark in first.scores.remarks), ""])
 

@@ -1,4 +1,4 @@
-"""What `posecli eval` compares: every mixture of weights, boxes, sizes, runtimes, decoders and flips asked for."""
+"""Variants that `posecli eval` compares: all combinations of weights, boxes, sizes, runtimes, decoders and flips."""
 
 import itertools
 import logging
@@ -12,8 +12,8 @@ from posecli.annotations.document import shown
 from posecli.detect import DETECTORS, Detector, load_detector
 from posecli.detect.boxes import read_boxes
 from posecli.errors import DataError, UsageError
-from posecli.evaluate.people import Truth, leaked
-from posecli.evaluate.predictions import Predictions, predict_all, remembering, true_boxes
+from posecli.evaluate.ground_truth import GroundTruth, training_overlap
+from posecli.evaluate.predictions import Predictions, memoised, predict_all, true_boxes
 from posecli.keypoints import same_keypoints
 from posecli.pose.codec import CHOICES
 from posecli.pose.estimator import NO_MIRROR, Estimator, load_estimator
@@ -26,7 +26,7 @@ FLIPS = ("none", "shifted", "unshifted")
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make predictions. Those that differ only in decoder and flip share the network's work."""
+    """One way to make predictions. Those that differ only in decoder and flip test share the network's outputs."""
 
     weights: str
     boxes: str
@@ -38,7 +38,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all variants have in common; see the options of `posecli eval`."""
+    """Options common to all variants, named as those of `posecli eval`."""
 
     device: str = "auto"
     detector_threshold: float | None = None
@@ -48,11 +48,11 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Predictions to judge: what they are called, and what else the report says of them."""
+    """Predictions to evaluate, with their name and further entries of metrics.json."""
 
     name: str
     predictions: Predictions
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 def list_variants(
@@ -81,7 +81,7 @@ def _size(text: str) -> tuple[int, int] | None:
 
 
 def name_variants(variants: Sequence[Variant]) -> list[str]:
-    """What tells the variants apart, and the weights."""
+    """A name for each variant: its weights, and the fields in which the variants differ."""
     differing = [field for field in Variant.__annotations__ if len({getattr(v, field) for v in variants}) > 1]
     names = []
     for variant in variants:
@@ -102,11 +102,11 @@ def _short(weights: str, all_weights: Sequence[str]) -> str:
     return str(Path(path.parent.name) / path.stem) if len(alike) > 1 else path.stem
 
 
-def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settings) -> Iterator[Candidate]:
+def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: Settings) -> Iterator[Candidate]:
     """Predictions of every variant, in their order.
 
-    Raises DataError for weights of other keypoints than the truth's, and for weights that were trained on images of
-    the truth unless that is allowed.
+    Raises DataError for weights of other keypoints than the ground truth's, and for weights that were trained on its
+    images unless that is allowed.
     """
     names = iter(name_variants(variants))
     for _, members in itertools.groupby(variants, lambda v: (v.weights, v.boxes, v.input_size, v.runtime)):
@@ -119,7 +119,7 @@ def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settin
         if any(v.flip != "none" for v in group) and not estimator.config.keypoints.mirrors:
             LOG.warning(NO_MIRROR, first.weights)
         if len(group) > 1:
-            estimator = replace(estimator, runner=remembering(estimator.runner))
+            estimator = replace(estimator, runner=memoised(estimator.runner))
         estimators = [
             replace(estimator, decoder=v.decoder, flip=v.flip != "none", shift_flipped=v.flip != "unshifted")
             for v in group
@@ -129,7 +129,7 @@ def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settin
         found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by)
         seconds = time.monotonic() - start
         for variant, chosen, predictions in zip(group, estimators, found, strict=True):
-            facts = {
+            metadata = {
                 "weights": variant.weights,
                 "weights_sha256": estimator.weights_sha256,
                 "boxes": variant.boxes,
@@ -148,25 +148,25 @@ def predict_variants(variants: Sequence[Variant], truth: Truth, settings: Settin
                 # Variants that shared one pass have no speed of their own.
                 "people_per_s": round(len(predictions) / max(seconds, 1e-9), 1) if len(group) == 1 else None,
             }
-            yield Candidate(next(names), predictions, facts)
+            yield Candidate(next(names), predictions, metadata)
 
 
-def check_weights(estimator: Estimator, name: str, truth: Truth, allow_overlap: bool) -> int:
-    """How many images of the truth the model was trained on. Raises DataError where it cannot be judged by them."""
+def check_weights(estimator: Estimator, name: str, truth: GroundTruth, allow_overlap: bool) -> int:
+    """How many images of the ground truth the model was trained on. Raises DataError where the two do not fit."""
     if not same_keypoints(estimator.config.keypoints, truth.keypoint_set):
         raise DataError(f"{name} predicts other keypoints than the annotations have")
     assert estimator.weights is not None
-    count, first = leaked(estimator.weights, truth)
+    count, first = training_overlap(estimator.weights, truth)
     if count and not allow_overlap:
         raise DataError(
             f"{name} was trained on {count} of the {len(truth.files)} images, first {first}: "
-            "its figure would be worth nothing (--allow-overlap shows it all the same)"
+            "its figures would be too high (--allow-overlap computes them all the same)"
         )
     return count
 
 
 def find_boxes(
-    name: str, truth: Truth, settings: Settings, *, confirmed: bool = False
+    name: str, truth: GroundTruth, settings: Settings, *, confirmed: bool = False
 ) -> Mapping[int, Detections] | Detector:
     """ "gt", a detector's name ("detector": the embedded one) or a COCO file, as something that predict_all takes.
 
@@ -185,7 +185,7 @@ def find_boxes(
         LOG.warning("%s: %s", path.name, note)
     found = {}
     for image_id, file in truth.files.items():
-        # Datasets have their own ids: pictures are the same by name. Lists of detections have ids only.
+        # Datasets have ids of their own and are matched by file name; lists of detections have ids only.
         own = image_id if truth.ids is None else truth.ids.own[image_id]
         of_file = table.id_like(own) if table.names is None else table.id_of(file)
         if of_file is not None and of_file in table.by_id:

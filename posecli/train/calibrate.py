@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from posecli.evaluate.errors import calibrate_std
+from posecli.evaluate.error_types import calibrate_std
 from posecli.geometry import crop_matrices
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import read_logits

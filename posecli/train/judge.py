@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from posecli.errors import DataError
-from posecli.evaluate.people import Truth, read_truth
+from posecli.evaluate.ground_truth import GroundTruth, read_ground_truth
 from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
 from posecli.keypoints import same_keypoints
@@ -25,13 +25,15 @@ def read_validation(
     allow_overlap: bool = False,
     missing_limit: float = 0.0,
     category: str | None = None,
-) -> Truth:
+) -> GroundTruth:
     """The validation set.
 
     Raises DataError where its keypoints are not those trained on, or where one of its images is trained on, for
     people or for nobody: the same file name or the same bytes.
     """
-    truth = read_truth(annotations, images, missing_limit=missing_limit, category=category, option="--missing-limit")
+    truth = read_ground_truth(
+        annotations, images, missing_limit=missing_limit, category=category, option="--missing-limit"
+    )
     if not same_keypoints(truth.keypoint_set, people.keypoint_set):
         raise DataError(f"{annotations}: its keypoints differ from those of the training set")
     if not allow_overlap:
@@ -44,7 +46,7 @@ def read_validation(
     return truth
 
 
-def judge(truth: Truth) -> Evaluate:
+def judge(truth: GroundTruth) -> Evaluate:
     """A function that scores a network on the true boxes: AP, AP50, AP75 and AR, no flip test."""
 
     def evaluate(network: SimCC, config: PoseConfig) -> dict[str, float]:

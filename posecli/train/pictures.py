@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from posecli.draw.skeleton import draw_poses
-from posecli.evaluate.people import Truth, is_judged
+from posecli.evaluate.ground_truth import GroundTruth, is_evaluated
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
 from posecli.media.write_images import write_image
 from posecli.pose.config import PoseConfig
@@ -36,9 +36,9 @@ def write_preview(path: Path, crops: Crops, nobody: Crops | None, recipe: Recipe
     write_image(path, contact_sheet(tiles, 8))
 
 
-def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: Truth) -> None:
+def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: GroundTruth) -> None:
     """The same validation people each time, spread over the set: truth above, prediction below."""
-    people = [a for a in truth.dataset["annotations"] if is_judged(a) and a["num_keypoints"] >= 8]
+    people = [a for a in truth.dataset["annotations"] if is_evaluated(a) and a["num_keypoints"] >= 8]
     chosen = [people[i] for i in np.linspace(0, len(people) - 1, min(SHOWN_PEOPLE, len(people))).astype(int)]
     device = str(next(network.parameters()).device)
     estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))

@@ -1,4 +1,4 @@
-"""Validation people: COCO ground truth with its images."""
+"""COCO keypoint ground truth of an evaluation, with its images."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +20,13 @@ from posecli.weights.fingerprints import overlap
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """A COCO keypoint dataset, of one category, and the folder of its images.
 
     dataset: in the form of annotations.gate.Annotations.people; its ids of images and category are internal.
     missing: images that are not there, or unreadable, left out. left_out: ids of all images of the file that are not
-    judged. places: where images are that are not images / file_name. ids: the file's own ids of images, None where the
-    internal ones are these; own_category: its own id of the category. notes: what was repaired, as sentences.
+    evaluated. places: files of images that are not images / file_name. ids: the file's own ids of images, None where
+    the internal ones are these; own_category: its own id of the category. notes: what was repaired, as sentences.
     """
 
     dataset: Mapping[str, Any]
@@ -46,17 +46,11 @@ class Truth:
 
     @property
     def files(self) -> dict[int, Path]:
-        """Image id → file, for all images: people found where nobody is count too."""
+        """Image id → file, for all images, also those without people: detections there are false positives."""
         return {
             i["id"]: self.places[i["id"]] if i["id"] in self.places else self.images / i["file_name"]
             for i in self.dataset["images"]
         }
-
-    @property
-    def judged_files(self) -> dict[int, Path]:
-        """Image id → file, for images with people that count."""
-        judged = {a["image_id"] for a in self.dataset["annotations"] if is_judged(a)}
-        return {image_id: path for image_id, path in self.files.items() if image_id in judged}
 
     @property
     def sizes(self) -> dict[int, tuple[int, int] | None]:
@@ -74,7 +68,7 @@ class Truth:
         return {**result, "image_id": image_id if self.ids is None else self.ids.own[image_id], "category_id": category}
 
 
-def read_truth(
+def read_ground_truth(
     annotations: Path,
     images: Path,
     *,
@@ -83,13 +77,13 @@ def read_truth(
     needs_images: bool = True,
     category: str | None = None,
     option: str = "--allow-missing",
-) -> Truth:
+) -> GroundTruth:
     """Read COCO keypoints through annotations.gate; with limit, only the first images.
 
-    category: name or id of whose people, see read_annotations. Missing and unreadable images are left out, with their
-    people, where they are at most missing_limit (a share) of all; needs_images=False does not look. option: what the
-    user may give to leave them out. Raises DataError where the file is no COCO dataset with keypoints, where an
-    annotation is broken, or where images are missing (counted, the first named).
+    category: name or id of the people's category, see read_annotations. Missing and unreadable images are left out,
+    with their people, where they are at most missing_limit (a share) of all; needs_images=False does not look for
+    images. option: named in the error, the option that leaves them out. Raises DataError where the file is no COCO
+    dataset with keypoints, where an annotation is broken, or where images are missing (counted, the first named).
     """
     given = read_annotations(annotations, category)
     entry = {"id": given.category.id, "name": given.category.name, "keypoints": list(given.keypoint_set.names)}
@@ -98,10 +92,10 @@ def read_truth(
         "annotations": list(given.people),
         "categories": [entry],
     }
-    truth = Truth(
+    truth = GroundTruth(
         dataset, images, given.keypoint_set, ids=given.ids, own_category=given.category.own_id, notes=given.notes
     )
-    if not any(is_judged(person) for person in given.people):
+    if not any(is_evaluated(person) for person in given.people):
         truth = replace(truth, notes=(*truth.notes, "no person with a labelled keypoint: there is nothing to measure"))
     chosen = given.images[:limit]
     if limit is not None:
@@ -128,7 +122,7 @@ def _entry(image: Image) -> dict[str, Any]:
     return entry if image.size is None else {**entry, "width": image.size[0], "height": image.size[1]}
 
 
-def _unreadable(truth: Truth, there: Mapping[int, Path]) -> dict[int, Path]:
+def _unreadable(truth: GroundTruth, there: Mapping[int, Path]) -> dict[int, Path]:
     sizes = truth.sizes
 
     def fails(image_id: int) -> bool:
@@ -143,7 +137,7 @@ def _unreadable(truth: Truth, there: Mapping[int, Path]) -> dict[int, Path]:
         return {image_id: there[image_id] for image_id, failed in zip(there, found, strict=True) if failed}
 
 
-def _only(truth: Truth, image_ids: set[int]) -> Truth:
+def _only(truth: GroundTruth, image_ids: set[int]) -> GroundTruth:
     images = truth.dataset["images"]
     dataset = {
         **truth.dataset,
@@ -154,18 +148,18 @@ def _only(truth: Truth, image_ids: set[int]) -> Truth:
     return replace(truth, dataset=dataset, left_out=left_out)
 
 
-def is_judged(annotation: Mapping[str, Any]) -> bool:
-    """Whether a person counts: no crowd, and a labelled keypoint."""
+def is_evaluated(annotation: Mapping[str, Any]) -> bool:
+    """Whether COCO evaluates an annotation: not a crowd, and at least one labelled keypoint."""
     labelled = any(value > 0 for value in annotation.get("keypoints", ())[2::3])
     return not annotation.get("iscrowd") and labelled
 
 
-def leaked(weights: Path, truth: Truth) -> tuple[int, str]:
+def training_overlap(weights: Path, truth: GroundTruth) -> tuple[int, str]:
     """How many of the truth's images a model was trained on, as its header says, and the first one's name."""
     _, header = load_weights(weights)
     training = header.get("training")
     known = training.get("images") if isinstance(training, Mapping) else None
-    # Weights of other makers, and of posecli's first days, do not say.
+    # Headers of other tools, and of early versions of posecli, do not list them.
     try:
         shared = overlap(known, truth.files.values()) if isinstance(known, Mapping) else []
     except DataError as error:

@@ -1,4 +1,4 @@
-"""What kind of mistakes a model makes: matching people, errors per keypoint, calibration."""
+"""Error analysis: predictions matched to people, error types by keypoint, calibration of scores and deviations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,25 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posecli.evaluate.people import Truth, is_judged
+from posecli.evaluate.ground_truth import GroundTruth, is_evaluated
 from posecli.evaluate.predictions import Predictions
 from posecli.geometry import AREA_OF_BOX, oks
 
 Float = NDArray[np.float64]
 
-# Ronchi and Perona's limits of keypoint similarity: from GOOD on a keypoint is right, below CLOSE it is not
-# even near.
+# Ronchi and Perona's thresholds of keypoint similarity: correct from GOOD on, jitter from CLOSE on.
 GOOD, CLOSE = 0.85, 0.5
-# Below this OKS a prediction is of nobody.
+# A prediction of a lower OKS with everybody is not matched.
 MATCH = 0.1
-KINDS = ("good", "jitter", "inversion", "swap", "miss")
+ERROR_TYPES = ("good", "jitter", "inversion", "swap", "miss")
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
-    """M predicted people with the true one each stands for.
+class PersonMatches:
+    """M predicted people, each matched to an annotated one.
 
-    predicted, true: places (M,) among the predictions and among people. people: the annotations that count.
+    predicted, true: indices (M,) into the predictions and into people. people: the annotations that are evaluated.
     points, labels (M, K, 2): predicted and true keypoints; labelled (M, K). areas (M,). oks (M,).
     similarity (M, K): exp(-d² / (2 · area · (2σ)²)) of each keypoint. sizes (M, 2): of the true boxes.
     """
@@ -42,10 +41,10 @@ class Matches:
     sizes: Float
 
 
-def match_people(truth: Truth, predictions: Predictions) -> Matches:
+def match_people(truth: GroundTruth, predictions: Predictions) -> PersonMatches:
     """Each prediction, best score first, takes the free person of its image with the highest OKS, if above 0.1."""
     sigmas = _sigmas(truth)
-    people = tuple(a for a in truth.dataset["annotations"] if is_judged(a))
+    people = tuple(a for a in truth.dataset["annotations"] if is_evaluated(a))
     labels = np.array([a["keypoints"] for a in people], np.float64).reshape(len(people), len(sigmas), 3)
     areas = np.array([area_of(a) for a in people])
     of_image: dict[int, list[int]] = {}
@@ -67,7 +66,7 @@ def match_people(truth: Truth, predictions: Predictions) -> Matches:
     here, labelled = labels[true][..., :2], labels[true][..., 2] > 0
     similarity = keypoint_similarity(points, here, areas[true], sigmas)
     boxes = np.array([a["bbox"] for a in people], np.float64).reshape(-1, 4)
-    return Matches(
+    return PersonMatches(
         predicted,
         true,
         people,
@@ -93,8 +92,8 @@ def area_of(annotation: Mapping[str, Any]) -> float:
     return float(annotation.get("area", AREA_OF_BOX * annotation["bbox"][2] * annotation["bbox"][3]))
 
 
-def error_kinds(truth: Truth, matches: Matches) -> NDArray[np.int64]:
-    """The kind (M, K) of each labelled keypoint as a place in KINDS, -1 where none is labelled.
+def classify_errors(truth: GroundTruth, matches: PersonMatches) -> NDArray[np.int64]:
+    """Error type (M, K) of each labelled keypoint as an index into ERROR_TYPES, -1 where none is labelled.
 
     Ronchi and Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation", ICCV 2017,
     section 3.1. Good: similarity 0.85 or more; jitter: 0.5 to 0.85; inversion: near another keypoint of the
@@ -108,13 +107,13 @@ def error_kinds(truth: Truth, matches: Matches) -> NDArray[np.int64]:
     of_image: dict[int, list[int]] = {}
     for place, annotation in enumerate(matches.people):
         of_image.setdefault(annotation["image_id"], []).append(place)
-    kinds = np.full(matches.labelled.shape, -1, np.int64)
+    types = np.full(matches.labelled.shape, -1, np.int64)
     for row, (person, area) in enumerate(zip(matches.true, matches.areas, strict=True)):
         others = [p for p in of_image[matches.people[person]["image_id"]] if p != person]
         for k in np.flatnonzero(matches.labelled[row]):
             value = matches.similarity[row, k]
             if value >= CLOSE:
-                kinds[row, k] = 0 if value >= GOOD else 1
+                types[row, k] = 0 if value >= GOOD else 1
                 continue
             own = [j for j in range(len(sigmas)) if j != k and all_labels[person, j, 2] > 0]
             # The mirrored keypoint first: that is what inversion means.
@@ -122,25 +121,27 @@ def error_kinds(truth: Truth, matches: Matches) -> NDArray[np.int64]:
                 own = [flip[k], *[j for j in own if j != flip[k]]]
             at = matches.points[row, k]
             if own and _near(at, all_labels[person, own, :2], area, sigmas[k]).max() >= CLOSE:
-                kinds[row, k] = 2
+                types[row, k] = 2
             elif any(
                 _near(at, all_labels[o, all_labels[o, :, 2] > 0, :2], area, sigmas[k]).max(initial=0) >= CLOSE
                 for o in others
             ):
-                kinds[row, k] = 3
+                types[row, k] = 3
             else:
-                kinds[row, k] = 4
-    return kinds
+                types[row, k] = 4
+    return types
 
 
 def _near(point: Float, labels: Float, area: float, sigma: float) -> Float:
     return np.asarray(np.exp(-((labels - point) ** 2).sum(axis=-1) / (2 * (2 * sigma) ** 2 * max(area, 1e-9))))
 
 
-def corrected(predictions: Predictions, matches: Matches, kinds: NDArray[np.int64], kind: str) -> list[dict[str, Any]]:
-    """COCO results in which the keypoints with this kind of error stand where they should."""
+def corrected(
+    predictions: Predictions, matches: PersonMatches, types: NDArray[np.int64], error_type: str
+) -> list[dict[str, Any]]:
+    """COCO results in which the keypoints with errors of this type are at their true positions."""
     points = predictions.keypoints.astype(np.float64).copy()
-    wrong = kinds == KINDS.index(kind)
+    wrong = types == ERROR_TYPES.index(error_type)
     fixed = points[matches.predicted]
     fixed[wrong] = matches.labels[wrong]
     points[matches.predicted] = fixed
@@ -151,8 +152,8 @@ def corrected(predictions: Predictions, matches: Matches, kinds: NDArray[np.int6
     return results
 
 
-def keypoint_table(truth: Truth, matches: Matches, kinds: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """For each keypoint: labelled count, OKS, PCK, error in pixels, share of each kind of error.
+def keypoint_table(truth: GroundTruth, matches: PersonMatches, types: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """For each keypoint: labelled count, OKS, PCK, error in pixels, share of each error type.
 
     PCK@0.05 and 0.1: share within so much of the longer side of the person's box.
     """
@@ -170,7 +171,7 @@ def keypoint_table(truth: Truth, matches: Matches, kinds: NDArray[np.int64]) -> 
                 "pck_10": float((relative[seen, k] <= 0.1).mean()),
                 "mean_error_px": float(error.mean()),
                 "median_error_px": float(np.median(error)),
-                **{kind: float((kinds[seen, k] == number).mean()) for number, kind in enumerate(KINDS)},
+                **{name: float((types[seen, k] == index).mean()) for index, name in enumerate(ERROR_TYPES)},
             }
         rows.append(row)
     return rows
@@ -228,5 +229,5 @@ def score_calibration(scores: Float, similarity: Float, bins: int = 10) -> list[
     return rows
 
 
-def _sigmas(truth: Truth) -> Float:
+def _sigmas(truth: GroundTruth) -> Float:
     return np.array(truth.keypoint_set.sigmas, np.float64)
