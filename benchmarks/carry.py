@@ -18,7 +18,7 @@ from posecli.detect import Detector, load_detector
 from posecli.geometry import iou
 from posecli.media.video import VideoReader
 from posecli.pose.estimator import Estimator, load_estimator
-from posecli.track.carry import Carrier
+from posecli.tracking.carry import Carrier
 from posecli.types import Poses
 
 SURE = 0.3

@@ -24,9 +24,9 @@ from posecli.detect import load_detector
 from posecli.keypoints import COCO17
 from posecli.media.video import VideoReader
 from posecli.pose.estimator import load_estimator
-from posecli.track.offline import smooth_offline
-from posecli.track.smoothing import SMOOTHERS
-from posecli.track.tracker import Tracker
+from posecli.tracking.offline import smooth_offline
+from posecli.tracking.smoothing import SMOOTHERS
+from posecli.tracking.tracker import Tracker
 from posecli.types import Poses
 from tests.moving import MOTIONS, Errors, moving, seen
 

@@ -24,8 +24,8 @@ from posecli.geometry import iou
 from posecli.keypoints import COCO17
 from posecli.media.video import VideoReader
 from posecli.pose.estimator import load_estimator
-from posecli.track.smoothing import KalmanSmoother
-from posecli.track.tracker import Tracker
+from posecli.tracking.smoothing import KalmanSmoother
+from posecli.tracking.tracker import Tracker
 from posecli.types import Detections
 from tests.painted import SCENES, Scene, street
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from posecli.errors import UsageError
 from posecli.results.journal import Journal, read_journal
-from posecli.track.choose import person_choice
+from posecli.tracking.choose import person_choice
 from posecli.types import Poses
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.keypoints import COCO17
-from posecli.track.cuts import is_cut
-from posecli.track.tracker import Tracker
+from posecli.tracking.cuts import is_cut
+from posecli.tracking.tracker import Tracker
 from posecli.types import Frame, Poses
 from tests.painted import SCENES, Scene, idf1, street
 

@@ -8,7 +8,7 @@ import pytest
 
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
-from posecli.track.carry import Carrier
+from posecli.tracking.carry import Carrier
 from posecli.types import Detections, Frame, Poses
 from tests.painted import BLUE, RED, SCENES, Scene, Walker, line
 

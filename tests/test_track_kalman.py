@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posecli.track import kalman
+from posecli.tracking import kalman
 
 
 def slow(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from posecli.keypoints import COCO17
-from posecli.track.tracker import Tracker
+from posecli.tracking.tracker import Tracker
 from tests.painted import SCENES, idf1, street
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.keypoints import COCO17
-from posecli.track.offline import smooth_offline
-from posecli.track.smoothing import SMOOTHERS, KalmanSmoother, SmoothOptions
+from posecli.tracking.offline import smooth_offline
+from posecli.tracking.smoothing import SMOOTHERS, KalmanSmoother, SmoothOptions
 from posecli.types import Poses
 from tests.moving import MOTIONS, Errors, moving, seen
 from tests.test_track_kalman import slow

@@ -16,8 +16,8 @@ from posecli.media.video import VideoReader
 from posecli.media.write_video import VideoWriter
 from posecli.pipeline.options import RunOptions
 from posecli.pipeline.write import Follower
-from posecli.track.carry import Carrier
-from posecli.track.tracker import Tracker
+from posecli.tracking.carry import Carrier
+from posecli.tracking.tracker import Tracker
 from tests.entry_points import QUICK, posecli
 from tests.media_factory import exif_orientation, picture, turn
 from tests.painted import RED, Scene, Walker, line

@@ -126,8 +126,8 @@ def _run_options(options: dict[str, Any], found: "list[Input]") -> "RunOptions":
     from posecli.media.encoders import CODECS
     from posecli.media.span import Span, parse_position
     from posecli.pipeline import RunOptions
-    from posecli.track.choose import person_choice
-    from posecli.track.smoothing import SMOOTHERS
+    from posecli.tracking.choose import person_choice
+    from posecli.tracking.smoothing import SMOOTHERS
 
     limits = {name: parse_position(options[name]) for name in ("start", "end", "duration") if options[name] is not None}
     smooth, codec = options["smooth"], options["codec"]

@@ -12,7 +12,7 @@ from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Read
 from posecli.pipeline.trouble import one_line
 from posecli.pose.estimator import Estimator
 from posecli.results.journal import Journal
-from posecli.track.carry import Carrier
+from posecli.tracking.carry import Carrier
 from posecli.types import Poses
 
 BATCH_FRAMES = 8
@@ -33,7 +33,7 @@ class _Clip:
 class PoseStep:
     """Maps the reader's events to the writer's, in their order.
 
-    every: frames of a video between two searches by the detector; None where the keypoints decide (track.carry).
+    every: frames of a video between two searches by the detector; None where the keypoints decide (tracking.carry).
     answers: fingerprint of what the networks' answers depend on, for the journals. budget: frames that go no further
     are counted out of it. given_up: inputs that failed, here or elsewhere; the networks do not see their frames.
     """

@@ -24,7 +24,7 @@ class RunOptions:
     sound. black, show_boxes, show_ids, trails (seconds), blur_faces, side_by_side: how they look. codec, crf, preset:
     how videos are encoded. span: the part of each video that is done. detect_every: frames between two searches by the
     detector, 1 for every frame, None where it decides itself. track: whether people of videos get ids. smooth: a
-    name of track.smoothing.SMOOTHERS, or "offline". person: who is kept, see track.choose.
+    name of tracking.smoothing.SMOOTHERS, or "offline". person: who is kept, see tracking.choose.
     """
 
     keypoint_threshold: float = 0.3

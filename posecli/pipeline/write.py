@@ -20,10 +20,10 @@ from posecli.results.input_writer import Sink
 from posecli.results.journal import Journal, read_journal
 from posecli.results.manifest import Finished
 from posecli.results.records import Summary
-from posecli.track.choose import person_choice
-from posecli.track.offline import smooth_offline
-from posecli.track.smoothing import SMOOTHERS
-from posecli.track.tracker import Tracker
+from posecli.tracking.choose import person_choice
+from posecli.tracking.offline import smooth_offline
+from posecli.tracking.smoothing import SMOOTHERS
+from posecli.tracking.tracker import Tracker
 from posecli.types import Frame, Poses
 
 # What goes wrong with one input's files; the others go on.

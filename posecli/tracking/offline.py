@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 
 from posecli.geometry import Float64Array
-from posecli.track import kalman
-from posecli.track.kalman import Motion
-from posecli.track.smoothing import (
+from posecli.tracking import kalman
+from posecli.tracking.kalman import Motion
+from posecli.tracking.smoothing import (
     SHORTEST,
     People,
     SmoothOptions,

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from posecli.geometry import Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
-from posecli.track.cuts import differs, thumbnail
-from posecli.track.tracker import DEFAULT_SIGMA
+from posecli.tracking.cuts import differs, thumbnail
+from posecli.tracking.tracker import DEFAULT_SIGMA
 from posecli.types import Detections, Frame, Poses
 
 Mask = NDArray[np.bool_]

@@ -9,9 +9,9 @@ from scipy.optimize import linear_sum_assignment
 
 from posecli.geometry import AREA_OF_BOX, Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
-from posecli.track import kalman
-from posecli.track.cuts import differs, thumbnail
-from posecli.track.kalman import Motion
+from posecli.tracking import kalman
+from posecli.tracking.cuts import differs, thumbnail
+from posecli.tracking.kalman import Motion
 from posecli.types import Frame, IntArray, Poses
 
 # Sigmas of a set that has none: about those of COCO's limbs.

@@ -8,8 +8,8 @@ import numpy as np
 
 from posecli.geometry import Float64Array
 from posecli.keypoints import KeypointSet
-from posecli.track import kalman, one_euro
-from posecli.track.kalman import Motion
+from posecli.tracking import kalman, one_euro
+from posecli.tracking.kalman import Motion
 from posecli.types import IntArray, Poses
 
 # Seconds of a frame, and its Poses with track ids → the same people, smoothed. Frames come in the order of time.
