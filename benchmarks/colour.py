@@ -32,7 +32,7 @@ def rgb(frame: av.VideoFrame, matrix: int) -> np.ndarray:
     planes = []
     for plane, down in zip(frame.planes, (1, 2, 2), strict=True):
         rows, columns = -(-height // down), -(-width // down)
-        pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:rows, :columns].astype(float)
+        pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:rows, :columns].astype(float)
         planes.append(pixels.repeat(down, 0).repeat(down, 1)[:height, :width])
     luma, blue, red = planes
     if frame.color_range != 2:
@@ -41,7 +41,8 @@ def rgb(frame: av.VideoFrame, matrix: int) -> np.ndarray:
         blue, red = blue - 128, red - 128
     kr, kb = KR_KB.get(matrix, (0.299, 0.114))
     r, b = luma + 2 * (1 - kr) * red, luma + 2 * (1 - kb) * blue
-    return np.clip(np.stack([r, (luma - kr * r - kb * b) / (1 - kr - kb), b], axis=-1), 0, 255)
+    stacked = np.stack([r, (luma - kr * r - kb * b) / (1 - kr - kb), b], axis=-1)
+    return np.asarray(np.clip(stacked, 0, 255))
 
 
 def pictures(path: Path, matrix: int) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from posecli.evaluate.bootstrap import difference, resampled
 from posecli.evaluate.ground_truth import read_ground_truth
@@ -14,9 +15,10 @@ from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
 from posecli.pose import crops
 from posecli.pose.estimator import load_estimator
+from posecli.types import PixelArray
 
 
-def sampled(picture, matrix, crop):
+def sampled(picture: PixelArray, matrix: NDArray[np.float64], crop: PixelArray) -> None:
     """The warp alone: single pixels of a large person."""
     cv2.warpAffine(picture, matrix[:2], crop.shape[1::-1], dst=crop, flags=cv2.INTER_LINEAR)
 

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -153,6 +154,74 @@ def run(program: str, path: Path) -> str:
     return done.stdout.decode().strip() if done.returncode == 0 else f"crashes ({done.returncode})"
 
 
+@dataclass
+class Totals:
+    """Counts over all variants. fewer: with fewer frames than plain PyAV decodes."""
+
+    variants: int = 0
+    wrong: int = 0
+    fewer: int = 0
+    refused: int = 0
+    exact: int = 0
+    near: int = 0
+
+    def line(self) -> str:
+        """The closing sentence of the table."""
+        read = self.variants - self.refused
+        return (
+            f"{self.variants} variants: {self.wrong} crashed, hung or gave frames out of order; {self.fewer} with "
+            f"fewer frames than plain PyAV decodes; {self.refused} refused in one line. Of the {read} read, the loss "
+            f"was told exactly in {self.exact}, within one frame in {self.near}."
+        )
+
+
+def row_of(clip: Path, name: str, target: Path, held_frames: tuple[int, int], totals: Totals) -> str:
+    """The table's row of one damaged clip, read by plain PyAV and by posecli. held_frames: see held."""
+    whole, hidden_before = held_frames
+    plain, answer = run(PLAIN, target).split()[0], run(READER, target)
+    totals.variants += 1
+    all_frames = whole + hidden_before
+    if not answer.startswith("{"):
+        totals.wrong += 1
+        return f"| {clip.name} | {name} | {all_frames} | {hidden_before} | {plain} | **{answer}** |" + " |" * 5
+    found = json.loads(answer)
+    kept, said, hidden = found["frames"], sum(found["lost"].values()), found["hidden"]
+    totals.fewer += plain.isdigit() and kept < int(plain)
+    if "error" in found:
+        totals.refused += 1
+        reasons, off, said_text = found["error"].replace(f"{target}: ", "refused: "), "–", "all"
+    else:
+        reasons = ", ".join(f"{n} {why}" for why, n in found["lost"].items())
+        difference = said + hidden - (all_frames - kept)
+        off, said_text = f"{difference:+d}" if difference else "0", str(said)
+        totals.exact += difference == 0
+        totals.near += abs(difference) <= 1
+        totals.wrong += not found["ordered"]
+    numbers = (all_frames, hidden_before, plain, kept, all_frames - kept, said_text, hidden, off)
+    return f"| {' | '.join(map(str, (clip.name, name, *numbers, reasons)))} |"
+
+
+def measure(clip: Path, name: str, folder: Path, options: argparse.Namespace, totals: Totals) -> str:
+    """Make one variant of a clip in folder, read it, and give its row."""
+    suffix = transport_suffix(clip) if name == "transport" else clip.suffix
+    target, frames = folder / f"{clip.stem}-{name}{suffix}", held(clip)
+    try:
+        DAMAGES[name](clip, target, random.Random(f"{clip.name} {name}{options.seed}"), folder)
+    except (av.error.FFmpegError, ValueError) as error:
+        target.unlink(missing_ok=True)
+        return f"| {clip.name} | {name} | {sum(frames)} |" + " – |" * 7 + f" cannot be made: {error} |"
+    # A clip in another container may show frames that its own edit list hides.
+    copy = folder / (f"whole{suffix}" if name == "transport" else f"front-{clip.name}")
+    if name in ("transport", "truncated", "header") and copy.is_file():
+        frames = held(copy)
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        shutil.copy(target, options.keep)
+    row = row_of(clip, name, target, frames, totals)
+    target.unlink()
+    return row
+
+
 def main() -> None:
     """Make the variants, read them and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -171,62 +240,13 @@ def main() -> None:
         "| clip | damage | held | hidden | plain PyAV | kept | not kept | said lost | said hidden | off by | reasons |"
     )
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|")
-    exact = near = unread = wrong = fewer = count = 0
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    totals = Totals()
+    with tempfile.TemporaryDirectory() as folder:
         for clip in clips:
-            of_clip = held(clip)
-            for name, damage in DAMAGES.items():
-                if options.only not in (None, name):
-                    continue
-                suffix = transport_suffix(clip) if name == "transport" else clip.suffix
-                target = folder / f"{clip.stem}-{name}{suffix}"
-                whole, concealed = of_clip
-                try:
-                    damage(clip, target, random.Random(f"{clip.name} {name}{options.seed}"), folder)
-                except (av.error.FFmpegError, ValueError) as error:
-                    target.unlink(missing_ok=True)
-                    print(
-                        f"| {clip.name} | {name} | {whole + concealed} |" + " – |" * 7 + f" cannot be made: {error} |"
-                    )
-                    continue
-                # A clip in another container may show frames that its own edit list hides.
-                copy = folder / (f"whole{suffix}" if name == "transport" else f"front-{clip.name}")
-                if name in ("transport", "truncated", "header") and copy.is_file():
-                    whole, concealed = held(copy)
-                if options.keep:
-                    options.keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(target, options.keep)
-                plain, answer = run(PLAIN, target).split()[0], run(READER, target)
-                count += 1
-                all_frames = whole + concealed
-                if not answer.startswith("{"):
-                    wrong += 1
-                    print(f"| {clip.name} | {name} | {all_frames} | {concealed} | {plain} | **{answer}** |" + " |" * 5)
-                    continue
-                found = json.loads(answer)
-                kept, said, hidden = found["frames"], sum(found["lost"].values()), found["hidden"]
-                fewer += plain.isdigit() and kept < int(plain)
-                if "error" in found:
-                    unread += 1
-                    reasons, off = found["error"].replace(f"{target}: ", "refused: "), "–"
-                    said_text = "all"
-                else:
-                    reasons = ", ".join(f"{n} {why}" for why, n in found["lost"].items())
-                    difference = said + hidden - (all_frames - kept)
-                    off, said_text = f"{difference:+d}" if difference else "0", str(said)
-                    exact += difference == 0
-                    near += abs(difference) <= 1
-                    wrong += not found["ordered"]
-                numbers = (all_frames, concealed, plain, kept, all_frames - kept, said_text, hidden, off)
-                print(f"| {' | '.join(map(str, (clip.name, name, *numbers, reasons)))} |", flush=True)
-                target.unlink()
-    read = count - unread
-    print(
-        f"\n{count} variants: {wrong} crashed, hung or gave frames out of order; {fewer} with fewer frames than plain "
-        f"PyAV decodes; {unread} refused in one line. Of the {read} read, the loss was told exactly in {exact}, within "
-        f"one frame in {near}."
-    )
+            for name in DAMAGES:
+                if options.only in (None, name):
+                    print(measure(clip, name, Path(folder), options, totals), flush=True)
+    print(f"\n{totals.line()}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from posecli.detect import load_detector
+from posecli.detect import Detector, load_detector
 from posecli.types import Frame
 
 SOURCE = Path(__file__).parents[1] / "samples" / "garden_walk.mp4"
@@ -31,7 +32,7 @@ def read_frames(count: int) -> list[Frame]:
     frames = []
     with av.open(str(SOURCE)) as source:
         for frame in source.decode(video=0):
-            frames.append(Frame(frame.reformat(1280, 720, "rgb24").to_ndarray()))
+            frames.append(Frame(np.asarray(frame.reformat(1280, 720, "rgb24").to_ndarray(), np.uint8)))
             if len(frames) == count:
                 break
     return frames
@@ -53,6 +54,11 @@ def ssdlite(*, sure: bool) -> Callable[[list[Frame]], object]:
     return find
 
 
+def detect(detector: Detector, frames: list[Frame]) -> object:
+    """Detections of frames that belong to no input."""
+    return detector(frames, [""] * len(frames))
+
+
 @click.command()
 @click.option("--threads", default=2, help="Of torch; OpenVINO takes the cores that the process may use.")
 @click.option("--batch", default=8, help="Frames a call.")
@@ -67,8 +73,7 @@ def main(threads: int, batch: int, rounds: int, out: Path | None) -> None:
         "ssdlite320, eager torch, random scores": ssdlite(sure=False),
     }
     for runtime in ("openvino", "torch"):
-        detector = load_detector("person", device="cpu", runtime=runtime)
-        finders[f"person, {runtime}"] = lambda f, d=detector: d(f, [""] * len(f))
+        finders[f"person, {runtime}"] = partial(detect, load_detector("person", device="cpu", runtime=runtime))
     seconds: dict[str, list[float]] = {name: [] for name in finders}
     for number in range(rounds + 2):
         for name, find in finders.items():

@@ -8,6 +8,7 @@ pixels apart. It is wholly covered when all these are, and forehead and chin too
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -54,7 +55,7 @@ def main(ann: str, data: Path | None, threshold: tuple[float, ...], out: Path | 
     path = find_annotations(ann, data)
     images = find_images(path, ann, data)
     truth = orjson.loads(path.read_bytes())
-    people: dict[int, list[dict]] = {}
+    people: dict[int, list[dict[str, Any]]] = {}
     for person in truth["annotations"]:
         if not person.get("iscrowd"):
             people.setdefault(person["image_id"], []).append(person)

@@ -185,8 +185,8 @@ def run_media(files: list[Path], out: Path, weights: Path, seconds: float) -> di
     for file in files:
         row = rows.get(file.name, {"ended": "failed", "error": None, "warnings": []})
         told = " ".join([row["error"] or "", *row["warnings"]])
-        bad = any(word in told for word in BAD_WORDS) or "\n" in told
-        answers[file] = f"unexpected {told[:200]!r}" if bad else ends[row["ended"]]
+        unexpected = any(word in told for word in BAD_WORDS) or "\n" in told
+        answers[file] = f"unexpected {told[:200]!r}" if unexpected else ends[row["ended"]]
     return answers
 
 
@@ -194,20 +194,26 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def fuzz(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Tally]]:
-    """All mutations, family by family in turn, until they are done or the time is up."""
+def make_sources(folder: Path) -> dict[str, list[Path]]:
+    """The files that are mutated, by family, made in folder."""
     made = {}
     for family, make in (
         ("picture", make_pictures), ("clip", make_clips), ("coco", make_coco), ("weights", make_weights)
     ):  # fmt: skip
-        made[family] = folder / "sources" / family
+        made[family] = folder / family
         made[family].mkdir(parents=True)
         make(made[family])
     wanted = {"picture": "*", "clip": "*", "coco": "*.json", "weights": "*.safetensors"}
-    sources = {family: sorted(made[family].glob(pattern)) for family, pattern in wanted.items()}
+    return {family: sorted(made[family].glob(pattern)) for family, pattern in wanted.items()}
+
+
+def fuzz(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Tally]]:
+    """All mutations, family by family in turn, until they are done or the time is up."""
+    sources = make_sources(folder / "sources")
     before = {path: digest(path) for path in folder.rglob("*") if path.is_file()}
     tallies = {family: {source.name: Tally() for source in sources[family]} for family in sources}
-    weights, truth = made["weights"] / "pose.safetensors", made["coco"] / "truth.json"
+    made = folder / "sources"
+    weights, truth = made / "weights" / "pose.safetensors", made / "coco" / "truth.json"
     worker = Worker(folder / "worker.log")
     end, number = time.monotonic() + options.seconds, Counter[str]()
     families = [family for family in sources if options.only in (None, family)]

@@ -66,6 +66,7 @@ def make_clips(folder: Path) -> None:
         try:
             with av.open(str(folder / name), "w", format=format_name, options=flags) as container:
                 stream = container.add_stream(codec, rate=25, options={"g": "4"})
+                assert isinstance(stream, av.VideoStream)
                 stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
                 stream.time_base = Fraction(1, 25)
                 for number in range(10):

@@ -29,7 +29,8 @@ def make_clip(path: Path, frames: int, height: int) -> None:
         stream = target.add_stream("libx264", rate=30, options={"preset": "ultrafast", "crf": "28"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for i in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pictures[i % len(pictures)]), format="yuv420p")
+            pixels = np.ascontiguousarray(pictures[i % len(pictures)], np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
             frame.pts, frame.time_base = i, Fraction(1, 30)
             target.mux(stream.encode(frame))
         target.mux(stream.encode(None))
@@ -70,7 +71,8 @@ def main(frames: tuple[int, ...], height: int, photos: tuple[str, ...], out: Pat
     if not frames and not photos:
         frames, photos = (1000, 10000), ("1x1", "1x48", "16x48", "1x200", "3x200")
     rows = []
-    for what in (*frames, *photos):
+    inputs: list[int | str] = [*frames, *photos]
+    for what in inputs:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             source = folder / "clip.mp4" if isinstance(what, int) else folder / "photos"

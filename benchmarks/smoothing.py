@@ -118,9 +118,7 @@ def real(path: Path) -> str:
             clip.append((float(frame.time or 0), poses))
     ids = np.concatenate([p.track_ids for _, p in clip if p.track_ids is not None])
     most = int(np.bincount(ids).argmax())
-    single = [
-        (t, Poses(**{n: None if v is None else v[p.track_ids == most] for n, v in vars(p).items()})) for t, p in clip
-    ]
+    single = [(t, p.rows(np.flatnonzero(p.track_ids == most))) for t, p in clip]
     single = [(t, p) for t, p in single if len(p)]
     size = float(np.median([(p.boxes[0, 2:] - p.boxes[0, :2]).max() for _, p in single]))
     raw = points([p for _, p in single])

@@ -9,6 +9,7 @@ writes train.json and held.json into runs/split. With --images FOLDER also small
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
@@ -42,11 +43,13 @@ def main(annotations: Path, out: Path, images: Path | None, shrink: float) -> No
         (out / "small.json").write_text(json.dumps(shrink_part(part, images, out / "small", shrink)))
 
 
-def shrink_part(part: dict, images: Path, out: Path, factor: float) -> dict:
+def shrink_part(part: dict[str, Any], images: Path, out: Path, factor: float) -> dict[str, Any]:
     """The part's images written to out at factor times their size, and its labels for them."""
     small_images = []
     for image in part["images"]:
         pixels = cv2.imdecode(np.fromfile(images / image["file_name"], np.uint8), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise click.ClickException(f"{images / image['file_name']} is not an image")
         size = (round(image["width"] * factor), round(image["height"] * factor))
         target = (out / image["file_name"]).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)

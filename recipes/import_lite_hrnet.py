@@ -6,6 +6,7 @@ The graph of posecli's Lite-HRNet and the IR's are followed from their outputs b
 takes the weight and bias of its counterpart. The two classifiers start as marginals of the heatmaps.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class HeatmapNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Crops to heatmaps."""
-        return self.final(self.backbone(x)[0])
+        heatmaps: Tensor = self.final(self.backbone(x)[0])
+        return heatmaps
 
 
 class _Tracer(fx.Tracer):
@@ -76,12 +78,12 @@ class _Matcher:
 
     def match(self, output: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         last = next(node for node in self._graph.nodes if node.op == "output")
-        waiting = [(last.args[0], output)]
+        waiting: list[tuple[Any, Any]] = [(last.args[0], output)]
         while waiting:
             waiting += self._step(*waiting.pop())
         return self.found
 
-    def _step(self, node: fx.Node, value: Any) -> list[tuple[fx.Node, Any]]:
+    def _step(self, node: fx.Node, value: Any) -> list[tuple[Any, Any]]:
         """The pairs before a pair."""
         other = value.get_node()
         key = (node, other.get_friendly_name(), value.get_index())
@@ -92,33 +94,40 @@ class _Matcher:
         if kind in _PASSED:
             return [(node, other.input_value(0))]
         node = self._before_unary(node)
+        inputs: Sequence[Any] = node.args  # nodes and constants
+        function = getattr(node.target, "__name__", "")
         if kind == "Add" and (bias := _constant(other.input_value(1))) is not None:
             return [self._take(node, other.input_value(0).get_node(), bias)]
-        if kind == "Add" and node.op == "call_function" and node.target.__name__ in ("add", "iadd"):
-            return [(node.args[0], other.input_value(0)), (node.args[1], other.input_value(1))]
+        if kind == "Add" and node.op == "call_function" and function in ("add", "iadd"):
+            return [(inputs[0], other.input_value(0)), (inputs[1], other.input_value(1))]
         if kind == "Concat" and node.target is torch.cat:
-            return list(zip(node.args[0], other.input_values(), strict=True))
-        halves = kind in ("Split", "VariadicSplit") and node.target.__name__ == "getitem"
-        if halves and node.args[1] == value.get_index():
-            return [(node.args[0].args[0], other.input_value(0))]
+            return list(zip(inputs[0], other.input_values(), strict=True))
+        halves = kind in ("Split", "VariadicSplit") and function == "getitem"
+        if halves and inputs[1] == value.get_index():
+            return [(inputs[0].args[0], other.input_value(0))]
         if kind == "Parameter" and node.op == "placeholder":
             return []
         raise DataError(f"the IR has {kind} where Lite-HRNet has {node.target}")
 
     def _before_unary(self, node: fx.Node) -> fx.Node:
         while True:
-            module = self._modules.get(node.target) if node.op == "call_module" else None
+            module = self._module(node)
             name = getattr(node.target, "__name__", "")
             if not isinstance(module, nn.ReLU | nn.ChannelShuffle) and name not in ("relu", "interpolate"):
                 return node
-            node = node.args[0]
+            before = node.args[0]
+            assert isinstance(before, fx.Node)
+            node = before
 
-    def _take(self, node: fx.Node, convolution: Any, bias: np.ndarray) -> tuple[fx.Node, Any]:
-        module = self._modules.get(node.target) if node.op == "call_module" else None
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self._modules.get(str(node.target)) if node.op == "call_module" else None
+
+    def _take(self, node: fx.Node, convolution: Any, bias: np.ndarray) -> tuple[Any, Any]:
+        module = self._module(node)
         weight = _constant(convolution.input_value(1)) if "Convolution" in convolution.get_type_name() else None
         if not isinstance(module, nn.Conv2d) or weight is None or weight.size != module.weight.numel():
             raise DataError(f"the IR's {convolution.get_friendly_name()} is not Lite-HRNet's {node.target}")
-        self.found[node.target] = weight.reshape(module.weight.shape), bias.reshape(-1)
+        self.found[str(node.target)] = weight.reshape(module.weight.shape), bias.reshape(-1)
         return node.args[0], convolution.input_value(0)
 
 

@@ -12,8 +12,10 @@ a detector's threshold is written into its file as the default.
 import contextlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -140,7 +142,7 @@ def judge(estimator: Estimator, detector: Detector, frame: Frame) -> Detections:
 
 
 def measure_boxes(
-    dataset: dict, found: dict[int, Detections], threshold: float
+    dataset: Mapping[str, Any], found: dict[int, Detections], threshold: float
 ) -> tuple[dict[str, object], dict[int, Detections]]:
     """AP, AP50, recall of people with 5 or more keypoints by size, false people; and who reaches the threshold."""
     boxes = [

@@ -81,6 +81,8 @@ def main(packages: Path, out: Path) -> None:
         if (package, path) in written:
             continue
         pixels = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise click.ClickException(f"{package}: {path} is not a photo")
         scale = min(1.0, LONGEST / max(pixels.shape[:2]))
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         name = f"{package}-{path.replace('/', '-')}"

@@ -11,6 +11,7 @@ out.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import hold_out
@@ -40,13 +41,14 @@ def propose(pixels: PixelArray, detector: Detector, in_parts: bool) -> tuple[np.
     return np.concatenate(boxes)[order], np.concatenate(scores)[order]
 
 
-def read_table(document: dict, folder: Path, stem: str, detector: Detector, most: int) -> dict:
+def read_table(document: dict[str, Any], folder: Path, stem: str, detector: Detector, most: int) -> dict[str, Any]:
     """The COCO file of one table's boxes without a person, at most so many a photo, four times as many of nobody."""
     people: dict[int, list[list[float]]] = {}
     for annotation in document["annotations"]:
         people.setdefault(annotation["image_id"], []).append(annotation["bbox"])
     nobody = stem == "person_none"
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image in document["images"]:
         name = image["file_name"]
         everyday_held = stem == "person_keypoints_everyday" and hold_out.is_held_out(name)
