@@ -171,6 +171,11 @@ def test_any_paths_come_back(mark: bytes, encoding: str, names: list[str]) -> No
     assert paths_of(mark + "\n".join(paths).encode(encoding), "x") == paths
 
 
+def test_a_utf16_list_whose_first_character_is_a_file() -> None:
+    assert paths_of("/.jpg".encode("utf-16-le"), "x") == ["/.jpg"]
+    assert paths_of("/Ā.jpg".encode("utf-16-le"), "x") == ["/Ā.jpg"]
+
+
 def test_bytes_that_are_no_utf8_stay_as_they_are() -> None:
     assert [os.fsencode(path) for path in paths_of(b"caf\xe9.jpg\nb.jpg\n", "x")] == [b"caf\xe9.jpg", b"b.jpg"]
     assert paths_of(b"a\0b\0c\0", "x") == ["abc"]  # as UTF-16

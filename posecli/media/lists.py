@@ -76,10 +76,10 @@ def _wide_text(content: bytes, name: str) -> str | None:
 
 
 def _names_of_one_character(content: bytes) -> bool:
-    """Whether what looks like UTF-16 is a NUL-separated list of files that exist."""
-    first = content.split(b"\0", 1)[0]
+    """Whether what looks like UTF-16 is a NUL-separated list of files that exist, by its first names."""
+    names = [name for name in content[:64].split(b"\0") if name]
     try:
-        return bool(first) and os.path.lexists(first)
+        return bool(names) and all(os.path.lexists(name) for name in names)
     except (OSError, ValueError):
         return False
 
