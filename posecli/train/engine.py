@@ -1,0 +1,370 @@
+"""What every training shares: parameter groups, learning rate, steps, moving average, checkpoints, metrics.
+
+A training of any network:
+
+    groups = parameter_groups(network, weight_decay=0.05, backbone_prefix="trunk.", backbone_lr_factor=0.5)
+    optimiser = torch.optim.AdamW(groups, lr=1e-3)
+    engine = Engine(network, optimiser, MovingAverage(network, 0.998), clip=5.0)
+    if (found := read_checkpoint(folder / "state.pt")) is not None:
+        engine.load_state_dict(found)
+    schedule = Schedule(1e-3, samples=100_000, warmup_samples=4000, constant_fraction=0.6)
+    callbacks = Callbacks(report=print, save=lambda: write_checkpoint(folder / "state.pt", engine.state_dict()))
+    run_steps(engine, batches_from(engine.samples), 100_000, loss, schedule.at, folder, callbacks)
+
+`loss(network, part)` gives the named losses of a part of a batch, already divided by what the whole batch (of all
+processes) counts; their sum is minimised. A batch is anything with `ids`, `samples` and `parts(count)`, see `Batch`.
+An interrupted training that goes on from its checkpoint, with the batches from `engine.samples` on, ends in the same
+bytes as an undisturbed one.
+"""
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from posecli.errors import DataError, PosecliError
+from posecli.interrupt import deferred
+from posecli.train.parallel import World
+
+STEPS_A_ROW = 50
+
+
+class Batch(Protocol):
+    """What one step of this process sees. ids: texts that name its samples. samples: of all processes together."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """One text for each sample."""
+
+    @property
+    def samples(self) -> int:
+        """How many samples all processes see in this step."""
+
+    def parts(self, count: int) -> Sequence[Self]:
+        """Up to count parts of nearly the same size, whose gradients are added up."""
+
+
+B = TypeVar("B", bound=Batch)
+Losses = Mapping[str, Tensor]
+Loss = Callable[[nn.Module, B], Losses]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over the samples: linear warm-up, constant, cosine to a hundredth.
+
+    constant_fraction: part of the samples (warm-up included) before the cosine begins.
+    """
+
+    learning_rate: float
+    samples: int
+    warmup_samples: int = 4000
+    constant_fraction: float = 0.6
+
+    def at(self, seen: int) -> float:
+        """The learning rate after this many samples."""
+        warm = min(1.0, (seen + 1) / max(1, self.warmup_samples))
+        progress = min(1.0, seen / max(1, self.samples))
+        fall = max(0.0, (progress - self.constant_fraction) / max(1e-9, 1 - self.constant_fraction))
+        return self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
+
+
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, backbone_prefix: str = "trunk.", backbone_lr_factor: float = 1.0
+) -> list[dict[str, Any]]:
+    """Parameters that are trained: backbone and the rest, with and without weight decay (none on norms and biases).
+
+    backbone_prefix: what names of the backbone's parameters start with. Each group's "factor" multiplies the learning
+    rate: backbone_lr_factor, or 1.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith(backbone_prefix), parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decays else 0.0,
+            "factor": backbone_lr_factor if backbone else 1.0,
+        }
+        for (backbone, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+class MovingAverage:
+    """Exponential moving average of a model's state (parameters and buffers), the weights that are written."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the model; young averages move faster."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.state[name].lerp_(tensor, 1 - decay)
+            else:
+                self.state[name].copy_(tensor)
+
+    def half(self) -> dict[str, Tensor]:
+        """The averaged state with floating-point tensors in half precision."""
+        return {name: t.half() if t.is_floating_point() else t for name, t in self.state.items()}
+
+
+class Engine:
+    """A model in training: takes steps and knows all that resuming needs.
+
+    model: on its device, in the training mode it is to be trained in. optimiser: its groups have a "factor" on the
+    learning rate, see parameter_groups. clip: largest norm of the gradients. accumulate: parts that a batch is cut
+    into where memory is short. compiled: whether steps run through torch.compile.
+
+    samples: seen so far, by all processes. consistent: false in the middle of a step, when weights, running statistics
+    and samples do not fit together and must not be saved.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        average: MovingAverage,
+        *,
+        clip: float = 5.0,
+        accumulate: int = 1,
+        world: World | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.model, self.optimiser, self.average = model, optimiser, average
+        self.clip, self.accumulate = clip, accumulate
+        self.world = world or World()
+        self.device = next(model.parameters()).device
+        network = self.world.wrap(model, self.device)
+        self.network: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
+        self.samples = 0
+        self.consistent = True
+        self.signals: list[int] = []
+
+    def step(self, batch: B, loss: Loss[B], learning_rate: float) -> tuple[dict[str, float], bool]:
+        """One update of the weights, the average and the samples seen, not interrupted by signals.
+
+        Returns the losses by name, summed over all processes, and whether a signal to any of them asks for the end.
+        Where their sum is not finite nothing is updated.
+        """
+        with deferred(self.signals):
+            self.consistent = False
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate * group["factor"]
+            losses, stop = self._all_processes(self._backward(batch, loss))
+            finite = math.isfinite(sum(losses.values()))
+            if finite:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+                self.optimiser.step()
+                self.average.update(self.model)
+                self.samples += batch.samples
+            self.optimiser.zero_grad(set_to_none=True)
+            self.consistent = True
+        return losses, stop
+
+    def _backward(self, batch: B, loss: Loss[B]) -> dict[str, Tensor]:
+        """Gradients of all parts; this process's share of each loss."""
+        totals: dict[str, Tensor] = {}
+        parts = batch.parts(self.accumulate)
+        for part in parts:
+            last = part is parts[-1]
+            # Only the last part's gradients travel between processes.
+            with nullcontext() if last or self.world.size == 1 else self.network.no_sync():  # type: ignore[operator]
+                found = loss(self.network, part)
+                # Gradients are averaged over processes; their sum is wanted.
+                (torch.stack(list(found.values())).sum() * self.world.size).backward()  # type: ignore[no-untyped-call]
+            for name, value in found.items():
+                totals[name] = totals.get(name, 0.0) + value.detach()
+        return totals
+
+    def _all_processes(self, losses: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
+        """Sums over all processes, and whether one of them has received a signal."""
+        pressed = torch.tensor(float(bool(self.signals)), device=self.device)
+        *values, leaving = self.world.sum(torch.stack([*losses.values(), pressed]).float()).tolist()
+        return dict(zip(losses, values, strict=True)), leaving > 0 or (self.world.size == 1 and bool(self.signals))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model, optimiser, average and counters, as torch.save takes them."""
+        return {
+            "samples": self.samples,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state,
+            "updates": self.average.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state_dict gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average.state = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
+        self.average.updates = state["updates"]
+        self.samples = state["samples"]
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What happens beside the steps of one process; only the main process reports and saves.
+
+    report: takes a row of metrics. after_step: whether it took time of its own (an evaluation), which the speed leaves
+    out; it also runs before the first step. save: writes a checkpoint, each checkpoint_seconds. values: further values
+    that each row holds.
+    """
+
+    report: Callable[[dict[str, float]], None] = lambda row: None
+    after_step: Callable[[], bool] = lambda: False
+    save: Callable[[], None] = lambda: None
+    checkpoint_seconds: float = 120
+    values: Mapping[str, float] | None = None
+
+
+def run_steps(
+    engine: Engine,
+    stream: Iterable[B],
+    end: int,
+    loss: Loss[B],
+    learning_rate: Callable[[int], float],
+    folder: Path,
+    callbacks: Callbacks | None = None,
+) -> None:
+    """Train until the engine has seen end samples.
+
+    stream: the batches from engine.samples on. learning_rate: a function of the samples seen. Rows go to
+    callbacks.report and into metrics.csv in folder. Raises KeyboardInterrupt between two steps after a signal;
+    PosecliError on a loss that is not finite, with the ids of the batch in bad_batch.csv.
+    """
+    callbacks = callbacks or Callbacks()
+    batches, meter = iter(stream), _Meter(engine.samples)
+    last_save = time.monotonic()
+    if callbacks.after_step():
+        meter.restart(engine.samples)
+    while engine.samples < end:
+        batch = _next_batch(engine, batches, meter)
+        rate = learning_rate(engine.samples)
+        losses, stop = engine.step(batch, loss, rate)
+        if not math.isfinite(sum(losses.values())):
+            raise _diverged(engine, losses, batch, folder)
+        meter.add(losses)
+        if stop:
+            raise KeyboardInterrupt
+        if engine.world.leads and (meter.steps == STEPS_A_ROW or engine.samples >= end):
+            row = meter.row(engine.samples, rate, callbacks.values or {})
+            append_row(folder / "metrics.csv", row)
+            callbacks.report(row)
+        if callbacks.after_step():
+            meter.restart(engine.samples)
+        if engine.world.leads and time.monotonic() - last_save > callbacks.checkpoint_seconds:
+            callbacks.save()
+            last_save = time.monotonic()
+
+
+def _next_batch(engine: Engine, batches: Iterator[B], meter: "_Meter") -> B:
+    before = time.monotonic()
+    # A process that leaves alone would cut off the other ones' step.
+    with deferred(engine.signals) if engine.world.size > 1 else nullcontext():
+        batch = next(batches)
+    meter.waited += time.monotonic() - before
+    return batch
+
+
+def _diverged(engine: Engine, losses: Mapping[str, float], batch: Batch, folder: Path) -> PosecliError:
+    bad = folder / (f"bad_batch_{engine.world.rank}.csv" if engine.world.size > 1 else "bad_batch.csv")
+    bad.write_text("\n".join(batch.ids) + "\n")
+    total = sum(losses.values())
+    return PosecliError(f"loss is {total} after {engine.samples} samples; the batch's samples are in {bad}")
+
+
+class _Meter:
+    """Mean losses, speed, and the share of the time that steps waited for batches."""
+
+    def __init__(self, samples: int) -> None:
+        self.waited, self.steps = 0.0, 0
+        self._losses: dict[str, float] = {}
+        self._samples, self._clock = samples, time.monotonic()
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        self.steps += 1
+        for name, value in losses.items():
+            self._losses[name] = self._losses.get(name, 0.0) + value
+
+    def row(self, samples: int, rate: float, values: Mapping[str, float]) -> dict[str, float]:
+        """A row of metrics since the last one; the losses by name where there are several."""
+        now = time.monotonic()
+        means = {name: value / self.steps for name, value in self._losses.items()}
+        row = {
+            "samples": samples,
+            **values,
+            "loss": sum(means.values()),
+            **({f"loss_{name}": value for name, value in means.items()} if len(means) > 1 else {}),
+            "learning_rate": rate,
+            "samples_per_s": round((samples - self._samples) / (now - self._clock), 1),
+            "waiting": round(self.waited / (now - self._clock), 4),
+        }
+        self.waited, self.steps, self._losses = 0.0, 0, {}
+        self.restart(samples)
+        return row
+
+    def restart(self, samples: int) -> None:
+        """Measure the speed from here on."""
+        self._samples, self._clock = samples, time.monotonic()
+
+
+# ---- files ----------------------------------------------------------------------------------------------
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state (see Engine.state_dict) atomically."""
+    part = path.with_suffix(".part")
+    torch.save(dict(state), part)
+    part.replace(path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What write_checkpoint wrote, None where there is no file.
+
+    Raises DataError for a file that is no checkpoint. No code in it is executed.
+    """
+    if not path.is_file():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # The unpickler meets strange bytes with errors of every kind.
+        raise DataError(f"{path}: not a checkpoint of a training: delete it, or take another --name") from error
+    if not isinstance(saved, dict):
+        raise DataError(f"{path}: not a checkpoint of a training: delete it, or take another --name")
+    return saved
+
+
+def append_row(path: Path, row: Mapping[str, float]) -> None:
+    """Add a line to a CSV file, with a header where it is new."""
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def truncate_rows(path: Path, samples: int) -> None:
+    """Drop the lines after a checkpoint's samples, which a resumed run writes again."""
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= samples]
+        part = path.with_name(f"{path.name}.part")
+        with part.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+        part.replace(path)
