@@ -33,7 +33,8 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
 from posecli.pose.estimator import load_network
 from posecli.pose.network import SimCC
-from posecli.pose.runtimes import PixelNetwork, compile_openvino
+from posecli.pose.runner import PixelNetwork
+from posecli.runtime import ModuleSpec, compile_network
 from posecli.types import Frame
 from posecli.weights.files import find_weights, load_weights, save_weights, sha256
 
@@ -179,17 +180,10 @@ class Pooled(nn.Module):
 
 def load_pooled(network: SimCC, config: PoseConfig, grid: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
     """Pooled, ready to run."""
-    queue = compile_openvino(Pooled(PixelNetwork(network, config), grid).eval(), (1, *config.input_size, 3), None)
-
-    def run(crops: np.ndarray) -> np.ndarray:
-        rows: dict[int, np.ndarray] = {}
-        queue.set_callback(lambda request, row: rows.__setitem__(row, request.get_output_tensor(0).data[0].copy()))
-        for row in range(len(crops)):
-            queue.start_async({0: crops[row : row + 1]}, row)
-        queue.wait_all()
-        return np.stack([rows[row] for row in range(len(crops))])
-
-    return run
+    pooled = Pooled(PixelNetwork(network, config), grid)
+    spec = ModuleSpec(pooled, None, cpu_batch=4, gpu_batch=32, sizes=(config.input_size,))
+    compiled = compile_network(spec, device="cpu", runtime="openvino")
+    return lambda crops: compiled(crops)[0]
 
 
 def fit(found: Proposals, ridge: float, left_out: np.ndarray) -> tuple[np.ndarray, float, float]:

@@ -15,7 +15,7 @@ from posecli.evaluate.predictions import memoised
 from posecli.evaluate.table import comparison_markdown
 from posecli.evaluate.variants import Settings, list_variants, name_variants, predict_variants
 from posecli.keypoints import COCO17
-from posecli.pose.runtimes import Runner
+from posecli.pose.runner import Runner
 from tests.entry_points import posecli
 from tests.test_eval_command import command, people, predicted, validation
 

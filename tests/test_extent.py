@@ -17,7 +17,7 @@ from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator, load_estimator, load_network, mirrored_sides, refitted
 from posecli.pose.network import Extent, SimCC
-from posecli.pose.runtimes import Outputs
+from posecli.pose.runner import Outputs
 from posecli.train.start import build_model, read_start
 from posecli.types import Detections, Frame, Poses
 from posecli.weights.files import load_weights, save_weights

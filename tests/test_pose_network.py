@@ -13,7 +13,7 @@ from posecli.keypoints import COCO17, find_flip_pairs, from_category
 from posecli.pose.config import STRIDES, PoseConfig
 from posecli.pose.estimator import load_estimator, person_scores, read_logits
 from posecli.pose.network import BACKBONES, SimCC, initialise_head, resample_classifiers
-from posecli.pose.runtimes import resolve_device
+from posecli.runtime.device import resolve_device
 from posecli.types import Detections, Frame
 from posecli.weights.files import find_weights, load_weights, save_weights
 from tests.media_factory import picture

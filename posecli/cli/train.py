@@ -98,8 +98,8 @@ def train_command(**options: Any) -> int:
     """
     import torch
 
-    from posecli.pose.runtimes import resolve_device
     from posecli.results.lock import locked
+    from posecli.runtime.device import resolve_device
     from posecli.train.calibrate import std_fitter
     from posecli.train.data import pack_crops, read_nobody, read_people
     from posecli.train.folder import data_keys, refuse_harm_by_run

@@ -1,9 +1,7 @@
 """The embedded person detector at work: letterbox, network, suppression."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,16 +10,13 @@ from numpy.typing import NDArray
 from torchvision.ops import nms
 
 from posecli.detect.detector import Detector, DetectorOptions
-from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos, level_sizes
+from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos
 from posecli.detect.windows import joined, windows_of
-from posecli.errors import DataError, UsageError
-from posecli.pose.runtimes import resolve_device
-from posecli.runtime.signals import signal_stack_kept
+from posecli.errors import DataError
+from posecli.runtime import ModuleSpec, compile_network
 from posecli.types import Detections, Frame, PixelArray
 from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
 
-# Letterboxed pictures (N, H, W, 3) uint8 → boxes (N, A, 4) and scores (N, A).
-Run = Callable[[PixelArray], tuple[NDArray[np.float32], NDArray[np.float32]]]
 GREY = 114
 MIN_SIDE = 192
 # Views that are in memory at once.
@@ -43,15 +38,9 @@ def build(options: DetectorOptions) -> Detector:
     full = fitting(path, tensors, expected)
     model = build_fcos(config)
     model.load_state_dict(full)
-    network = PersonNetwork(model, config).eval()
-    device = resolve_device(options.device)
-    runtime = options.runtime
-    if runtime == "auto":
-        runtime = "openvino" if device.type == "cpu" else "torch"
-    if runtime not in RUNTIMES:
-        raise UsageError(f"--runtime {runtime}: auto, {', '.join(RUNTIMES)}")
     key = sha256(path)
-    run = RUNTIMES[runtime](network, config, device, key)
+    spec = ModuleSpec(PersonNetwork(model, config), key, cpu_batch=1, gpu_batch=8)
+    compiled = compile_network(spec, device=options.device, runtime=options.runtime)
     threshold = config.threshold if options.threshold is None else options.threshold
     proposal = min(config.proposal, threshold) if options.confirmed else threshold
 
@@ -69,7 +58,7 @@ def build(options: DetectorOptions) -> Detector:
             every = [i for i, other in enumerate(shapes) if other == shape]
             for rows in (every[first : first + _MOST_VIEWS] for first in range(0, len(every), _MOST_VIEWS)):
                 pictures, scales = letterbox([views[i].pixels for i in rows], shape)
-                boxes, scores = run(pictures)
+                boxes, scores = compiled(pictures)
                 for k, i in enumerate(rows):
                     result[i] = select(
                         boxes[k], scores[k], scales[k], views[i], proposal, config.nms_iou, options.max_people
@@ -84,7 +73,7 @@ def build(options: DetectorOptions) -> Detector:
             first += len(parts)
         return found
 
-    return Detector(find, "person", threshold, runtime, str(device), key)
+    return Detector(find, "person", threshold, compiled.runtime, compiled.device, key)
 
 
 def canvas_shape(picture: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
@@ -142,60 +131,3 @@ def select(
     found, found_scores = found[large], scores[rows][large]
     kept = nms(torch.from_numpy(found), torch.from_numpy(found_scores), iou).numpy()[:limit]
     return Detections(found[kept].astype(np.float32), np.clip(found_scores[kept], 0, 1).astype(np.float32))
-
-
-def _torch_run(network: PersonNetwork, config: PersonConfig, device: torch.device, key: str | None) -> Run:
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    on_gpu = device.type == "cuda"
-    size = 8 if on_gpu else 1  # one size of batch: results do not depend on who shares it
-
-    @torch.inference_mode()
-    def run(pictures: PixelArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        parts = []
-        for first in range(0, len(pictures), size):
-            chunk = pictures[first : first + size]
-            if len(chunk) < size:
-                fill = np.full((size - len(chunk), *chunk.shape[1:]), GREY, np.uint8)
-                chunk = np.concatenate([chunk, fill])
-            with torch.autocast(device.type, torch.float16, enabled=on_gpu):
-                parts.append(network(torch.from_numpy(chunk).to(device)))
-        boxes, scores = (torch.cat([p[i] for p in parts]).float().cpu().numpy()[: len(pictures)] for i in (0, 1))
-        return boxes, scores
-
-    return run
-
-
-def _openvino_run(network: PersonNetwork, config: PersonConfig, device: torch.device, key: str | None) -> Run:
-    if device.type != "cpu":
-        raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
-    from posecli.pose.runtimes import compile_openvino
-
-    @cache
-    def compiled(height: int, width: int) -> Any:
-        return compile_openvino(network, (1, height, width, 3), key)
-
-    @signal_stack_kept()
-    def run(pictures: PixelArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        height, width = pictures.shape[1:3]
-        queue = compiled(height, width)
-        places = sum(h * w for h, w in level_sizes((height, width)))
-        boxes = np.empty((len(pictures), places, 4), np.float32)
-        scores = np.empty((len(pictures), places), np.float32)
-
-        def keep(request: Any, row: int) -> None:
-            boxes[row] = request.get_output_tensor(0).data[0]
-            scores[row] = request.get_output_tensor(1).data[0]
-
-        queue.set_callback(keep)
-        for row in range(len(pictures)):
-            queue.start_async({0: pictures[row : row + 1]}, row)
-        queue.wait_all()
-        return boxes, scores
-
-    return run
-
-
-RUNTIMES: dict[str, Callable[[PersonNetwork, PersonConfig, torch.device, str | None], Run]] = {
-    "torch": _torch_run,
-    "openvino": _openvino_run,
-}

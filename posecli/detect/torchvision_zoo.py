@@ -15,7 +15,7 @@ from torchvision.models import get_model, get_model_weights
 
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.errors import DataError, MachineError, UsageError
-from posecli.pose.runtimes import resolve_device
+from posecli.runtime.device import resolve_device
 from posecli.types import Detections, Frame
 from posecli.weights.files import sha256
 

@@ -15,7 +15,7 @@ from posecli.pose import codec
 from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
 from posecli.pose.network import SimCC, resample_classifiers
-from posecli.pose.runtimes import Outputs, Runner, load_runner
+from posecli.pose.runner import Outputs, Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, IntArray, Poses
 from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
 

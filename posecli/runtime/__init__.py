@@ -1,1 +1,32 @@
-"""Running networks: devices and runtimes."""
+"""Networks as numpy functions: a module, a device and a runtime give a callable from pixels to arrays.
+
+Whatever the runtime, an item's results do not depend on who else is in the batch, so that a run that was interrupted
+and resumed gives the same bytes as an undisturbed one.
+"""
+
+from posecli.errors import UsageError
+from posecli.runtime.device import resolve_device
+from posecli.runtime.network import CompiledNetwork, ModuleSpec, Runtime
+from posecli.runtime.openvino_runtime import compile_openvino
+from posecli.runtime.torch_runtime import compile_torch
+
+__all__ = ["RUNTIMES", "CompiledNetwork", "ModuleSpec", "Runtime", "compile_network", "resolve_device"]
+
+# One line adds a runtime: a function of a ModuleSpec and a device that gives a CompiledNetwork.
+RUNTIMES: dict[str, Runtime] = {
+    "torch": compile_torch,
+    "openvino": compile_openvino,
+}
+
+
+def compile_network(spec: ModuleSpec, *, device: str = "auto", runtime: str = "auto") -> CompiledNetwork:
+    """A module ready to run on a device; runtime "auto" takes OpenVINO on a CPU and torch on a GPU.
+
+    Raises MachineError where the device is missing, UsageError for unknown names or a runtime that the device lacks.
+    """
+    where = resolve_device(device)
+    if runtime == "auto":
+        runtime = "openvino" if where.type == "cpu" else "torch"
+    if runtime not in RUNTIMES:
+        raise UsageError(f"--runtime {runtime}: auto, {', '.join(RUNTIMES)}")
+    return RUNTIMES[runtime](spec, where)

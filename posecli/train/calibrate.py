@@ -9,7 +9,7 @@ from posecli.geometry import crop_matrices
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import read_logits
 from posecli.pose.network import SimCC
-from posecli.pose.runtimes import load_runner
+from posecli.pose.runner import load_runner
 from posecli.train.augment import NONE, draw_sample
 from posecli.train.data import Crops
 

@@ -10,7 +10,7 @@ from posecli.keypoints import same_keypoints
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator
 from posecli.pose.network import SimCC
-from posecli.pose.runtimes import load_runner
+from posecli.pose.runner import load_runner
 from posecli.train.data import People, trained_images
 from posecli.train.loop import Evaluate
 from posecli.weights.fingerprints import fingerprint, overlap

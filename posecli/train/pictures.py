@@ -15,7 +15,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
 from posecli.pose.estimator import Estimator
 from posecli.pose.network import SimCC
-from posecli.pose.runtimes import load_runner
+from posecli.pose.runner import load_runner
 from posecli.results.charts import Panel, Series, png
 from posecli.train.batches import batches
 from posecli.train.data import Crops

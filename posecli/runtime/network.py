@@ -1,0 +1,48 @@
+"""What a runtime is given, and what it makes of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+FloatArrays = tuple[NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleSpec:
+    """A module and what runtimes need to know of it.
+
+    module: uint8 pixels (N, H, W, 3) → a tuple of float tensors (N, ...), or one. key: identifies its weights (their
+    SHA-256); under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
+    torch computes at once. sizes: (height, width) of the pixels, where known ahead: they are prepared for at once.
+    """
+
+    module: nn.Module
+    key: str | None
+    cpu_batch: int
+    gpu_batch: int
+    sizes: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class CompiledNetwork:
+    """A module ready to run on numpy arrays.
+
+    run: uint8 pixels (N, H, W, 3), N ≥ 1 → float32 arrays (N, ...), one an output of the module. runtime: its name
+    in RUNTIMES. device: as torch names it. precision: of the arithmetic, "float32" or "float16".
+    """
+
+    run: Callable[[NDArray[np.uint8]], FloatArrays]
+    runtime: str
+    device: str
+    precision: str
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> FloatArrays:
+        """Pixels (N, H, W, 3) uint8, N ≥ 1 → the module's outputs (N, ...), float32."""
+        return self.run(pixels)
+
+
+Runtime = Callable[[ModuleSpec, torch.device], CompiledNetwork]

@@ -1,0 +1,44 @@
+"""Networks in torch, on a CPU or a GPU."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posecli.runtime.network import CompiledNetwork, FloatArrays, ModuleSpec
+
+
+def compile_torch(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
+    """The module, moved to the device; in float16 on a GPU.
+
+    All batches have one size, the last filled up with black: another size may pick another kernel, and with it other
+    last bits, so that results would depend on who shares a batch.
+    """
+    module = spec.module.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_gpu = device.type == "cuda"
+    size = spec.gpu_batch if on_gpu else spec.cpu_batch
+
+    @torch.inference_mode()
+    def run(pixels: NDArray[np.uint8]) -> FloatArrays:
+        parts: list[tuple[Tensor, ...]] = []
+        for batch in _batches(pixels, size):
+            tensor = torch.from_numpy(batch)
+            if on_gpu:
+                tensor = tensor.pin_memory().to(device, non_blocking=True)
+            with torch.autocast(device.type, torch.float16, enabled=on_gpu):
+                outputs = module(tensor)
+            parts.append(outputs if isinstance(outputs, tuple) else (outputs,))
+        return tuple(torch.cat(output).float().cpu().numpy()[: len(pixels)] for output in zip(*parts, strict=True))
+
+    return CompiledNetwork(run, "torch", str(device), "float16" if on_gpu else "float32")
+
+
+def _batches(pixels: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Pixels (N, H, W, 3) in parts of one size, the last filled up with black."""
+    for first in range(0, len(pixels), size):
+        batch = pixels[first : first + size]
+        if len(batch) < size:
+            batch = np.concatenate([batch, np.zeros((size - len(batch), *pixels.shape[1:]), np.uint8)])
+        yield np.ascontiguousarray(batch)

@@ -1,0 +1,137 @@
+"""Runtimes: the same numbers whatever the cache holds, whoever shares a batch, and in each of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from posecli.errors import MachineError, UsageError
+from posecli.runtime import RUNTIMES, ModuleSpec, compile_network, openvino_runtime
+from posecli.runtime.cache import cache_folder
+from posecli.runtime.network import FloatArrays
+from tests.media_factory import picture
+
+
+class Small(nn.Module):
+    """A few layers of the networks' kinds, any size of pixels → (N, 8, bins), (N,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU6(),
+            nn.Conv2d(32, 32, 3, 1, 1, groups=32, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU6(),
+            nn.ConvTranspose2d(32, 8, 4, 2, 1, bias=False),
+        )
+        for layer in self.layers:
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.uniform_(layer.running_mean, -1, 1)  # type: ignore[arg-type]
+                nn.init.uniform_(layer.running_var, 0.5, 20)  # type: ignore[arg-type]
+        self.classifier = nn.Linear(8, 40)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.layers((x.permute(0, 3, 1, 2).float() - 116) / 58)
+        means = maps.mean(dim=2).transpose(1, 2)
+        return self.classifier(means).softmax(dim=-1), means.mean(dim=(1, 2))
+
+
+def pixels(size: tuple[int, int], count: int = 3, first: int = 0) -> np.ndarray:
+    return np.stack([picture(size[1], size[0], seed) for seed in range(first, first + count)])
+
+
+def spec_of(module: nn.Module, key: str | None = None) -> ModuleSpec:
+    return ModuleSpec(module, key, cpu_batch=4, gpu_batch=8)
+
+
+def answers(module: nn.Module, runtime: str = "openvino", key: str | None = None) -> FloatArrays:
+    return compile_network(spec_of(module, key), device="cpu", runtime=runtime)(pixels((64, 32)))
+
+
+def same(first: FloatArrays, second: FloatArrays) -> bool:
+    return len(first) == len(second) and all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True))
+
+
+def test_the_cache_does_not_change_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first run converts, a second one reads: the same bytes, also where nothing can be kept."""
+    module = Small()
+    monkeypatch.setenv("POSECLI_CACHE", str(tmp_path / "cache"))
+    cold = answers(module, key="k" * 64)
+    assert (next((tmp_path / "cache").iterdir()) / "model.xml").is_file()
+    monkeypatch.setattr(openvino_runtime, "_convert", lambda *_: pytest.fail("converted although it is kept"))
+    assert same(cold, answers(module, key="k" * 64))
+    monkeypatch.undo()
+    assert same(cold, answers(module))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("POSECLI_CACHE", str(tmp_path / "file"))
+    assert same(cold, answers(module, key="k" * 64))
+
+
+def test_a_damaged_model_in_the_cache_is_converted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Small()
+    monkeypatch.setenv("POSECLI_CACHE", str(tmp_path))
+    good = answers(module, key="k")
+    (file,) = cache_folder().glob("*/model.xml")
+    file.write_bytes(b"")
+    assert same(good, answers(module, key="k")) and file.stat().st_size > 0
+
+
+def test_no_place_for_a_converted_model_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("POSECLI_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(MachineError, match="no room") as caught:
+        answers(Small(), key="k")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_results_do_not_depend_on_who_shares_a_batch(runtime: str) -> None:
+    run = compile_network(spec_of(Small()), device="cpu", runtime=runtime)
+    for size in ((64, 32), (32, 96)):
+        many = pixels(size, 6)
+        together = run(many)
+        assert all(output.dtype == np.float32 and len(output) == 6 for output in together)
+        for row in (0, 4, 5):
+            assert same(tuple(output[row : row + 1] for output in together), run(many[row : row + 1]))
+        assert same(tuple(output[::-1] for output in together), run(many[::-1]))
+
+
+def test_runtimes_agree_on_every_output() -> None:
+    module = Small()
+    first, second = (answers(module, runtime) for runtime in ("torch", "openvino"))
+    assert [a.shape for a in first] == [b.shape for b in second] and len(first) == 2
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3 * float(np.abs(a).max()))
+
+
+def test_a_module_with_one_output_gives_one_array() -> None:
+    class Mean(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float().mean(dim=(1, 2))
+
+    for runtime in RUNTIMES:
+        (means,) = answers(Mean(), runtime)
+        np.testing.assert_allclose(means, pixels((64, 32)).mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_unknown_runtimes_and_devices_are_one_line() -> None:
+    with pytest.raises(UsageError, match="auto, torch, openvino"):
+        answers(nn.Identity(), "tensorflow")
+    with pytest.raises(UsageError, match="runs on the CPU"):
+        openvino_runtime.compile_openvino(spec_of(nn.Identity()), torch.device("cuda"))
+    assert compile_network(spec_of(nn.Identity()), device="cpu").runtime == "openvino"
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_auto_means_torch_in_half_precision() -> None:
+    run = compile_network(spec_of(Small()))
+    assert (run.runtime, run.precision) == ("torch", "float16") and run.device.startswith("cuda")
+    many = pixels((64, 32), 11)
+    together = run(many)
+    assert same(tuple(output[9:] for output in together), run(many[9:]))
