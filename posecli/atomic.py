@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic file writes: a temporary name beside the target, renamed when complete."""
 
 import hashlib
 import os
@@ -8,13 +8,13 @@ from typing import BinaryIO
 
 
 def temporary(path: Path) -> Path:
-    """Where a file is written before it gets its name: beside it, under a short name whatever its own is."""
+    """The temporary path for a file: in the same folder, with a short name of fixed length."""
     digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
     return path.with_name(f".posecli-{digest}.part")
 
 
 def remove(path: Path) -> None:
-    """Take away a file, a link (not what it leads to) or a folder, if it is there."""
+    """Delete a file, a link (not its target) or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -22,15 +22,15 @@ def remove(path: Path) -> None:
 
 
 def new_temporary(path: Path) -> Path:
-    """An empty file at temporary(path), new: what a killed run, or a link of this name, left is not written to."""
+    """A new empty file at temporary(path). A file or link of this name, left by a killed run, is deleted first."""
     part = temporary(path)
     remove(part)
     part.touch(exist_ok=False)
     return part
 
 
-class Whole:
-    """A file written under a temporary name and renamed at the end; after an error the former one stands."""
+class AtomicFile:
+    """Context manager for writing a binary file atomically: renamed to path at the end, unless an error occurs."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._part = path, temporary(path)
@@ -42,7 +42,7 @@ class Whole:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._file.close()  # writes what is left, for which the disk may be too full
+            self._file.close()  # flushes, which fails on a full disk
             if kind is None:
                 self._part.replace(self._path)
         finally:

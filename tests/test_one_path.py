@@ -184,7 +184,7 @@ _PLACES = (
     "posecli.results.input_writer.write_thumbnail",
     "posecli.results.input_writer.RecordWriter",
     "posecli.pipeline.estimate.Journal",
-    "posecli.results.tables.Whole",
+    "posecli.results.tables.AtomicFile",
     "posecli.pipeline.read.content_key",
 )
 _REFUSALS = [(place, errno.EACCES) for place in _PLACES]

@@ -19,7 +19,7 @@ from posecli.draw.trails import Trails
 from posecli.keypoints import COCO17, KeypointSet
 from posecli.results import input_writer as sinks
 from posecli.results.gallery import thumbnail_path
-from posecli.results.input_writer import Sink
+from posecli.results.input_writer import InputWriter
 from posecli.results.records import read_frames, record_path
 from posecli.types import Frame, Poses
 from tests.media_factory import picture
@@ -280,7 +280,7 @@ def test_a_fast_head_is_covered_where_it_is_not_where_it_was_smoothed_to() -> No
 def test_photo_and_thumbnail_show_no_face(tmp_path: Path) -> None:
     record = record_path(tmp_path, "a.png")
     frame = Frame(noise())
-    sink = Sink(tmp_path, "a.png", record, {"name": "a.png"}, look(blur_faces=True), None)
+    sink = InputWriter(tmp_path, "a.png", record, {"name": "a.png"}, look(blur_faces=True), None)
     sink.write(frame, standing(200, 200))
     sink.finish(seconds=0, lost={})
     plain = draw_poses(frame.pixels, standing(200, 200), COCO17)
@@ -294,7 +294,7 @@ def test_photo_and_thumbnail_show_no_face(tmp_path: Path) -> None:
 
 def test_an_input_that_fails_leaves_no_picture_behind(tmp_path: Path) -> None:
     record = record_path(tmp_path, "a.png")
-    sink = Sink(tmp_path, "a.png", record, {"name": "a.png"}, look(), None)
+    sink = InputWriter(tmp_path, "a.png", record, {"name": "a.png"}, look(), None)
     sink.write(Frame(noise()), standing())
     sink.abort()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -323,7 +323,7 @@ def test_a_video_is_told_its_size_and_codec_only_where_they_differ(
     monkeypatch.setattr(sinks, "VideoWriter", Writer)
     for options in ({}, {"side_by_side": True, "codec": "hevc"}):
         record = record_path(tmp_path, "a.mp4")
-        sink = Sink(tmp_path, "a.mp4", record, {"name": "a.mp4"}, look(**options), Source())  # type: ignore[arg-type]
+        sink = InputWriter(tmp_path, "a.mp4", record, {"name": "a.mp4"}, look(**options), Source())  # type: ignore[arg-type]
         sink.write(Frame(noise(), 0, Fraction(0)), standing(track_id=4))
         summary = sink.finish(seconds=0, lost={})
         assert (summary.frame_rate, summary.tracks) == (29.97, 1)

@@ -163,8 +163,8 @@ def test_frames_in_the_pipeline_are_bounded_by_bytes(
     monkeypatch.setattr(running, "Budget", budget)
     detector = whole([])
     if slow == "write":
-        real = sink.Sink.write
-        monkeypatch.setattr(sink.Sink, "write", lambda *a: (time.sleep(0.005), real(*a))[1])
+        real = sink.InputWriter.write
+        monkeypatch.setattr(sink.InputWriter, "write", lambda *a: (time.sleep(0.005), real(*a))[1])
     else:
         find = detector.find
         detector = Detector(lambda *a: (time.sleep(0.01), find(*a))[1], "whole", 0.5, "none", "cpu")

@@ -151,12 +151,12 @@ def test_fewer_people_after_more(here: Path, tmp_path: Path, tiny_weights: Path,
 
 def test_a_journal_of_other_people_is_not_gone_on_with(tiny_weights: Path) -> None:
     from posecli.detect import load_detector
-    from posecli.pipeline.options import RunOptions, answers_key, options_key
+    from posecli.pipeline.options import RunOptions, inference_key, options_key
     from posecli.pose.estimator import load_estimator
 
     estimator = load_estimator(str(tiny_weights), device="cpu", runtime="torch")
     detectors = [load_detector("whole", max_people=count) for count in (1, 2)]
-    for key in (answers_key, options_key):
+    for key in (inference_key, options_key):
         assert key(RunOptions(), detectors[0], estimator) != key(RunOptions(), detectors[1], estimator)
 
 
@@ -166,7 +166,7 @@ def test_what_the_models_turned_out_to_be_is_in_the_keys(tiny_weights: Path) -> 
 
     from posecli.detect import load_detector
     from posecli.detect.detector import Detector, DetectorOptions
-    from posecli.pipeline.options import RunOptions, answers_key, options_key
+    from posecli.pipeline.options import RunOptions, inference_key, options_key
     from posecli.pose.estimator import Estimator, load_estimator
 
     detector = load_detector("whole")
@@ -186,7 +186,7 @@ def test_what_the_models_turned_out_to_be_is_in_the_keys(tiny_weights: Path) -> 
         runner = SimpleNamespace(**{n: getattr(estimator.runner, n) for n in ("runtime", "device", "precision")})
         setattr(runner, name, other)
         changed.append((detector, replace(estimator, runner=runner)))  # type: ignore[arg-type]
-    for key in (answers_key, options_key):
+    for key in (inference_key, options_key):
         keys = [key(RunOptions(), detector, estimator), *(key(RunOptions(), d, e) for d, e in changed)]
         assert len(set(keys)) == len(keys)
 

@@ -116,9 +116,9 @@ def test_the_filter_knows_how_sure_it_is(name: str) -> None:
     """The std returned is below the network's, and about right for errors that are new in every frame."""
     times, truth, poses = clip("walk", errors=Errors(white=1.0, slow=0, outliers=0, swaps=0, misses=0), count=200)
     if name == "offline":
-        out = list(smooth_offline(zip(times.tolist(), poses, strict=True), SmoothOptions(noise=1.0)))
+        out = list(smooth_offline(zip(times.tolist(), poses, strict=True), SmoothOptions(noise_share=1.0)))
     else:
-        smoother = KalmanSmoother(SmoothOptions(noise=1.0))
+        smoother = KalmanSmoother(SmoothOptions(noise_share=1.0))
         out = [smoother(t, p) for t, p in zip(times.tolist(), poses, strict=True)]
     normalised = np.stack([(p.keypoints[0] - k) / p.std[0] for p, k in zip(out[20:], truth[20:], strict=True)])
     assert 0.7 < normalised.std() < 1.4
@@ -128,14 +128,14 @@ def test_the_filter_knows_how_sure_it_is(name: str) -> None:
 def test_offline_against_matrices() -> None:
     """Without gate and learning, in one window: a textbook's smoother for every coordinate."""
     times, _, poses = clip(count=30, errors=Errors(misses=0))
-    options = SmoothOptions(gate=np.inf, learning=0.0, noise=1.0, agility=1.0, floor=0.0)
+    options = SmoothOptions(gate=np.inf, adaptation_rate=0.0, noise_share=1.0, acceleration_noise=1.0, min_std=0.0)
     size = float((poses[0].boxes[0, 2:] - poses[0].boxes[0, :2]).max())
     poses = [replace(p, boxes=poses[0].boxes) for p in poses]
     out = list(smooth_offline(zip(times.tolist(), poses, strict=True), options, block=100))
     for joint, axis in ((0, 0), (9, 1), (16, 0)):
         values = np.array([float(p.keypoints[0, joint, axis]) for p in poses])
         r = np.array([float(p.std[0, joint, axis]) ** 2 for p in poses])
-        *_, mean, covariance = slow(times, values, r, size**2, (options.usual_speed * size) ** 2)
+        *_, mean, covariance = slow(times, values, r, size**2, (options.initial_speed_std * size) ** 2)
         np.testing.assert_allclose([p.keypoints[0, joint, axis] for p in out], mean[:, 0], rtol=1e-4)
         np.testing.assert_allclose([p.std[0, joint, axis] for p in out], np.sqrt(covariance[:, 0, 0]), rtol=1e-3)
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from posecli.errors import MediaError, UsageError
-from posecli.media.encoders import CODECS, PRESETS
+from posecli.media.encoders import ENCODERS, PRESETS
 from posecli.media.orientation import Orientation
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
 from posecli.media.write_video import VideoWriter
 from tests.media_factory import picture, turn, write_video
 
-ENCODERS = [("libx264", ".mp4"), ("libx265", ".mkv"), ("libvpx-vp9", ".webm"), ("libsvtav1", ".mp4")]
+SOURCE_ENCODERS = [("libx264", ".mp4"), ("libx265", ".mkv"), ("libvpx-vp9", ".webm"), ("libsvtav1", ".mp4")]
 BT601, BT709, BT2020 = (6, 6, 6), (1, 1, 1), (9, 9, 14)
 
 
@@ -43,7 +43,7 @@ def exact_rgb(frame: av.VideoFrame, kr: float, kb: float) -> np.ndarray:
     return np.stack([r, (luma - kr * r - kb * b) / (1 - kr - kb), b], axis=-1)
 
 
-@pytest.mark.parametrize(("encoder", "suffix"), ENCODERS)
+@pytest.mark.parametrize(("encoder", "suffix"), SOURCE_ENCODERS)
 def test_colours_do_not_move(tmp_path: Path, encoder: str, suffix: str) -> None:
     pictures = [muted(i, 128, 96) for i in range(6)]
     for name, code, weights in (("601", BT601, (0.299, 0.114)), ("709", BT709, (0.2126, 0.0722))):
@@ -61,7 +61,7 @@ def test_colours_do_not_move(tmp_path: Path, encoder: str, suffix: str) -> None:
                 assert np.abs((exact_rgb(b, *weights) - exact).mean((0, 1))).max() < 1
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", ENCODERS)
 def test_every_codec_keeps_times_sound_and_colour_and_gives_the_same_bytes(tmp_path: Path, codec: str) -> None:
     times = [7, 33, 70, 100, 160, 500, 520, 560, 600, 601, 702, 900]
     pictures = [muted(i) for i in range(12)]
@@ -81,7 +81,7 @@ def test_every_codec_keeps_times_sound_and_colour_and_gives_the_same_bytes(tmp_p
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", ENCODERS)
 def test_the_shortest_clips_can_be_written(tmp_path: Path, codec: str, frames: int) -> None:
     source = write_video(tmp_path / "a.mkv", frames, times=[0, 40, 90][:frames])
     assert copy(source, tmp_path / "out.mp4", codec=codec) == []
@@ -90,11 +90,11 @@ def test_the_shortest_clips_can_be_written(tmp_path: Path, codec: str, frames: i
 
 
 def test_every_preset_and_quality_is_one_of_the_encoders() -> None:
-    for codec in CODECS.values():
+    for codec in ENCODERS.values():
         for preset in PRESETS:
             for crf in (0, 20, 51):
                 assert all(isinstance(value, str) for value in codec.settings(crf, preset).values())
-    speeds = [int(CODECS["av1"].settings(20, preset)["preset"]) for preset in PRESETS]
+    speeds = [int(ENCODERS["av1"].settings(20, preset)["preset"]) for preset in PRESETS]
     assert speeds == sorted(speeds, reverse=True)
 
 

@@ -16,7 +16,7 @@ from posecli.media.video import VideoReader
 from posecli.media.write_video import VideoWriter
 from posecli.pipeline.options import RunOptions
 from posecli.pipeline.write import Follower
-from posecli.tracking.carry import Carrier
+from posecli.tracking.propagate import BoxPropagator
 from posecli.tracking.tracker import Tracker
 from tests.entry_points import QUICK, posecli
 from tests.media_factory import exif_orientation, picture, turn
@@ -246,14 +246,14 @@ def test_ids_and_smoothing_go_on_where_the_size_changes() -> None:
 
 
 def test_the_detector_looks_again_where_the_size_changes() -> None:
-    carrier = Carrier(10, COCO17)
+    propagator = BoxPropagator(10, COCO17)
     for i, (frame, poses, _) in enumerate(Scene((Walker(200, RED, line(200, 210, 80, 4)),), 0.2).frames()):
         if i >= 3:
             frame = type(frame)(cv2.resize(frame.pixels, (320, 180)), frame.index, frame.time)
             poses = poses.scaled(0.5, 0.5)
-        detected = carrier.wants_detection(frame)
+        detected = propagator.needs_detection(frame)
         assert detected == (i in (0, 3))
-        carrier.saw(frame, poses, detected)
+        propagator.update(frame, poses, detected)
 
 
 def test_square_sizes() -> None:

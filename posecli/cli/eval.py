@@ -181,11 +181,11 @@ def _write(
     found: "Sequence[Predictions]",
     differences: list[dict[str, Any]],
 ) -> Any:
-    from posecli.atomic import Whole
+    from posecli.atomic import AtomicFile
     from posecli.evaluate.table import comparison_markdown
 
     def write(path: Path, content: bytes) -> None:
-        with Whole(path) as file:
+        with AtomicFile(path) as file:
             file.write(content)
 
     documents = []

@@ -123,7 +123,7 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
 
 def _run_options(options: dict[str, Any], found: "list[Input]") -> "RunOptions":
     """The options that decide the output. Raises UsageError where they make no sense together."""
-    from posecli.media.encoders import CODECS
+    from posecli.media.encoders import ENCODERS
     from posecli.media.span import Span, parse_position
     from posecli.pipeline import RunOptions
     from posecli.tracking.choose import person_choice
@@ -135,8 +135,8 @@ def _run_options(options: dict[str, Any], found: "list[Input]") -> "RunOptions":
         raise UsageError(f"--smooth {smooth}: choose from {', '.join((*SMOOTHERS, 'offline'))}")
     if smooth == "offline" and any(item.live for item in found):
         raise UsageError("--smooth offline reads a clip twice, which a live source cannot: choose another")
-    if codec not in CODECS:
-        raise UsageError(f"--codec {codec}: choose from {', '.join(CODECS)}")
+    if codec not in ENCODERS:
+        raise UsageError(f"--codec {codec}: choose from {', '.join(ENCODERS)}")
     every = options["detect_every"]
     if every != "auto" and not (every.isdigit() and int(every) > 0):
         raise UsageError(f"--detect-every {every}: a number of frames, or auto")

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from posecli.atomic import Whole
+from posecli.atomic import AtomicFile
 from posecli.draw.skeleton import draw_poses
 from posecli.errors import MediaError
 from posecli.evaluate.bootstrap import FIGURES
@@ -77,7 +77,7 @@ def write_report(
         parts.append(
             f"<h2>{name}</h2><p>Ground truth left, prediction right.</p>" + _card(_people(truth, first, found, rows))
         )
-    with Whole(path) as file:
+    with AtomicFile(path) as file:
         file.write(("\n".join(parts) + "\n</main></body></html>\n").encode())
 
 

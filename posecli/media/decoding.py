@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from posecli.errors import MediaError
 from posecli.media.losses import Ledger, Slots
-from posecli.media.sources import Source, open_source
+from posecli.media.sources import VideoSource, open_source
 from posecli.media.streams import pictured
 
 AnyPacket: TypeAlias = "Packet[Any]"
@@ -33,7 +33,7 @@ _SOUND_PACKETS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class DecodedFrame:
     """A frame as it is stored, its number in the source and its time in ticks of the stream."""
 
     frame: VideoFrame
@@ -50,7 +50,7 @@ class Decoder:
     Raises MediaError for what cannot be opened, has no video stream or only sound.
     """
 
-    def __init__(self, source: Source, picture_rate: Fraction) -> None:
+    def __init__(self, source: VideoSource, picture_rate: Fraction) -> None:
         self.source = source
         self.damage = ""
         self.ledger = Ledger()
@@ -96,7 +96,7 @@ class Decoder:
         self._frames = self._decode(packets, Ledger())
         self._last_pts: int | None = None
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Frames in the order they are shown; a second loop goes on where the first one stopped.
 
         A time that is missing or does not grow becomes the one before plus the usual step.
@@ -196,9 +196,9 @@ class Decoder:
             self._open(self._threads)
         return True
 
-    def _decode(self, packets: Iterable[AnyPacket], ledger: Ledger) -> Generator[Decoded, None, None]:
+    def _decode(self, packets: Iterable[AnyPacket], ledger: Ledger) -> Generator[DecodedFrame, None, None]:
         self.ledger = ledger
-        previous: Decoded | None = None
+        previous: DecodedFrame | None = None
         number = ledger.index - 1
         unmatched = self._by_order or self._goes_back
         for packet in chain(packets, [None]):
@@ -216,7 +216,7 @@ class Decoder:
                 self._check(index == number + 1 or bool(self._pictures))
                 if stamp is None or (previous is not None and stamp <= previous.pts):
                     stamp = 0 if previous is None else previous.pts + self._usual_step
-                previous, number = Decoded(frame, index, stamp), index
+                previous, number = DecodedFrame(frame, index, stamp), index
                 yield previous
         self._check(number + 1 >= ledger.sent)
 
@@ -299,7 +299,7 @@ class _FrameThreadsFailed(Exception):
     """Something could not be decoded by frame threads."""
 
 
-def _after(pts: int, frames: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:
+def _after(pts: int, frames: Generator[DecodedFrame, None, None]) -> Generator[DecodedFrame, None, None]:
     with contextlib.closing(frames):
         for frame in frames:
             if frame.pts > pts:

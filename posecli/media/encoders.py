@@ -8,7 +8,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 @dataclass(frozen=True)
-class VideoCodec:
+class VideoEncoder:
     """An encoder. settings: (crf on x264's scale of 0 to 51, preset) → its options. tag: MP4's name for the stream.
 
     chroma: where decoders take chroma to sit, left of the middle unless the stream says otherwise.
@@ -44,9 +44,9 @@ def _vp9(crf: int, preset: str) -> Mapping[str, str]:
     return {"crf": str(min(63, round(crf * 1.5))), "b": "0", "threads": "2", "row-mt": "1", **speed}
 
 
-CODECS: dict[str, VideoCodec] = {
-    "h264": VideoCodec("libx264", _h264),
-    "hevc": VideoCodec("libx265", _hevc, "hvc1"),
-    "av1": VideoCodec("libsvtav1", _av1),
-    "vp9": VideoCodec("libvpx-vp9", _vp9, chroma="unspecified"),
+ENCODERS: dict[str, VideoEncoder] = {
+    "h264": VideoEncoder("libx264", _h264),
+    "hevc": VideoEncoder("libx265", _hevc, "hvc1"),
+    "av1": VideoEncoder("libsvtav1", _av1),
+    "vp9": VideoEncoder("libvpx-vp9", _vp9, chroma="unspecified"),
 }

@@ -187,11 +187,11 @@ def _opens(path: Path) -> bool:
     """Whether FFmpeg finds a video in it, of which a frame can be decoded."""
     from av.error import FFmpegError
 
-    from posecli.media.sources import Source, open_source
+    from posecli.media.sources import VideoSource, open_source
     from posecli.media.streams import pictured
 
     try:
-        with open_source(Source("file", str(path))) as container:
+        with open_source(VideoSource("file", str(path))) as container:
             stream = pictured(container)
             if stream is None or stream.codec_context is None or container.format.name.endswith("_pipe"):
                 return False

@@ -47,7 +47,7 @@ _WEBCAM = re.compile(r"webcam:(\d+)")
 
 
 @dataclass(frozen=True)
-class Source:
+class VideoSource:
     """A place that frames come from. address: as the user gave it. shown: the same without a password."""
 
     kind: Kind
@@ -137,25 +137,25 @@ def _place(name: str) -> tuple[int, int]:
     return match.span()
 
 
-def source_of(text: Path | str) -> Source:
+def source_of(text: Path | str) -> VideoSource:
     """What a path or an argument means, without touching the network. A Path, or what exists, is a file."""
     address = str(text)
     if isinstance(text, Path):
-        return Source("file", address)
+        return VideoSource("file", address)
     if address == "-":
-        return Source("stdin", address)
+        return VideoSource("stdin", address)
     if _WEBCAM.fullmatch(address) or re.fullmatch(r"/dev/video\d+", address):
-        return Source("webcam", address)
+        return VideoSource("webcam", address)
     scheme, colon, _ = address.partition("://")
     if colon and scheme.lower() in _SCHEMES:
-        return Source("url", address)
+        return VideoSource("url", address)
     path = Path(address)
     if _is_pipe(path):
-        return Source("pipe", address)
+        return VideoSource("pipe", address)
     there = os.path.exists(path)  # noqa: PTH110 - Path.exists raises for names that are too long
     if len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() in _PICTURES and not there:
-        return Source("pictures", address)
-    return Source("file", address)
+        return VideoSource("pictures", address)
+    return VideoSource("file", address)
 
 
 def _is_pipe(path: Path) -> bool:
@@ -168,7 +168,7 @@ def _is_pipe(path: Path) -> bool:
     return stat.S_ISFIFO(mode) or (opened and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)))
 
 
-def open_source(source: Source, rate: Fraction = PICTURES_RATE) -> "InputContainer":
+def open_source(source: VideoSource, rate: Fraction = PICTURES_RATE) -> "InputContainer":
     """Open it with FFmpeg. rate: frames a second of numbered pictures.
 
     Raises FFmpegError, OSError or ValueError where that fails.

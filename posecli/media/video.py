@@ -14,10 +14,10 @@ from av.error import FFmpegError
 from posecli.errors import MediaError
 from posecli.media.aspect import PixelAspect
 from posecli.media.colour import colour_of
-from posecli.media.decoding import Decoded, Decoder, reason
+from posecli.media.decoding import DecodedFrame, Decoder, reason
 from posecli.media.hdr import TRANSFERS
 from posecli.media.losses import Steps
-from posecli.media.sources import PICTURES_RATE, Source, open_source, source_of
+from posecli.media.sources import PICTURES_RATE, VideoSource, open_source, source_of
 from posecli.media.span import Span
 from posecli.media.upright import Upright
 from posecli.types import Frame
@@ -40,7 +40,7 @@ class VideoReader:
     """
 
     def __init__(self, source: Path | str, span: Span | None = None, *, picture_rate: Fraction = PICTURES_RATE) -> None:
-        self.source: Source = source_of(source)
+        self.source: VideoSource = source_of(source)
         self.span = span or Span()
         self.lost: Counter[str] = Counter()
         self._warnings: list[str] = []
@@ -123,8 +123,8 @@ class VideoReader:
         Raises MediaError at the end where the span holds no frame.
         """
         steps, kept = Steps(lambda pts: self.decoder.is_near_damage(pts)), 0
-        first: Decoded | None = None
-        last: Decoded | None = None
+        first: DecodedFrame | None = None
+        last: DecodedFrame | None = None
         for item in self._from_start():
             seconds = self._seconds(item)
             if not self.span.starts_by(item.index, seconds):
@@ -151,10 +151,10 @@ class VideoReader:
             begin = self._begin(first)
             self._count(begin, max(begin + kept, last.index + 1), kept, 0, steps)
 
-    def _seconds(self, item: Decoded) -> Fraction:
+    def _seconds(self, item: DecodedFrame) -> Fraction:
         return item.pts * self.time_base - self.first_time
 
-    def _from_start(self) -> Iterator[Decoded]:
+    def _from_start(self) -> Iterator[DecodedFrame]:
         """Frames from the span's start, or from some place before it."""
         first, self._first = self._first, None
         start = self.span.start
@@ -165,7 +165,7 @@ class VideoReader:
         first = None  # PyAV keeps a frame's memory as long as the frame
         yield from self.decoder
 
-    def _converted(self, item: Decoded) -> Iterator[Frame]:
+    def _converted(self, item: DecodedFrame) -> Iterator[Frame]:
         try:
             pixels = self._upright(item.frame)
         except (FFmpegError, ValueError, MemoryError) as error:
@@ -173,7 +173,7 @@ class VideoReader:
             return
         yield Frame(pixels, item.index, item.pts * self.time_base)
 
-    def _begin(self, first: Decoded) -> int:
+    def _begin(self, first: DecodedFrame) -> int:
         """The number of the first frame that the span means."""
         if self.span.start is None:
             return 0
@@ -210,7 +210,7 @@ class VideoReader:
             return (int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)) / self.time_base
         return None
 
-    def _cut_off(self, last: Decoded | None, steps: Steps) -> int:
+    def _cut_off(self, last: DecodedFrame | None, steps: Steps) -> int:
         """Frames after the last one."""
         usual, end = steps.usual(), self._end()
         return max(0, round(float(end - last.pts) / usual) - 1) if last and usual and end is not None else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from posecli.atomic import Whole
+from posecli.atomic import AtomicFile
 from posecli.errors import MediaError
 from posecli.media.exif import Metadata
 from posecli.media.metadata import with_metadata
@@ -47,7 +47,7 @@ def write_image(path: Path, pixels: PixelArray, *, quality: int = 95, metadata: 
     if not ok:
         raise MediaError(f"{path}: cannot be encoded as {suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Whole(path) as file:
+    with AtomicFile(path) as file:
         file.write(encoded.data if metadata is None else with_metadata(encoded.tobytes(), suffix, metadata))
 
 

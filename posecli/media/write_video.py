@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from posecli.atomic import new_temporary
 from posecli.errors import MediaError, UsageError, is_full
 from posecli.media.colour import ToYuv
-from posecli.media.encoders import CODECS, PRESETS
+from posecli.media.encoders import ENCODERS, PRESETS
 from posecli.media.sound import Sound
 from posecli.media.video import VideoReader
 from posecli.types import PixelArray
@@ -25,7 +25,7 @@ from posecli.types import PixelArray
 class VideoWriter:
     """Writes upright RGB frames; a context manager that leaves a whole file or none.
 
-    codec: a name of CODECS. crf: quality on x264's scale (0 to 51, less is better), whatever the codec. preset:
+    codec: a name of ENCODERS. crf: quality on x264's scale (0 to 51, less is better), whatever the codec. preset:
     one of PRESETS. size: (width, height) of the frames written, where it is not the source's.
 
     Timestamps are the source's, to the tick; a part of a source and a live one begin at zero. Frames of odd
@@ -49,8 +49,8 @@ class VideoWriter:
         audio: bool = True,
         size: tuple[int, int] | None = None,
     ) -> None:
-        if codec not in CODECS:
-            raise UsageError(f"codec {codec}: must be one of {', '.join(CODECS)}")
+        if codec not in ENCODERS:
+            raise UsageError(f"codec {codec}: must be one of {', '.join(ENCODERS)}")
         if preset not in PRESETS or not 0 <= crf <= 51:
             raise UsageError(f"crf {crf}, preset {preset}: must be 0 to 51 and one of {', '.join(PRESETS)}")
         self.path = path
@@ -73,7 +73,7 @@ class VideoWriter:
             raise
 
     def _add_video(self, codec: str, crf: int, preset: str, size: tuple[int, int]) -> None:
-        source, colour, chosen = self._source, self._source.colour.written, CODECS[codec]
+        source, colour, chosen = self._source, self._source.colour.written, ENCODERS[codec]
         if chosen.encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # errors; else it fills the terminal with its settings
         rate = (source.frame_rate or Fraction(30)) / source.span.stride

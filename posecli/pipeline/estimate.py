@@ -8,11 +8,11 @@ from typing import TypeAlias
 from posecli.detect import Detector
 from posecli.errors import PosecliError
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, GivenUp
+from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Read
-from posecli.pipeline.trouble import one_line
 from posecli.pose.estimator import Estimator
 from posecli.results.journal import Journal
-from posecli.tracking.carry import Carrier
+from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Poses
 
 BATCH_FRAMES = 8
@@ -24,16 +24,16 @@ Event: TypeAlias = Opened | Read | Closed
 
 @dataclass(frozen=True, eq=False)
 class _Clip:
-    """What is known of a video while it runs. carrier is None where the detector sees every frame."""
+    """What is known of a video while it runs. propagator is None where the detector sees every frame."""
 
     journal: Journal | None
-    carrier: Carrier | None
+    propagator: BoxPropagator | None
 
 
 class PoseStep:
     """Maps the reader's events to the writer's, in their order.
 
-    every: frames of a video between two searches by the detector; None where the keypoints decide (tracking.carry).
+    every: frames of a video between two searches by the detector; None where the keypoints decide (tracking.propagate).
     answers: fingerprint of what the networks' answers depend on, for the journals. budget: frames that go no further
     are counted out of it. given_up: inputs that failed, here or elsewhere; the networks do not see their frames.
     """
@@ -112,8 +112,8 @@ class PoseStep:
                 journal = Journal(event.job.journal, f"{event.content} {self._answers}")
             except OSError as error:
                 self._fail(event.job, error)
-        carrier = None if self._every == 1 else Carrier(self._every, self._estimator.config.keypoints)
-        return _Clip(journal, carrier)
+        propagator = None if self._every == 1 else BoxPropagator(self._every, self._estimator.config.keypoints)
+        return _Clip(journal, propagator)
 
     def _poses(self, reads: Sequence[Read]) -> list[Poses | None]:
         """Poses of each frame; None for those of an input that failed."""
@@ -125,9 +125,9 @@ class PoseStep:
             clip = self._clips.get(read.job.number)
             known = clip.journal.recall(read.frame.index) if clip is not None and clip.journal is not None else None
             if known is not None and clip is not None:
-                result[place] = clip.carrier.saw(read.frame, *known) if clip.carrier is not None else known[0]
-            elif clip is not None and clip.carrier is not None:
-                result[place] = self._carried(read, clip, clip.carrier)
+                result[place] = clip.propagator.update(read.frame, *known) if clip.propagator is not None else known[0]
+            elif clip is not None and clip.propagator is not None:
+                result[place] = self._propagated(read, clip, clip.propagator)
             else:
                 together.append(place)
         found = self._estimate([reads[place] for place in together])
@@ -138,19 +138,19 @@ class PoseStep:
                 self._note(reads[place], clip.journal, poses)
         return result
 
-    def _carried(self, read: Read, clip: _Clip, carrier: Carrier) -> Poses | None:
+    def _propagated(self, read: Read, clip: _Clip, propagator: BoxPropagator) -> Poses | None:
         """One frame of a video whose people are carried on from frame to frame: it waits for the one before."""
         frame, name = read.frame, str(read.job.input.path)
-        detected = carrier.wants_detection(frame)
+        detected = propagator.needs_detection(frame)
         try:
-            people = self._detector([frame], [name])[0] if detected else carrier.boxes(frame)
+            people = self._detector([frame], [name])[0] if detected else propagator.boxes(frame)
             poses = self._estimator([frame], [people])[0]
         except PosecliError as error:
             self._fail(read.job, error)
             return None
         if clip.journal is not None:
             self._note(read, clip.journal, poses, detected)
-        return carrier.saw(frame, poses, detected)
+        return propagator.update(frame, poses, detected)
 
     def _estimate(self, reads: Sequence[Read]) -> list[Poses | None]:
         frames = [read.frame for read in reads]
@@ -180,4 +180,4 @@ class PoseStep:
             self._fail(read.job, error)
 
     def _fail(self, job: Job, error: PosecliError | OSError) -> None:
-        self._given_up.add(job.number, one_line(error, job.input.shown))
+        self._given_up.add(job.number, error_message(error, job.input.shown))

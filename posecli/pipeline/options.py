@@ -92,7 +92,7 @@ def options_key(options: RunOptions, detector: Detector, estimator: Estimator) -
     return _digest({"schema": SCHEMA, "options": asdict(options), "look": asdict(look), "models": models})
 
 
-def answers_key(options: RunOptions, detector: Detector, estimator: Estimator) -> str:
+def inference_key(options: RunOptions, detector: Detector, estimator: Estimator) -> str:
     """A fingerprint of what decides the networks' answers: a journal is good for all looks of the output."""
     models = _models_key(detector, estimator)
     return _digest({"span": asdict(options.span), "detect_every": options.detect_every, "models": models})

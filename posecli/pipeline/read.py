@@ -11,9 +11,9 @@ from posecli.media.inputs import content_key
 from posecli.media.photos import PhotoReader
 from posecli.media.video import VideoReader
 from posecli.pipeline.channel import Budget, Channel, GivenUp
+from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Flush, Job, Opened, Read
 from posecli.pipeline.options import RunOptions
-from posecli.pipeline.trouble import one_line
 from posecli.results.records import Summary, read_header, read_summary
 from posecli.types import Frame
 
@@ -98,7 +98,7 @@ def _read_one(
                 del frame
             yield Closed(job, content, lost=dict(reader.lost), warnings=tuple(reader.warnings))
     except (PosecliError, OSError, MemoryError, ValueError) as error:
-        yield Closed(job, content, error=one_line(error, job.input.shown))
+        yield Closed(job, content, error=error_message(error, job.input.shown))
 
 
 def photo_bytes(path: Path, max_pixels: int) -> int:

@@ -17,7 +17,7 @@ from posecli.media.inputs import Input
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, Channel, GivenUp, Stopped
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Progress, Read
-from posecli.pipeline.options import RunOptions, answers_key, models, options_key, plain
+from posecli.pipeline.options import RunOptions, inference_key, models, options_key, plain
 from posecli.pipeline.plan import plan, prepare_output, refuse_harm_to_inputs
 from posecli.pipeline.read import read_all
 from posecli.pipeline.window import Window
@@ -59,7 +59,7 @@ def run(
     failures: list[BaseException] = []
     stop, enough = threading.Event(), threading.Event()
     budget, given_up = Budget(PIPELINE_BYTES, stop), GivenUp()
-    answers = answers_key(options, detector, estimator)
+    answers = inference_key(options, detector, estimator)
     step = PoseStep(detector, estimator, every=options.detect_every, answers=answers, budget=budget, given_up=given_up)
     read: Channel[Opened | Read | Closed | Flush] = Channel(4, stop)
     estimated: Channel[Opened | Estimated | Closed] = Channel(8, stop)

@@ -12,11 +12,11 @@ from posecli.keypoints import KeypointSet
 from posecli.media.inputs import printable
 from posecli.media.video import VideoReader
 from posecli.pipeline.channel import Budget, GivenUp
+from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress
 from posecli.pipeline.options import RunOptions, look_of
-from posecli.pipeline.trouble import one_line
 from posecli.pipeline.window import Window
-from posecli.results.input_writer import Sink
+from posecli.results.input_writer import InputWriter
 from posecli.results.journal import Journal, read_journal
 from posecli.results.manifest import Finished
 from posecli.results.records import Summary
@@ -27,7 +27,7 @@ from posecli.tracking.tracker import Tracker
 from posecli.types import Frame, Poses
 
 # What goes wrong with one input's files; the others go on.
-_TROUBLE = (PosecliError, FFmpegError, OSError, ValueError, MemoryError)
+_INPUT_ERRORS = (PosecliError, FFmpegError, OSError, ValueError, MemoryError)
 
 
 def write_all(
@@ -46,21 +46,21 @@ def write_all(
 
     budget: frames are counted out of it when they are done. given_up: is told of inputs that failed here.
     """
-    scribe: _Scribe | None = None
+    writer: ClipWriter | None = None
     with ExitStack() as stack:
-        stack.callback(lambda: scribe.abort() if scribe is not None else None)
+        stack.callback(lambda: writer.abort() if writer is not None else None)
         for event in events:
             if isinstance(event, Opened):
                 progress.begin(event.job.input.name, 1 if event.source is None else event.source.frame_count)
-                scribe = _Scribe(out, key, keypoint_set, options, event, window, given_up)
+                writer = ClipWriter(out, key, keypoint_set, options, event, window, given_up)
             elif isinstance(event, Estimated):
-                if scribe is not None:
-                    scribe.write(event.frame, event.poses)
+                if writer is not None:
+                    writer.write(event.frame, event.poses)
                 budget.give(event.frame.pixels.nbytes)
                 progress.advance(event.job.input.name, 1)
             else:
-                summary = event.ended or (scribe.close(event) if scribe is not None else _failure(event.error))
-                scribe = None
+                summary = event.ended or (writer.close(event) if writer is not None else _failure(event.error))
+                writer = None
                 item = event.job.input
                 with suppress(OSError):  # what cannot be removed is not trusted later either
                     if summary.status == "failed":
@@ -73,7 +73,7 @@ def write_all(
             del event  # a frame is not kept while the next one is waited for
 
 
-class _Scribe:
+class ClipWriter:
     """Writes the files of one input, frame by frame. Its own failures wait for close, which tells them."""
 
     def __init__(
@@ -90,7 +90,7 @@ class _Scribe:
         self._job, self._options, self._keypoint_set = opened.job, options, keypoint_set
         self._started = time.monotonic()
         self._problem: str | None = None
-        self._sink: Sink | None = None
+        self._writer: InputWriter | None = None
         self._choose = person_choice(options.person)
         self._follow = Follower(keypoint_set, options) if opened.source is not None and options.track else None
         self._draft: Journal | None = None
@@ -100,17 +100,19 @@ class _Scribe:
         photo = item.path if opened.source is None else None
         shown = window.offer if window is not None else None
         try:
-            self._sink = Sink(out, opened.job.output, opened.job.record, header, look, opened.source, shown, photo)
+            self._writer = InputWriter(
+                out, opened.job.output, opened.job.record, header, look, opened.source, shown, photo
+            )
             if self._follow is not None and options.smooth == "offline":
                 # A killed run's draft is of no use: ids are given anew from the first frame.
                 _draft_path(opened.job).unlink(missing_ok=True)
                 self._draft = Journal(_draft_path(opened.job), "draft")
-        except _TROUBLE as error:
+        except _INPUT_ERRORS as error:
             self._fail(error)
 
     def write(self, frame: Frame, poses: Poses) -> None:
         """Take the next frame; where the whole clip is needed first, only note its people."""
-        if self._sink is None:
+        if self._writer is None:
             return
         try:
             if self._follow is not None:
@@ -118,8 +120,8 @@ class _Scribe:
             if self._draft is not None and self._follow is not None:
                 self._draft.append(frame.index, self._follow.alike(frame, poses), time=frame.time)
             else:
-                self._sink.write(frame, self._choose(poses))
-        except _TROUBLE as error:
+                self._writer.write(frame, self._choose(poses))
+        except _INPUT_ERRORS as error:
             self._fail(error)
 
     def close(self, event: Closed) -> Summary:
@@ -128,20 +130,20 @@ class _Scribe:
             try:
                 self._draft.close()
                 self._write_again()
-            except _TROUBLE as error:
+            except _INPUT_ERRORS as error:
                 self._fail(error)
         problem = event.error or self._problem
-        if problem is not None or self._sink is None:
+        if problem is not None or self._writer is None:
             self.abort()
             return _failure(problem)
         try:
-            summary = self._sink.finish(
+            summary = self._writer.finish(
                 seconds=time.monotonic() - self._started,
                 lost=event.lost,
                 warnings=event.warnings,
                 damage=event.damage,
             )
-        except _TROUBLE as error:
+        except _INPUT_ERRORS as error:
             self._fail(error)
             return _failure(self._problem)
         self._leave_draft()
@@ -149,19 +151,19 @@ class _Scribe:
 
     def _write_again(self) -> None:
         """The second pass of offline smoothing: the clip is decoded once more for its smoothed people."""
-        assert self._sink is not None and self._follow is not None
+        assert self._writer is not None and self._follow is not None
         path = _draft_path(self._job)
         noted = ((float(when), poses) for when, poses in read_journal(path))
         smoothed = smooth_offline(noted)
         with VideoReader(self._job.input.source, span=self._options.span) as reader:
             for frame, poses in zip(reader, smoothed, strict=True):
-                self._sink.write(frame, self._choose(self._follow.own(frame, poses)))
+                self._writer.write(frame, self._choose(self._follow.own(frame, poses)))
 
     def abort(self) -> None:
         """Leave nothing of this input behind."""
-        if self._sink is not None:
-            self._sink.abort()
-            self._sink = None
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
         self._leave_draft()
 
     def _leave_draft(self) -> None:
@@ -170,7 +172,7 @@ class _Scribe:
             self._draft = None
 
     def _fail(self, error: BaseException) -> None:
-        self._problem = one_line(error, self._job.input.shown)
+        self._problem = error_message(error, self._job.input.shown)
         self._given_up.add(self._job.number, self._problem)
         self.abort()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posecli.atomic import Whole
+from posecli.atomic import AtomicFile
 from posecli.results.html import printable
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def svg(panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: f
 
 def png(path: Path, panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: float = 3.2) -> None:
     """The panels as a PNG file."""
-    with _figure(panels, columns, width, height) as figure, Whole(path) as file:
+    with _figure(panels, columns, width, height) as figure, AtomicFile(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
 

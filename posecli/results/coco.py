@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from posecli.atomic import Whole
+from posecli.atomic import AtomicFile
 from posecli.keypoints import KeypointSet
 from posecli.results.records import read_frames, read_summary
 
@@ -58,7 +58,7 @@ def write_coco(out: Path, inputs: Sequence[Recorded], keypoint_set: KeypointSet)
     not grow with the records; the same records give the same bytes.
     """
     ids = _numbers_of(inputs)
-    with Whole(out / "coco.json") as file:
+    with AtomicFile(out / "coco.json") as file:
         file.write(b'{"info":' + orjson.dumps({"description": "posecli", "schema": 1}))
         file.write(b',\n"categories":' + orjson.dumps([coco_category(keypoint_set)]))
         videos = (item for item in inputs if item.kind == "video")
@@ -69,7 +69,7 @@ def write_coco(out: Path, inputs: Sequence[Recorded], keypoint_set: KeypointSet)
         file.write(b',\n"annotations":')
         _write_list(file, _annotations(inputs, ids))
         file.write(b"}\n")
-    with Whole(out / "coco_results.json") as file:
+    with AtomicFile(out / "coco_results.json") as file:
         results = (result_of(person, image["id"]) for image, people in _images(inputs, ids) for person in people)
         _write_list(file, results)
         file.write(b"\n")

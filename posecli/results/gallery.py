@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 
-from posecli.atomic import Whole
+from posecli.atomic import AtomicFile
 from posecli.results import html
 from posecli.results.curves import compact, read_curves
 from posecli.results.manifest import Finished
@@ -32,7 +32,7 @@ def write_thumbnail(path: Path, pixels: PixelArray) -> None:
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Whole(path) as file:
+    with AtomicFile(path) as file:
         file.write(encoded.tobytes())
 
 
@@ -44,7 +44,7 @@ def write_gallery(
     Clips whose people have ids get a lane per id and curves of their joints' angles, out of their records.
     Tables that lie there are linked.
     """
-    with Whole(out / "index.html") as whole, io.TextIOWrapper(whole, encoding="utf-8", newline="\n") as file:
+    with AtomicFile(out / "index.html") as whole, io.TextIOWrapper(whole, encoding="utf-8", newline="\n") as file:
         script = _text("gallery.js")
         file.write(html.head("posecli results", _text("gallery.css"), script))
         for piece in _top(totals, models):

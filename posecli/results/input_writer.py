@@ -15,10 +15,10 @@ from posecli.results.gallery import thumbnail_path, write_thumbnail
 from posecli.results.records import RecordWriter, Summary
 from posecli.types import Frame, PixelArray, Poses
 
-__all__ = ["Look", "Sink"]
+__all__ = ["InputWriter", "Look"]
 
 
-class Sink:
+class InputWriter:
     """Takes the frames of one input in order; finish makes its files appear, abort leaves none.
 
     source is the open video, or None for a photo. output is the annotated file's place under out. shown sees each

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from posecli.atomic import Whole
+from posecli.atomic import AtomicFile
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_ledger(out: Path) -> Ledger:
 def write_ledger(out: Path, ledger: Ledger) -> None:
     """Write it, whole or not at all. Raises OSError."""
     document = {"files": sorted(ledger.files), "sources": dict(ledger.sources), "complete": ledger.complete}
-    with Whole(_path(out)) as file:
+    with AtomicFile(_path(out)) as file:
         file.write(orjson.dumps({"schema": 1, **document}))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from posecli import __version__
-from posecli.atomic import Whole
+from posecli.atomic import AtomicFile
 from posecli.results.records import Summary
 
 _PACKAGES = ("torch", "torchvision", "opencv-python", "av", "numpy", "openvino")
@@ -76,5 +76,5 @@ def manifest(inputs: Sequence[Finished], run: Mapping[str, Any]) -> dict[str, An
 
 def write_manifest(out: Path, document: Mapping[str, Any]) -> None:
     """Write out/run.json, whole or not at all."""
-    with Whole(out / "run.json") as file:
+    with AtomicFile(out / "run.json") as file:
         file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")

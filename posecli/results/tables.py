@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from posecli.atomic import Whole, remove, temporary
+from posecli.atomic import AtomicFile, remove, temporary
 from posecli.errors import MachineError, UsageError, is_full
 from posecli.keypoints import KeypointSet
 from posecli.results.coco import Recorded
@@ -116,7 +116,7 @@ def rows(item: Recorded, keypoint_set: KeypointSet) -> Iterator[Row]:
 
 def write_csv(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
     """UTF-8, commas, a header line; filled is 0 or 1."""
-    with Whole(path) as file:
+    with AtomicFile(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -127,7 +127,7 @@ def write_csv(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
 
 def write_jsonl(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
     """A JSON object a line, with the same names as the columns."""
-    with Whole(path) as file:
+    with AtomicFile(path) as file:
         for row in rows(item, keypoint_set):
             file.write(orjson.dumps(dict(zip(COLUMNS, row, strict=True))) + b"\n")
     return True
@@ -146,7 +146,7 @@ def write_parquet(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool
     }
     schema = arrow.schema([(name, types.get(name, arrow.float64())) for name in COLUMNS])
     remaining = rows(item, keypoint_set)
-    with Whole(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    with AtomicFile(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(islice(remaining, _ROW_GROUP)):
             columns = [arrow.array(v, field.type) for v, field in zip(zip(*group, strict=True), schema, strict=True)]
             writer.write_table(arrow.table(columns, schema=schema), row_group_size=_ROW_GROUP)
@@ -195,7 +195,7 @@ def write_mot(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
     """MOTChallenge: frame (from 1), id (-1 where not tracked), x, y, width, height, score, -1, -1, -1. Clips only."""
     if item.kind != "video":
         return False
-    with Whole(path) as file:
+    with AtomicFile(path) as file:
         for frame in read_frames(item.record):
             for person in sorted(frame["people"], key=lambda p: p.get("track_id", -1)):
                 values = (frame["index"] + 1, person.get("track_id", -1), *person["bbox"], person["score"], -1, -1, -1)

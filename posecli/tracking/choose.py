@@ -1,4 +1,4 @@
-"""Whom to keep of the people of a frame."""
+"""Selection of people by --person."""
 
 import re
 from collections.abc import Callable
@@ -12,9 +12,9 @@ Choice = Callable[[Poses], Poses]
 
 
 def person_choice(text: str) -> Choice:
-    """What --person means: "all", "largest", a number N (the N largest), or "id:N" (the person with that track id).
+    """The selection for "all", "largest", a number N (the N largest), or "id:N" (the person with that track id).
 
-    Large is by the box's area, frame by frame; the order of the people stays. Raises UsageError.
+    Size is the box's area in each frame; the order of the people is kept. Raises UsageError for other texts.
     """
     if text == "all":
         return lambda poses: poses

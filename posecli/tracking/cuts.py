@@ -1,4 +1,4 @@
-"""Scene cuts: where one frame has nothing to do with the one before."""
+"""Detection of scene cuts from the difference and correlation of thumbnails."""
 
 import cv2
 import numpy as np
@@ -8,27 +8,27 @@ from posecli.types import Frame
 
 _SIZE = (32, 18)
 # In 14 clips, frames 8 apart within one shot differ by at most 0.11, those of different clips by at least 0.12 with
-# a correlation of at most 0.40. Both must speak for a cut, so that neither a flash (all brighter, same picture) nor
-# fast motion in one part of the picture is one.
+# a correlation of at most 0.40. Both criteria must hold, so that neither a flash (brighter, same image) nor
+# fast motion in one part of the image counts as a cut.
 _DIFFERENCE = 0.12
 _CORRELATION = 0.45
 
 
 def is_cut(previous: Frame, frame: Frame) -> bool:
-    """Whether a cut lies between two frames of one video."""
+    """Whether there is a cut between two frames of a video."""
     return differs(thumbnail(previous), thumbnail(frame))
 
 
 def thumbnail(frame: Frame) -> Float64Array:
-    """The frame's green channel in [0, 1], shrunk to (18, 32): all that a cut is told by."""
-    # Every n-th pixel is enough before the means are taken, and far quicker than to read them all.
+    """The frame's green channel (18, 32) in [0, 1]."""
+    # Subsampling before the area interpolation is much faster and accurate enough.
     step = max(1, min(frame.height // (2 * _SIZE[1]), frame.width // (2 * _SIZE[0])))
     sparse = np.ascontiguousarray(frame.pixels[::step, ::step, 1])
     return np.asarray(cv2.resize(sparse, _SIZE, interpolation=cv2.INTER_AREA) / 255, np.float64)
 
 
 def differs(a: Float64Array, b: Float64Array) -> bool:
-    """Whether two thumbnails are of different scenes: mean difference large, correlation small."""
+    """Whether two thumbnails show different scenes: large mean difference, low correlation."""
     if cv2.norm(a, b, cv2.NORM_L1) <= _DIFFERENCE * a.size:
         return False
     a, b = a - a.mean(), b - b.mean()

@@ -1,9 +1,9 @@
-"""The Kalman filter of constant velocity, for any number of independent coordinates at once.
+"""Constant-velocity Kalman filter and smoother for any number of independent coordinates at once.
 
-Every coordinate has the state (position, velocity) and is pushed by white-noise acceleration of a given
-spectral density: Bar-Shalom, Li and Kirubarajan, "Estimation with Applications to Tracking and Navigation"
-(2001), section 6.2.2. All matrices are 2×2 and written out, so that one call of numpy serves all keypoints of
-all people; arrays of the same shape (...) hold the entries.
+Each coordinate has the state (position, velocity) and is driven by white-noise acceleration of a given spectral
+density: Bar-Shalom, Li and Kirubarajan, "Estimation with Applications to Tracking and Navigation" (2001), section
+6.2.2. All matrices are 2×2 and written out, so that one numpy call handles all keypoints of all people; arrays of
+the same shape (...) hold the entries.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from posecli.geometry import Float64Array
 
 
 @dataclass(frozen=True, eq=False)
-class Motion:
+class KalmanState:
     """Means and covariances of coordinates (...), in pixels and seconds.
 
     position, velocity: means. position_var, covariance, velocity_var: entries of the 2×2 covariance matrix.
@@ -33,42 +33,42 @@ class Motion:
         """The five arrays, in the order above."""
         return self.position, self.velocity, self.position_var, self.covariance, self.velocity_var
 
-    def __getitem__(self, rows: Any) -> "Motion":
-        if everybody(rows, len(self.position)):
+    def __getitem__(self, rows: Any) -> "KalmanState":
+        if selects_all(rows, len(self.position)):
             return self
-        return Motion(*[part[rows] for part in self.parts])
+        return KalmanState(*[part[rows] for part in self.parts])
 
-    def where(self, chosen: NDArray[np.bool_], other: "Motion") -> "Motion":
-        """These rows of the first axis, and other's where not chosen (rows,)."""
+    def where(self, chosen: NDArray[np.bool_], other: "KalmanState") -> "KalmanState":
+        """These rows of the first axis where chosen (rows,), else those of other."""
         rows = chosen.reshape(-1, *(1,) * (self.position.ndim - 1))
-        return Motion(*[np.where(rows, a, b) for a, b in zip(self.parts, other.parts, strict=True)])
+        return KalmanState(*[np.where(rows, a, b) for a, b in zip(self.parts, other.parts, strict=True)])
 
     @classmethod
-    def join(cls, parts: "list[Motion]") -> "Motion":
-        """Several along the first axis."""
+    def concatenate(cls, parts: "list[KalmanState]") -> "KalmanState":
+        """Several states along the first axis."""
         return cls(*[np.concatenate(arrays) for arrays in zip(*[part.parts for part in parts], strict=True)])
 
 
-def everybody(rows: Any, count: int) -> bool:
-    """Whether a mask or positions mean all of count rows in their order: most often so, and a copy costs more."""
+def selects_all(rows: Any, count: int) -> bool:
+    """Whether a mask or index array selects all of count rows in order, so that a copy can be saved."""
     if not isinstance(rows, np.ndarray) or rows.shape != (count,):
         return False
     return bool(rows.all() if rows.dtype == bool else (rows == np.arange(count)).all())
 
 
-def start(position: ArrayLike, position_var: ArrayLike, velocity_var: ArrayLike) -> Motion:
-    """At first sight: standing still, with what is known of the position and of usual speeds."""
+def start(position: ArrayLike, position_var: ArrayLike, velocity_var: ArrayLike) -> KalmanState:
+    """The state after the first measurement: velocity 0 with the given variances of position and velocity."""
     first: Float64Array = np.array(position, np.float64)
     zeros = np.zeros_like(first)
     variance, speeds = (zeros + np.asarray(values, np.float64) for values in (position_var, velocity_var))
-    return Motion(first, zeros, variance, zeros, speeds)
+    return KalmanState(first, zeros, variance, zeros, speeds)
 
 
-def predict(motion: Motion, seconds: ArrayLike, acceleration: ArrayLike) -> Motion:
-    """Seconds later. acceleration: spectral density of the white noise, in pixels²/s³."""
+def predict(motion: KalmanState, seconds: ArrayLike, acceleration: ArrayLike) -> KalmanState:
+    """The prediction step. acceleration: spectral density of the white noise, in pixels²/s³."""
     t, q = np.asarray(seconds, np.float64), np.asarray(acceleration, np.float64)
     drift = motion.covariance + t * motion.velocity_var
-    return Motion(
+    return KalmanState(
         motion.position + t * motion.velocity,
         motion.velocity,
         motion.position_var + t * (motion.covariance + drift) + q * t**3 / 3,
@@ -77,12 +77,12 @@ def predict(motion: Motion, seconds: ArrayLike, acceleration: ArrayLike) -> Moti
     )
 
 
-def update(predicted: Motion, measured: ArrayLike, variance: ArrayLike) -> Motion:
-    """After a sight of the positions with a variance in pixels²; infinite where there was none."""
+def update(predicted: KalmanState, measured: ArrayLike, variance: ArrayLike) -> KalmanState:
+    """The update step for measured positions with a variance in pixels², infinite where nothing was measured."""
     share: Float64Array = 1 / (predicted.position_var + np.asarray(variance, np.float64))
     gain, velocity_gain = predicted.position_var * share, predicted.covariance * share
     innovation: Float64Array = np.asarray(measured, np.float64) - predicted.position
-    return Motion(
+    return KalmanState(
         predicted.position + gain * innovation,
         predicted.velocity + velocity_gain * innovation,
         (1 - gain) * predicted.position_var,
@@ -91,11 +91,11 @@ def update(predicted: Motion, measured: ArrayLike, variance: ArrayLike) -> Motio
     )
 
 
-def smooth(filtered: Motion, predicted: Motion, later: Motion, seconds: ArrayLike) -> Motion:
-    """One step back in time: Rauch, Tung and Striebel (1965), as in Särkkä (2013), theorem 8.2.
+def smooth(filtered: KalmanState, predicted: KalmanState, later: KalmanState, seconds: ArrayLike) -> KalmanState:
+    """One backward step of the Rauch-Tung-Striebel smoother (1965), as in Särkkä (2013), theorem 8.2.
 
-    filtered: after the sight at this time. predicted: the same moved on by seconds. later: smoothed, at that
-    later time.
+    filtered: the state after the update at this time. predicted: its prediction `seconds` later. later: the smoothed
+    state at that later time.
     """
     t = np.asarray(seconds, np.float64)
     # The gain G = P Fᵀ P'⁻¹ of 2×2 matrices, P filtered and P' predicted.
@@ -107,7 +107,7 @@ def smooth(filtered: Motion, predicted: Motion, later: Motion, seconds: ArrayLik
     g21, g22 = (p_v * d - filtered.velocity_var * b) / determinant, (filtered.velocity_var * a - p_v * b) / determinant
     dx, dv = later.position - predicted.position, later.velocity - predicted.velocity
     da, db, dd = later.position_var - a, later.covariance - b, later.velocity_var - d
-    return Motion(
+    return KalmanState(
         filtered.position + g11 * dx + g12 * dv,
         filtered.velocity + g21 * dx + g22 * dv,
         filtered.position_var + g11 * g11 * da + 2 * g11 * g12 * db + g12 * g12 * dd,

@@ -1,4 +1,4 @@
-"""Smoothing that looks ahead: forward and backward over a clip, in memory that does not grow with it."""
+"""Non-causal smoothing: a forward filter and a backward smoother over a clip, in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -8,10 +8,10 @@ import numpy as np
 
 from posecli.geometry import Float64Array
 from posecli.tracking import kalman
-from posecli.tracking.kalman import Motion
+from posecli.tracking.kalman import KalmanState
 from posecli.tracking.smoothing import (
     SHORTEST,
-    People,
+    SmoothedTracks,
     SmoothOptions,
     advance,
     begin,
@@ -23,24 +23,24 @@ from posecli.tracking.smoothing import (
 from posecli.types import FloatArray, IntArray, Poses
 
 Item = tuple[float, Poses]
-# A filled row's scores are interpolated and lowered by it, since nothing was seen.
+# Factor on the interpolated scores of filled rows, for which there is no detection.
 _FILLED_SHARE = 0.5
-# Frames in memory, however high the frame rate.
+# Limit of the frames in memory at any frame rate.
 _MOST_FRAMES = 600
 
 
 @dataclass(frozen=True, eq=False)
 class _Past:
-    """A track before the frames at hand: its state at the last of them, and the last sight, one row of Poses."""
+    """A track before the current window: its state, and the time and Poses (one row) of its last detection."""
 
-    person: People
+    state: SmoothedTracks
     time: float
-    sight: Poses
+    detection: Poses
 
 
 @dataclass(frozen=True, eq=False)
 class _Segment:
-    """A track without a pause longer than the memory: frame → row, in order, and what was before them."""
+    """A track without a gap longer than max_age: frame → row of that frame's Poses, in order, and its past."""
 
     id: int
     past: _Past | None
@@ -52,11 +52,11 @@ def smooth_offline(
 ) -> Iterator[Poses]:
     """Smoothed Poses for each (seconds, Poses with track ids), one for one and in order.
 
-    The filter of `smoothing` runs forward, then a Rauch-Tung-Striebel smoother backward, so that what comes later
-    counts too: nothing lags, and outliers weigh less. A track that pauses for no more than options.memory seconds
-    is filled: rows with filled=True, keypoints where the smoother has them (the same as raw_keypoints), boxes and
-    scores interpolated, the scores then halved. Frames are done `block` seconds at a time with `lookahead` seconds
-    after them at hand, which should be longer than options.memory. Poses without track ids are left as they are.
+    The filter of `smoothing` runs forward, then a Rauch-Tung-Striebel smoother backward, so that the result has no
+    lag and outliers weigh less. Gaps of a track of at most options.max_age seconds are filled: rows with filled=True,
+    keypoints from the smoother (also as raw_keypoints), boxes and scores interpolated, the scores then halved.
+    `block` seconds are smoothed at a time with `lookahead` seconds after them, which should be longer than
+    options.max_age. Poses without track ids are returned unchanged.
     """
     options = options or SmoothOptions()
     waiting: list[Item] = []
@@ -74,11 +74,11 @@ def smooth_offline(
 def _window(
     items: Sequence[Item], count: int, past: Mapping[int, _Past], options: SmoothOptions
 ) -> tuple[list[Poses], dict[int, _Past]]:
-    """The first count frames smoothed with all items at hand, and what the next frames must know of them."""
-    segments = _segments(items, past, options.memory)
+    """The first count frames smoothed with all items, and the tracks' past for the next window."""
+    segments = _segments(items, past, options.max_age)
     if not segments:
         return [poses for _, poses in items[:count]], {}
-    predicted, filtered, agility = _forward(items, segments, options)
+    predicted, filtered, acceleration_noise = _forward(items, segments, options)
     motions = _backward(items, predicted, filtered)
     columns: list[dict[int, int]] = [{} for _ in items]
     for column, segment in enumerate(segments):
@@ -94,17 +94,17 @@ def _window(
         seen = replace(seen, filled=np.zeros(len(poses), bool), track_ids=_ids(poses))
         filled = [_filled(row, motions[frame][[column]]) for column, row in fills.get(frame, [])]
         result.append(_join([seen, *filled]))
-    return result, _remember(items, count, segments, filtered[count - 1], agility[count - 1], options)
+    return result, _pasts(items, count, segments, filtered[count - 1], acceleration_noise[count - 1], options)
 
 
-def _segments(items: Sequence[Item], past: Mapping[int, _Past], memory: float) -> list[_Segment]:
-    """Those seen in the items. A pause longer than the memory ends one and begins another."""
+def _segments(items: Sequence[Item], past: Mapping[int, _Past], max_age: float) -> list[_Segment]:
+    """The tracks in the items; a gap longer than max_age (seconds) ends a segment and begins another."""
     current = {track: _Segment(track, before) for track, before in past.items()}
     last_seen = {track: before.time for track, before in past.items()}
     segments = list(current.values())
     for frame, (time, poses) in enumerate(items):
         for row, track in enumerate(_ids(poses).tolist()):
-            if track not in current or time - last_seen[track] > memory:
+            if track not in current or time - last_seen[track] > max_age:
                 current[track] = _Segment(track, None)
                 segments.append(current[track])
             current[track].rows[frame] = row
@@ -114,47 +114,49 @@ def _segments(items: Sequence[Item], past: Mapping[int, _Past], memory: float) -
 
 def _forward(
     items: Sequence[Item], segments: Sequence[_Segment], options: SmoothOptions
-) -> tuple[list[Motion], list[Motion], list[Float64Array]]:
-    """Motion of all segments predicted for and filtered at each frame, and their agility after it.
+) -> tuple[list[KalmanState], list[KalmanState], list[Float64Array]]:
+    """For each frame the predicted and the filtered states of all segments, and their acceleration noise after it.
 
-    Before its first sight a segment's state means nothing, and nobody looks at it.
+    The state of a segment before its first detection is undefined and not used.
     """
-    people = People.join([_start(items, segment, options) for segment in segments])
-    motion, agility, seen = people.motion, people.agility, people.seen
-    predictions, filtered, agilities = [], [], []
+    start = SmoothedTracks.concatenate([_start(items, segment, options) for segment in segments])
+    motion, acceleration_noise, seen = start.motion, start.acceleration_noise, start.seen
+    predictions, filtered, noises = [], [], []
     rows = np.array([[segment.rows.get(frame, -1) for segment in segments] for frame in range(len(items))])
     begins = np.array([0 if segment.past else min(segment.rows) for segment in segments])
     for frame, (time, poses) in enumerate(items):
         present = rows[frame] >= 0
         measured = motion.position.copy()
         variance = np.full(measured.shape, np.inf)
-        size = people.sizes.copy()
+        size = start.sizes.copy()
         if present.any():
             row = rows[frame][present]
             measured[present], variance[present] = poses.keypoints[row], variances(poses, options)[row]
             size[present] = sizes(poses)[row]
         gap = np.maximum(time - seen, 0.0) if frame == 0 else np.full(len(segments), time - items[frame - 1][0])
-        predicted = predict(motion, agility, size, gap)
-        after, agility_after = advance(predicted, agility, gap, measured, variance, options)
-        # Who begins here, or has not yet begun, keeps the state that the first sight gives.
+        predicted = predict(motion, acceleration_noise, size, gap)
+        after, noise_after = advance(predicted, acceleration_noise, gap, measured, variance, options)
+        # A segment that begins here or later keeps the state of its first measurement.
         begun = (begins < frame) | np.array([frame == 0 and segment.past is not None for segment in segments])
-        motion = after.where(begun, people.motion)
-        agility = np.where(begun[:, None], agility_after, people.agility)
+        motion = after.where(begun, start.motion)
+        acceleration_noise = np.where(begun[:, None], noise_after, start.acceleration_noise)
         predictions.append(predicted)
         filtered.append(motion)
-        agilities.append(agility)
-    return predictions, filtered, agilities
+        noises.append(acceleration_noise)
+    return predictions, filtered, noises
 
 
-def _start(items: Sequence[Item], segment: _Segment, options: SmoothOptions) -> People:
+def _start(items: Sequence[Item], segment: _Segment, options: SmoothOptions) -> SmoothedTracks:
     if segment.past is not None:
-        return segment.past.person
+        return segment.past.state
     frame, row = next(iter(segment.rows.items()))
     poses = _row(items[frame][1], row)
     return begin(items[frame][0], poses, variances(poses, options), options)
 
 
-def _backward(items: Sequence[Item], predicted: Sequence[Motion], filtered: Sequence[Motion]) -> list[Motion]:
+def _backward(
+    items: Sequence[Item], predicted: Sequence[KalmanState], filtered: Sequence[KalmanState]
+) -> list[KalmanState]:
     result = [filtered[-1]]
     for frame in range(len(items) - 2, -1, -1):
         gap = max(items[frame + 1][0] - items[frame][0], SHORTEST)
@@ -164,12 +166,12 @@ def _backward(items: Sequence[Item], predicted: Sequence[Motion], filtered: Sequ
 
 
 def _fills(items: Sequence[Item], segments: Sequence[_Segment]) -> dict[int, list[tuple[int, Poses]]]:
-    """Frame → (column, interpolated row) of those who are seen before and after it, but not in it."""
+    """Frame → (column, interpolated row) of the segments with detections before and after it, but not in it."""
     result: dict[int, list[tuple[int, Poses]]] = {}
     for column, segment in enumerate(segments):
-        sights = [] if segment.past is None else [(-1, segment.past.time, segment.past.sight)]
-        sights += [(frame, items[frame][0], _row(items[frame][1], row)) for frame, row in segment.rows.items()]
-        for (before, t0, a), (after, t1, b) in pairwise(sights):
+        detections = [] if segment.past is None else [(-1, segment.past.time, segment.past.detection)]
+        detections += [(frame, items[frame][0], _row(items[frame][1], row)) for frame, row in segment.rows.items()]
+        for (before, t0, a), (after, t1, b) in pairwise(detections):
             for frame in range(before + 1, after):
                 share = (items[frame][0] - t0) / max(t1 - t0, SHORTEST)
                 result.setdefault(frame, []).append((column, _between(a, b, share)))
@@ -177,7 +179,7 @@ def _fills(items: Sequence[Item], segments: Sequence[_Segment]) -> dict[int, lis
 
 
 def _between(a: Poses, b: Poses, share: float) -> Poses:
-    """A row between two of one track; what was scored is halved."""
+    """A row interpolated between two of one track, with halved scores."""
 
     def mix(first: FloatArray, second: FloatArray, factor: float = 1.0) -> FloatArray:
         return np.asarray(factor * ((1 - share) * first + share * second), np.float32)
@@ -191,36 +193,40 @@ def _between(a: Poses, b: Poses, share: float) -> Poses:
     )
 
 
-def _filled(row: Poses, motion: Motion) -> Poses:
+def _filled(row: Poses, motion: KalmanState) -> Poses:
     poses = smoothed(row, motion)
     return replace(poses, raw_keypoints=poses.keypoints, filled=np.ones(1, bool))
 
 
-def _remember(
+def _pasts(
     items: Sequence[Item],
     count: int,
     segments: Sequence[_Segment],
-    motion: Motion,
-    agility: Float64Array,
+    motion: KalmanState,
+    acceleration_noise: Float64Array,
     options: SmoothOptions,
 ) -> dict[int, _Past]:
-    """Of tracks that may go on after the first count frames."""
+    """The past of the tracks that may continue after the first count frames."""
     now = items[count - 1][0]
     result = {}
     for column, segment in enumerate(segments):
         frames = [frame for frame in segment.rows if frame < count]
         if frames:
             time, poses = items[frames[-1]]
-            sight = _row(poses, segment.rows[frames[-1]])
+            detection = _row(poses, segment.rows[frames[-1]])
         elif segment.past is not None:
-            time, sight = segment.past.time, segment.past.sight
+            time, detection = segment.past.time, segment.past.detection
         else:
             continue
-        if now - time <= options.memory:
-            person = People(
-                np.array([segment.id]), motion[[column]], agility[[column]], sizes(sight), np.full(1, float(now))
+        if now - time <= options.max_age:
+            state = SmoothedTracks(
+                np.array([segment.id]),
+                motion[[column]],
+                acceleration_noise[[column]],
+                sizes(detection),
+                np.full(1, float(now)),
             )
-            result[segment.id] = _Past(person, time, sight)
+            result[segment.id] = _Past(state, time, detection)
     return result
 
 

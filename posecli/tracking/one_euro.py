@@ -1,4 +1,4 @@
-"""The One-Euro filter: a low-pass filter whose cutoff rises with the speed."""
+"""The One-Euro filter: a low-pass filter whose cutoff frequency rises with the speed."""
 
 from dataclasses import dataclass, replace
 
@@ -10,15 +10,17 @@ from posecli.types import Poses
 
 @dataclass(frozen=True)
 class OneEuroOptions:
-    """min_cutoff: of somebody who stands still, Hz. beta: Hz of cutoff for each size (longer side of the box) a second.
+    """Parameters of the filter.
 
-    speed_cutoff: of the speed itself, Hz. memory: seconds out of sight after which somebody begins anew.
+    min_cutoff: cutoff in Hz at rest. beta: increase of the cutoff in Hz per speed in box sizes (longer side) a second.
+    speed_cutoff: cutoff in Hz of the speed's own low-pass filter. max_age: seconds without a detection after which a
+    track's filter is reset.
     """
 
     min_cutoff: float = 4.0
     beta: float = 30.0
     speed_cutoff: float = 1.0
-    memory: float = 0.5
+    max_age: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +33,9 @@ class _State:
 
 
 class OneEuro:
-    """Casiez, Roussel and Vogel, "1 € Filter" (CHI 2012), for each coordinate of each track id by itself.
+    """Casiez, Roussel and Vogel, "1 € Filter" (CHI 2012), for each coordinate of each track id.
 
-    It does not look at how sure the network was: the usual one, to compare with. The std stays the network's.
+    It ignores the predicted standard deviations; keypoint_std stays that of the network.
     """
 
     def __init__(self, options: OneEuroOptions | None = None) -> None:
@@ -41,10 +43,10 @@ class OneEuro:
         self._states: dict[int, _State] = {}
 
     def __call__(self, time: float, poses: Poses) -> Poses:
-        """The people of a frame at a time in seconds, smoothed. Without track ids nothing is changed."""
+        """The smoothed poses of a frame at a time in seconds. Poses without track ids are returned unchanged."""
         if poses.track_ids is None:
             return poses
-        self._states = {i: s for i, s in self._states.items() if time - s.time <= self._options.memory}
+        self._states = {i: s for i, s in self._states.items() if time - s.time <= self._options.max_age}
         result = np.array(poses.keypoints, np.float64)
         sizes = (poses.boxes[:, 2:] - poses.boxes[:, :2]).max(axis=1, initial=1.0)
         for row, track in enumerate(poses.track_ids.tolist()):

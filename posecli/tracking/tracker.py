@@ -1,4 +1,4 @@
-"""One id for each person through a clip."""
+"""Multi-person tracking: one id for each person of a clip."""
 
 from dataclasses import dataclass, replace
 
@@ -11,145 +11,147 @@ from posecli.geometry import AREA_OF_BOX, Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
 from posecli.tracking import kalman
 from posecli.tracking.cuts import differs, thumbnail
-from posecli.tracking.kalman import Motion
+from posecli.tracking.kalman import KalmanState
 from posecli.types import Frame, IntArray, Poses
 
-# Sigmas of a set that has none: about those of COCO's limbs.
+# OKS sigma of keypoint sets that define none: about that of COCO's limbs.
 DEFAULT_SIGMA = 0.08
 
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """Lengths are in shares of a person's height, so that ids do not depend on the picture's size.
+    """Parameters of the tracker. Lengths are relative to the person's height, so that image size does not matter.
 
-    memory: seconds that somebody may be out of sight and keep the id; brief_memory: the same for somebody seen
-    fewer than `confirmed` times, who may be an error of the detector. steps: both last at least so many steps from
-    frame to frame, of a clip of few frames a second or of every N-th frame of one.
-    gate: lowest similarity at which a person of this frame is a known one.
-    appearance: weight of the colours of the clothes; 0 leaves them out.
-    box_noise: standard deviation of a detector's box.
-    agility: root of the spectral density of the acceleration, 1/s^1.5; usual_speed: 1/s, of somebody new.
+    max_age: seconds without a detection after which a track ends. tentative_max_age: the same for a track with fewer
+    than min_hits detections, which may be a false positive. min_frames: both are at least so many frame intervals,
+    for clips with few frames a second or a large --stride.
+    min_similarity: lowest similarity of a detection to a track that it is assigned to.
+    appearance_weight: weight of the colour distance; 0 ignores colours.
+    box_noise: standard deviation of a detected box.
+    acceleration_noise: root of the spectral density of the acceleration, 1/s^1.5.
+    initial_speed_std: standard deviation of a new track's speed, 1/s.
     """
 
-    memory: float = 3.0
-    brief_memory: float = 0.6
-    steps: float = 2.5
-    confirmed: int = 3
-    gate: float = 0.15
-    appearance: float = 1.0
+    max_age: float = 3.0
+    tentative_max_age: float = 0.6
+    min_frames: float = 2.5
+    min_hits: int = 3
+    min_similarity: float = 0.15
+    appearance_weight: float = 1.0
     box_noise: float = 0.07
-    agility: float = 0.5
-    usual_speed: float = 1.0
+    acceleration_noise: float = 0.5
+    initial_speed_std: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class _Sights:
-    """T people: what is known of each from the last sight.
+class Tracks:
+    """T tracks with their last detections; detections of a frame that are not assigned yet have id 0.
 
-    ids (T,); motion of (centre x, centre y, width, height) (T, 4); keypoints (T, K, 2); scores (T, K); looks
-    (T, 24); seen (T,), the time of the last sight; hits (T,), how many sights there were.
+    ids (T,); motion: Kalman state (T, 4) of the box's centre x, centre y, width and height; keypoints (T, K, 2);
+    scores (T, K); appearance (T, 24), see box_colours; seen (T,): time of the last detection in seconds; hits (T,):
+    number of detections.
     """
 
     ids: IntArray
-    motion: Motion
+    motion: KalmanState
     keypoints: Float64Array
     scores: Float64Array
-    looks: Float64Array
+    appearance: Float64Array
     seen: Float64Array
     hits: IntArray
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, rows: NDArray[np.bool_] | IntArray) -> "_Sights":
-        if kalman.everybody(rows, len(self)):
+    def __getitem__(self, rows: NDArray[np.bool_] | IntArray) -> "Tracks":
+        if kalman.selects_all(rows, len(self)):
             return self
-        return _Sights(
+        return Tracks(
             self.ids[rows],
             self.motion[rows],
             self.keypoints[rows],
             self.scores[rows],
-            self.looks[rows],
+            self.appearance[rows],
             self.seen[rows],
             self.hits[rows],
         )
 
-    def scaled(self, x: float, y: float) -> "_Sights":
-        """The same people in a picture whose sides are so many times as long."""
+    def scaled(self, x: float, y: float) -> "Tracks":
+        """The tracks in an image scaled by the factors x and y."""
         lengths = np.array([x, y, x, y])
-        motion = Motion(
+        motion = KalmanState(
             *[part * lengths for part in self.motion.parts[:2]], *[part * lengths**2 for part in self.motion.parts[2:]]
         )
         return replace(self, motion=motion, keypoints=self.keypoints * lengths[:2])
 
-    def join(self, other: "_Sights") -> "_Sights":
+    def concatenate(self, other: "Tracks") -> "Tracks":
+        """These tracks and then the others."""
         if not len(self) or not len(other):
             return other if not len(self) else self
-        return _Sights(
+        return Tracks(
             np.concatenate([self.ids, other.ids]),
-            Motion.join([self.motion, other.motion]),
+            KalmanState.concatenate([self.motion, other.motion]),
             np.concatenate([self.keypoints, other.keypoints]),
             np.concatenate([self.scores, other.scores]),
-            np.concatenate([self.looks, other.looks]),
+            np.concatenate([self.appearance, other.appearance]),
             np.concatenate([self.seen, other.seen]),
             np.concatenate([self.hits, other.hits]),
         )
 
 
 class Tracker:
-    """Gives ids to the people of one clip, frame by frame, in the order of time.
+    """Assigns track ids to the people of one clip, frame by frame, in the order of time.
 
-    Similarity of a known person to one of this frame is a mean of the IoU of the boxes, the known one moved
-    on by a Kalman filter, and of the OKS of the keypoints, moved alike, less the difference of the colours; the
-    assignment of all to all is optimal (Kuhn, "The Hungarian Method", 1955, by scipy). Who is not found this way
-    is looked for once more by distance, size and colours, as people who come out from behind somebody are:
-    those just seen come first, as in Wojke et al., "Deep SORT" (2017), section 2.3. Nobody is followed over a
-    scene cut; where the picture's size changes, places are scaled with it. Every person gets an id at once; ids
-    count from 1 and are never given twice.
+    The similarity of a track to a detection is a weighted mean of the IoU of the boxes (the track's predicted by a
+    Kalman filter) and the OKS of the keypoints, minus the colour distance; the assignment is optimal (Kuhn, "The
+    Hungarian Method", 1955, by scipy). Tracks that were detected in the frame before are matched first (matching
+    cascade: Wojke et al., "Deep SORT", 2017, section 2.3). Tracks and detections that remain, such as people after an
+    occlusion, are matched by distance, size and colours. A scene cut ends all tracks; where the image size changes,
+    the tracks are scaled. Each detection gets an id in its first frame; ids count from 1 and are not reused.
     """
 
     def __init__(self, keypoint_set: KeypointSet, options: TrackOptions | None = None) -> None:
         self._options = options or TrackOptions()
         self._sigmas = np.array(keypoint_set.sigmas or [DEFAULT_SIGMA] * len(keypoint_set))
-        self._known: _Sights | None = None
+        self._tracks: Tracks | None = None
         self._next_id = 1
         self._thumbnail: Float64Array | None = None
         self._size: tuple[int, int] | None = None
         self._time: float | None = None
 
     def __call__(self, frame: Frame, poses: Poses) -> Poses:
-        """The poses with their track ids, rows in the same order."""
+        """The poses with their track ids (N,) int64, rows in the same order."""
         time = float(frame.time) if frame.time is not None else frame.index / 25
-        seen = self._sights(frame, poses, time)
+        seen = self._observations(frame, poses, time)
         small = thumbnail(frame)
-        if self._known is None or (self._thumbnail is not None and differs(self._thumbnail, small)):
-            self._known = seen[np.zeros(0, np.int64)]
+        if self._tracks is None or (self._thumbnail is not None and differs(self._thumbnail, small)):
+            self._tracks = seen[np.zeros(0, np.int64)]
         self._thumbnail = small
         size = frame.width, frame.height
         if self._size is not None and self._size != size:
-            self._known = self._known.scaled(size[0] / self._size[0], size[1] / self._size[1])
+            self._tracks = self._tracks.scaled(size[0] / self._size[0], size[1] / self._size[1])
         self._size = size
-        known = self._remembered(self._known, time)
+        known = self._alive(self._tracks, time)
         self._time = time
         predicted = self._predicted(known, time)
         matched = self._match(known, predicted, seen, time)
         new = matched < 0
-        everyone_known = not new.any()
-        ids = known.ids[matched] if everyone_known else self._ids(known, matched, seen)
+        all_matched = not new.any()
+        ids = known.ids[matched] if all_matched else self._assign_ids(known, matched, seen)
         seen = replace(seen, ids=ids)
-        old = matched if everyone_known else matched[~new]
-        followed = _follow(known[old], predicted[old], seen if everyone_known else seen[~new])
+        old = matched if all_matched else matched[~new]
+        followed = _updated(known[old], predicted[old], seen if all_matched else seen[~new])
         if len(old) < len(known):
             lost = np.ones(len(known), bool)
             lost[old] = False
-            followed = known[lost].join(followed)
-        self._known = followed if everyone_known else followed.join(seen[new])
+            followed = known[lost].concatenate(followed)
+        self._tracks = followed if all_matched else followed.concatenate(seen[new])
         return replace(poses, track_ids=ids)
 
-    def _ids(self, known: _Sights, matched: IntArray, seen: _Sights) -> IntArray:
-        """(N,) the ids of those known and, where matched (N,) is -1, new ones."""
+    def _assign_ids(self, known: Tracks, matched: IntArray, seen: Tracks) -> IntArray:
+        """Ids (N,) of the matched tracks and, where matched (N,) is -1, new ones."""
         new = matched < 0
-        # Ids go from left to right, so that they do not depend on the detector's order.
+        # New ids go from left to right, so that they do not depend on the order of detections.
         order = np.argsort(seen.motion.position[new, 0], kind="stable")
         fresh = np.empty(len(order), np.int64)
         fresh[order] = np.arange(self._next_id, self._next_id + len(order))
@@ -158,77 +160,77 @@ class Tracker:
         ids[new] = fresh
         return ids
 
-    def _sights(self, frame: Frame, poses: Poses, time: float) -> _Sights:
+    def _observations(self, frame: Frame, poses: Poses, time: float) -> Tracks:
         boxes = poses.boxes.astype(np.float64)
         size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
         states = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, size], axis=1)
         height = np.maximum(size[:, 1:], size[:, :1])
         options = self._options
-        return _Sights(
+        return Tracks(
             np.zeros(len(boxes), np.int64),
-            kalman.start(states, (options.box_noise * height) ** 2, (options.usual_speed * height) ** 2),
+            kalman.start(states, (options.box_noise * height) ** 2, (options.initial_speed_std * height) ** 2),
             poses.keypoints.astype(np.float64),
             poses.scores.astype(np.float64),
-            np.array([appearance(frame, box) for box in boxes]).reshape(len(boxes), 24),
+            np.array([box_colours(frame, box) for box in boxes]).reshape(len(boxes), 24),
             np.full(len(boxes), time),
             np.ones(len(boxes), np.int64),
         )
 
-    def _remembered(self, known: _Sights, time: float) -> _Sights:
+    def _alive(self, known: Tracks, time: float) -> Tracks:
         options = self._options
         step = time - self._time if self._time is not None else 0.0
-        if len(known) and time - known.seen.min() <= min(options.memory, options.brief_memory):
+        if len(known) and time - known.seen.min() <= min(options.max_age, options.tentative_max_age):
             return known
-        memory = np.where(known.hits >= options.confirmed, options.memory, options.brief_memory)
-        return known[time - known.seen <= np.maximum(memory, options.steps * step)]
+        max_age = np.where(known.hits >= options.min_hits, options.max_age, options.tentative_max_age)
+        return known[time - known.seen <= np.maximum(max_age, options.min_frames * step)]
 
-    def _match(self, known: _Sights, predicted: Motion, seen: _Sights, time: float) -> IntArray:
-        """(N,) row of known for each of seen, -1 for somebody new."""
+    def _match(self, known: Tracks, predicted: KalmanState, seen: Tracks, time: float) -> IntArray:
+        """Row in known (N,) for each detection in seen, -1 for a new track."""
         matched = np.full(len(seen), -1)
         if not len(known) or not len(seen):
             return matched
-        just_seen = known.seen == known.seen.max()
-        first, second = _alone(predicted, seen.motion, just_seen)
+        active = known.seen == known.seen.max()
+        first, second = _unambiguous(predicted, seen.motion, active)
         matched[second] = first
         if len(second) == len(seen):
             return matched
         waiting, free = np.ones(len(known), bool), matched < 0
         waiting[first] = False
-        for rows, similarity in ((just_seen, self._near), (~just_seen, self._near), (waiting, self._far)):
+        for rows, similarity in ((active, self._near), (~active, self._near), (waiting, self._far)):
             rows = rows & waiting
             if not free.any() or not rows.any():
                 continue
             left, new = np.flatnonzero(rows), np.flatnonzero(free)
             table = similarity(known[rows], predicted[left], seen[free], time)
             first, second = linear_sum_assignment(table, maximize=True)
-            good = table[first, second] >= self._options.gate
+            good = table[first, second] >= self._options.min_similarity
             left, new = left[first[good]], new[second[good]]
             matched[new] = left
             waiting[left] = free[new] = False
         return matched
 
-    def _predicted(self, known: _Sights, time: float) -> Motion:
+    def _predicted(self, known: Tracks, time: float) -> KalmanState:
         gap = np.maximum(time - known.seen, 1e-3)
-        # Where somebody was not seen for long, the speed is less and less believed.
+        # The longer a track has no detection, the less its velocity is extrapolated.
         long = gap.max(initial=0.0) >= 0.25
         trusted = np.where(gap < 0.25, gap, 0.25 + 0.5 * (1 - np.exp(-(gap - 0.25) / 0.5))) if long else gap
         height = known.motion.position[:, 2:].max(axis=1)
-        return kalman.predict(known.motion, trusted[:, None], (self._options.agility * height[:, None]) ** 2)
+        return kalman.predict(known.motion, trusted[:, None], (self._options.acceleration_noise * height[:, None]) ** 2)
 
-    def _near(self, known: _Sights, predicted: Motion, seen: _Sights, time: float) -> Float64Array:
+    def _near(self, known: Tracks, predicted: KalmanState, seen: Tracks, time: float) -> Float64Array:
         states = seen.motion.position
         overlap = iou(_corners(predicted.position), _corners(states))
         moved = known.keypoints + (predicted.position - known.motion.position)[:, None, :2]
-        # Keypoints count as far as both sights are sure of them.
-        sure = np.minimum(known.scores[:, None], seen.scores[None])
+        # Keypoints are weighted by the lower of both scores.
+        weight = np.minimum(known.scores[:, None], seen.scores[None])
         area = AREA_OF_BOX * states[:, 2] * states[:, 3]
-        alike = oks(moved[:, None], seen.keypoints[None], sure > 0.1, area[None], self._sigmas)
-        trust = 0.5 * np.minimum(sure.mean(axis=-1) / 0.5, 1.0)
+        alike = oks(moved[:, None], seen.keypoints[None], weight > 0.1, area[None], self._sigmas)
+        trust = 0.5 * np.minimum(weight.mean(axis=-1) / 0.5, 1.0)
         similarity = (1 - trust) * overlap + trust * alike
-        similarity -= 0.3 * self._options.appearance * _unlike(known.looks, seen.looks)
+        similarity -= 0.3 * self._options.appearance_weight * _colour_distance(known.appearance, seen.appearance)
         return np.where(overlap + alike > 0.05, similarity, 0.0)
 
-    def _far(self, known: _Sights, predicted: Motion, seen: _Sights, time: float) -> Float64Array:
+    def _far(self, known: Tracks, predicted: KalmanState, seen: Tracks, time: float) -> Float64Array:
         gap = (time - known.seen)[:, None]
         size = known.motion.position[:, None, 3]
         states = seen.motion.position
@@ -236,35 +238,35 @@ class Tracker:
         reach = np.minimum(0.35 + 1.2 * gap, 1.6)
         taller = states[None, :, 3] / size
         possible = (distance < reach) & (taller > 0.6) & (taller < 1.65)
-        unlike = self._options.appearance * _unlike(known.looks, seen.looks)
+        unlike = self._options.appearance_weight * _colour_distance(known.appearance, seen.appearance)
         return np.where(possible, 1 - 0.5 * distance / reach - unlike, 0.0)
 
 
-def _alone(predicted: Motion, seen: Motion, just_seen: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """Rows of those known and seen whose boxes overlap well, and nobody else's at all: there is nothing to weigh."""
+def _unambiguous(predicted: KalmanState, seen: KalmanState, active: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """Rows of tracks and detections whose boxes overlap well and overlap no other box: no assignment is needed."""
     overlap = iou(_corners(predicted.position), _corners(seen.position))
     touching = overlap > 0.02
     single = (touching.sum(axis=1) == 1)[:, None] & (touching.sum(axis=0) == 1)
-    pairs = np.argwhere(single & (overlap >= 0.6) & just_seen[:, None])
+    pairs = np.argwhere(single & (overlap >= 0.6) & active[:, None])
     return pairs[:, 0], pairs[:, 1]
 
 
-def _follow(known: _Sights, predicted: Motion, seen: _Sights) -> _Sights:
-    """The same people, known from before and predicted for now, with what is seen of them."""
+def _updated(known: Tracks, predicted: KalmanState, seen: Tracks) -> Tracks:
+    """The tracks after their detections in this frame: known before, predicted for it, seen in it."""
     motion = kalman.update(predicted, seen.motion.position, seen.motion.position_var)
-    # In a box that overlaps another, the colours may be somebody else's.
+    # In a box that overlaps another, the colours may be those of the other person.
     hits = known.hits + 1
     share = np.minimum(0.2, 1 / hits)
     if len(seen) > 1:
         boxes = _corners(seen.motion.position)
         crowded = (iou(boxes, boxes) >= 0.2).sum(axis=1) > 1
         share = np.where(crowded, 0.0, share)
-    looks = known.looks + share[:, None] * (seen.looks - known.looks)
-    return _Sights(seen.ids, motion, seen.keypoints, seen.scores, looks, seen.seen, hits)
+    appearance = known.appearance + share[:, None] * (seen.appearance - known.appearance)
+    return Tracks(seen.ids, motion, seen.keypoints, seen.scores, appearance, seen.seen, hits)
 
 
-def appearance(frame: Frame, box: Float64Array) -> Float64Array:
-    """Mean colours (24,) in [0, 1] of a grid over the middle of a person's box: 2 columns, 4 rows, RGB."""
+def box_colours(frame: Frame, box: Float64Array) -> Float64Array:
+    """Mean colours (24,) in [0, 1] of a grid over the centre of a person's box: 2 columns, 4 rows, RGB."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
     low = (int(max(0, x1 + 0.25 * width)), int(max(0, y1 + 0.1 * height)))
@@ -277,9 +279,9 @@ def appearance(frame: Frame, box: Float64Array) -> Float64Array:
     return np.asarray(grid.reshape(-1) / 255, np.float64)
 
 
-def _unlike(looks: Float64Array, others: Float64Array) -> Float64Array:
-    """Difference of colours (T, N), about 1 for clothes that nobody takes for the same."""
-    return np.asarray(np.minimum(np.abs(looks[:, None] - others[None]).mean(axis=-1) / 0.25, 1.0))
+def _colour_distance(appearance: Float64Array, others: Float64Array) -> Float64Array:
+    """Colour distance (T, N) in [0, 1]; 1 from a mean difference of 0.25 of the range on."""
+    return np.asarray(np.minimum(np.abs(appearance[:, None] - others[None]).mean(axis=-1) / 0.25, 1.0))
 
 
 def _corners(states: Float64Array) -> Float64Array:

@@ -1,6 +1,6 @@
 """What boxes carried between detections cost in accuracy and save in time.
 
-python benchmarks/carry.py VIDEO... [--every 1 --every 4 --every auto]
+python benchmarks/propagate.py VIDEO... [--every 1 --every 4 --every auto]
 
 For each clip, poses with carried boxes against those with a detection in every frame: the distance of the
 keypoints that both are sure of, in shares of the box's size (root of its area), and people lost or gained.
@@ -18,7 +18,7 @@ from posecli.detect import Detector, load_detector
 from posecli.geometry import iou
 from posecli.media.video import VideoReader
 from posecli.pose.estimator import Estimator, load_estimator
-from posecli.tracking.carry import Carrier
+from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Poses
 
 SURE = 0.3
@@ -26,14 +26,14 @@ SURE = 0.3
 
 def run(path: Path, every: int | None, detector: Detector, estimator: Estimator) -> tuple[list[Poses], int, float]:
     """Poses of each frame, how many frames the detector saw, and the processor's seconds, decoding included."""
-    carrier = Carrier(every, estimator.config.keypoints)
+    propagator = BoxPropagator(every, estimator.config.keypoints)
     result, detections, seconds = [], 0, 0.0
     with VideoReader(path) as reader:
         for frame in reader:
             start = time.process_time()
-            detect = carrier.wants_detection(frame)
-            found = detector([frame], [str(path)])[0] if detect else carrier.boxes(frame)
-            poses = carrier.saw(frame, estimator([frame], [found])[0], detect)
+            detect = propagator.needs_detection(frame)
+            found = detector([frame], [str(path)])[0] if detect else propagator.boxes(frame)
+            poses = propagator.update(frame, estimator([frame], [found])[0], detect)
             seconds += time.process_time() - start
             detections += detect
             result.append(poses)

@@ -4,7 +4,7 @@ from posecli.errors import PosecliError, is_full
 from posecli.text import printed
 
 
-def one_line(error: BaseException, shown: str) -> str:
+def error_message(error: BaseException, shown: str) -> str:
     """One line that names the input and the cause. A full disk is passed on: it is not this input's fault."""
     if is_full(error):
         raise error

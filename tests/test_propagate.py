@@ -8,7 +8,7 @@ import pytest
 
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
-from posecli.tracking.carry import Carrier
+from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Detections, Frame, Poses
 from tests.painted import BLUE, RED, SCENES, Scene, Walker, line
 
@@ -24,12 +24,12 @@ def estimate(truth: Poses, boxes: Detections) -> Poses:
 
 def run(steps: list[Step], every: int | None) -> tuple[list[int], list[Poses]]:
     """Indices of the frames that the detector saw, and the poses."""
-    carrier = Carrier(every, COCO17)
+    propagator = BoxPropagator(every, COCO17)
     detected, result = [], []
     for frame, truth in steps:
-        asked = carrier.wants_detection(frame)
-        found = Detections(truth.boxes, truth.box_scores) if asked else carrier.boxes(frame)
-        result.append(carrier.saw(frame, estimate(truth, found), asked))
+        asked = propagator.needs_detection(frame)
+        found = Detections(truth.boxes, truth.box_scores) if asked else propagator.boxes(frame)
+        result.append(propagator.update(frame, estimate(truth, found), asked))
         detected += [frame.index] if asked else []
     return detected, result
 
@@ -43,10 +43,10 @@ CALM = Scene((Walker(180, RED, line(200, 260, 80, 4)), Walker(170, BLUE, line(45
 
 def test_every_frame_is_the_exact_reference() -> None:
     steps = steps_of(SCENES["crossing"], noise=0.02)[:60]
-    carrier = Carrier(1, COCO17)
+    propagator = BoxPropagator(1, COCO17)
     for frame, truth in steps:
-        assert carrier.wants_detection(frame)
-        assert carrier.saw(frame, truth, True) is truth
+        assert propagator.needs_detection(frame)
+        assert propagator.update(frame, truth, True) is truth
 
 
 @pytest.mark.parametrize("every", [2, 4, 7])
@@ -105,24 +105,24 @@ def test_reaching_the_border_asks_once() -> None:
 
 def test_two_that_become_one_lose_the_worse() -> None:
     frame, truth = steps_of(CALM)[0]
-    carrier = Carrier(30, COCO17)
+    propagator = BoxPropagator(30, COCO17)
     truth = replace(truth, person_scores=np.array([0.5, 0.6], np.float32))
-    carrier.saw(frame, truth, True)
+    propagator.update(frame, truth, True)
     later = replace(frame, index=1, time=Fraction(1, 25))
-    assert not carrier.wants_detection(later)
+    assert not propagator.needs_detection(later)
     both = replace(truth, keypoints=truth.keypoints[[1, 1]], boxes=truth.boxes[[1, 1]])
-    kept = carrier.saw(later, both, False)
+    kept = propagator.update(later, both, False)
     assert len(kept) == 1 and kept.person_scores[0] == np.float32(0.6)
-    assert carrier.wants_detection(replace(frame, index=2, time=Fraction(2, 25)))
+    assert propagator.needs_detection(replace(frame, index=2, time=Fraction(2, 25)))
 
 
 def test_people_who_stood_together_at_the_detection_stay_two() -> None:
     frame, truth = steps_of(CALM)[0]
     truth = replace(truth, keypoints=truth.keypoints[[1, 1]], boxes=truth.boxes[[1, 1]])
-    carrier = Carrier(30, COCO17)
-    carrier.saw(frame, truth, True)
+    propagator = BoxPropagator(30, COCO17)
+    propagator.update(frame, truth, True)
     later = replace(frame, index=1, time=Fraction(1, 25))
-    assert len(carrier.saw(later, estimate(truth, carrier.boxes(later)), False)) == 2
+    assert len(propagator.update(later, estimate(truth, propagator.boxes(later)), False)) == 2
 
 
 def test_nobody_is_carried_as_nobody() -> None:

@@ -1,0 +1,211 @@
+"""Box propagation: boxes from the keypoints of the previous frame, so that not every frame needs the detector."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posecli.geometry import Float64Array, iou, oks
+from posecli.keypoints import KeypointSet
+from posecli.tracking.cuts import differs, thumbnail
+from posecli.tracking.tracker import DEFAULT_SIGMA
+from posecli.types import Detections, Frame, Poses
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PropagationOptions:
+    """Parameters of box propagation.
+
+    max_interval: seconds between two detections where no number of frames is given.
+    keypoint_threshold: lowest score of a keypoint that counts. min_keypoints: a person with fewer is lost.
+    min_score_ratio: mean keypoint score relative to that at the last detection, below which the detector runs again.
+    duplicate_oks: OKS from which two propagated people are duplicates.
+    max_step: movement from frame to frame, relative to the box's size, above which the detector runs again.
+    """
+
+    max_interval: float = 0.3
+    keypoint_threshold: float = 0.3
+    min_keypoints: int = 4
+    min_score_ratio: float = 0.75
+    duplicate_oks: float = 0.7
+    max_step: float = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """N people of the last frame of a size (width, height).
+
+    last_detection: the same rows at the last detection. velocity (N, 2) in pixels a second.
+    """
+
+    time: float
+    size: tuple[int, int]
+    thumbnail: Float64Array
+    poses: Poses
+    last_detection: Poses
+    velocity: Float64Array
+
+
+class BoxPropagator:
+    """Decides which frames of a clip need the detector, and predicts boxes for the others.
+
+    For each frame, in order: call `needs_detection`; take the detector's boxes, or `boxes`; estimate the poses; pass
+    them to `update` and use what it returns. every=1 detects in each frame and changes nothing. Otherwise two
+    detections are at most `every` frames apart, or `options.max_interval` seconds with every=None. The detector runs
+    earlier after a scene cut, and when a person's scores fell, a person was lost, reached the image border or moved
+    far in one frame, or when two people became duplicates.
+    """
+
+    def __init__(self, every: int | None, keypoint_set: KeypointSet, options: PropagationOptions | None = None) -> None:
+        self._every = every
+        self._options = options or PropagationOptions()
+        self._sigmas = np.array(keypoint_set.sigmas or [DEFAULT_SIGMA] * len(keypoint_set))
+        self._last: _State | None = None
+        self._detected: tuple[int, float] = (0, 0.0)
+        self._unreliable = True
+
+    def needs_detection(self, frame: Frame) -> bool:
+        """Whether this frame needs the detector."""
+        if self._every == 1 or self._unreliable or self._last is None:
+            return True
+        index, time = self._detected
+        if self._every is None:
+            due = _time(frame) - time >= self._options.max_interval - 1e-6
+        else:
+            due = frame.index - index >= self._every
+        return due or self._last.size != (frame.width, frame.height) or differs(self._last.thumbnail, thumbnail(frame))
+
+    def boxes(self, frame: Frame) -> Detections:
+        """Boxes of the previous frame's people moved at constant velocity; scores are those of their detection."""
+        if self._last is None:
+            return Detections.empty()
+        last = self._last
+        way = last.velocity * (_time(frame) - last.time)
+        boxes = last.poses.boxes + np.tile(way, 2)
+        limits = np.tile([frame.width, frame.height], 2)
+        return Detections(np.clip(boxes, 0, limits).astype(np.float32), last.poses.box_scores)
+
+    def update(self, frame: Frame, poses: Poses, detected: bool) -> Poses:
+        """Take the poses of a frame, from the detector's boxes (detected) or from `boxes`; returns those to use.
+
+        After a detection these are all of them; otherwise lost people and duplicates are removed, and the boxes are
+        fitted to the keypoints.
+        """
+        if self._every == 1:
+            return poses
+        time, picture, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
+        if detected or self._last is None:
+            self._unreliable, self._detected = bool(self._unsure(poses).any()), (frame.index, time)
+            if self._last is not None and self._last.size != picture:
+                self._last = None
+            self._last = _State(time, picture, small, poses, poses, self._velocity_after_detection(poses, time))
+            return poses
+        keep = ~(self._lost(poses) | self._duplicates(poses))
+        kept, last_detection, before = (_rows(p, keep) for p in (poses, self._last.last_detection, self._last.poses))
+        kept = replace(kept, boxes=self._boxes_around(kept, last_detection).astype(np.float32))
+        moved = self._moves(before, kept)
+        size = np.sqrt(np.prod(kept.boxes[:, 2:] - kept.boxes[:, :2], axis=1).clip(1))
+        self._unreliable = bool(
+            not keep.all()
+            or self._unsure(kept).any()
+            or (kept.scores.mean(axis=1) < self._options.min_score_ratio * last_detection.scores.mean(axis=1)).any()
+            or (_at_border(kept, frame) & ~_at_border(last_detection, frame)).any()
+            or (np.linalg.norm(moved, axis=1) > self._options.max_step * size).any()
+        )
+        velocity = moved / max(time - self._last.time, 1e-3)
+        self._last = _State(time, picture, small, kept, last_detection, velocity)
+        return kept
+
+    def _velocity_after_detection(self, poses: Poses, time: float) -> Float64Array:
+        """(N, 2) in pixels a second; 0 for people who were not in the previous frame."""
+        velocity = np.zeros((len(poses), 2))
+        if self._last is None or not len(poses) or not len(self._last.poses):
+            return velocity
+        overlap = iou(poses.boxes, self._last.poses.boxes)
+        nearest = overlap.argmax(axis=1)
+        same = (overlap.max(axis=1) > 0.5) & (overlap.argmax(axis=0)[nearest] == np.arange(len(poses)))
+        moved = self._moves(_rows(self._last.poses, nearest[same]), _rows(poses, same))
+        velocity[same] = moved / max(time - self._last.time, 1e-3)
+        return velocity
+
+    def _moves(self, before: Poses, now: Poses) -> Float64Array:
+        """(N, 2) mean displacement in pixels of the keypoints that reach the threshold in both."""
+        confident = ((np.minimum(before.scores, now.scores) >= self._options.keypoint_threshold) * 1.0)[..., None]
+        way = ((now.keypoints - before.keypoints) * confident).sum(axis=1)
+        return np.asarray(way / np.maximum(confident.sum(axis=1), 1))
+
+    def _boxes_around(self, poses: Poses, last_detection: Poses) -> Float64Array:
+        """Boxes (N, 4) around the keypoints with the margins of the last detection, scaled with the person.
+
+        Only keypoints that reach the threshold now and at the detection count, so that an occluded one does not
+        shrink the box.
+        """
+        confident = np.minimum(poses.scores, last_detection.scores) >= self._options.keypoint_threshold
+        enough = confident.sum(axis=1) >= self._options.min_keypoints
+        low, high = _enclosing(poses.keypoints, confident)
+        detected_low, detected_high = _enclosing(last_detection.keypoints, confident)
+        area = np.prod(np.maximum(high - low, 1), axis=1) / np.prod(np.maximum(detected_high - detected_low, 1), axis=1)
+        growth = np.sqrt(np.clip(area, 0.64, 1.56))[:, None]
+        around = np.concatenate(
+            [
+                low - (detected_low - last_detection.boxes[:, :2]) * growth,
+                high + (last_detection.boxes[:, 2:] - detected_high) * growth,
+            ],
+            axis=1,
+        )
+        return np.where(enough[:, None], around, poses.boxes)
+
+    def _lost(self, poses: Poses) -> Mask:
+        """(N,) whether a person has too few keypoints above the threshold, but had enough at the detection."""
+        assert self._last is not None
+        return self._unsure(poses) & ~self._unsure(self._last.last_detection)
+
+    def _unsure(self, poses: Poses) -> Mask:
+        """(N,) whether a person has too few keypoints above the threshold."""
+        return np.asarray((poses.scores >= self._options.keypoint_threshold).sum(axis=1) < self._options.min_keypoints)
+
+    def _duplicates(self, poses: Poses) -> Mask:
+        """(N,) whether a person is a duplicate of one with a better score, and was not at the detection already."""
+        assert self._last is not None
+        alike, before = self._alike(poses), self._alike(self._last.last_detection)
+        collapsed = (alike > self._options.duplicate_oks) & (before <= self._options.duplicate_oks)
+        score = poses.person_scores
+        # Of equals the earlier row stays.
+        better = (score[:, None] > score[None]) | (
+            (score[:, None] == score[None]) & np.tri(len(score), k=-1).T.astype(bool)
+        )
+        return np.asarray((collapsed & better).any(axis=0))
+
+    def _alike(self, poses: Poses) -> Float64Array:
+        """OKS (N, N) between all pairs, over the keypoints that reach the threshold in both."""
+        area = np.prod(poses.boxes[:, 2:] - poses.boxes[:, :2], axis=1)
+        confident = np.minimum(poses.scores[:, None], poses.scores[None]) >= self._options.keypoint_threshold
+        smaller = np.minimum(area[:, None], area[None])
+        return oks(poses.keypoints[:, None], poses.keypoints[None], confident, smaller, self._sigmas)
+
+
+def _time(frame: Frame) -> float:
+    return float(frame.time) if frame.time is not None else frame.index / 25
+
+
+def _rows(poses: Poses, rows: object) -> Poses:
+    return replace(poses, **{name: values[rows] for name, values in vars(poses).items() if values is not None})
+
+
+def _enclosing(keypoints: NDArray[np.float32], confident: Mask) -> tuple[Float64Array, Float64Array]:
+    """Low and high corners (N, 2) of the keypoints in the mask (N, K)."""
+    low = np.where(confident[..., None], keypoints, np.inf).min(axis=1, initial=np.inf)
+    high = np.where(confident[..., None], keypoints, -np.inf).max(axis=1, initial=-np.inf)
+    none = ~confident.any(axis=1)
+    low[none] = high[none] = 0.0
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def _at_border(poses: Poses, frame: Frame) -> Mask:
+    """(N,) whether the box is within 1 % of the image's longer side of its border."""
+    margin = 0.01 * max(frame.width, frame.height)
+    low = poses.boxes[:, :2].min(axis=1, initial=np.inf) < margin
+    high = (poses.boxes[:, 2:] > np.array([frame.width, frame.height]) - margin).any(axis=1)
+    return np.asarray(low | high)
