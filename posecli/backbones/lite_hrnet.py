@@ -11,10 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posecli.backbones.backbone import Backbone
+
 # Channels of the four resolutions (1/4, 1/8, 1/16, 1/32), and modules of the stages with 2, 3 and 4 of them.
 WIDTHS = (40, 80, 160, 320)
 MODULES = (2, 4, 2)
 STEM_WIDTH = 32
+
+
+def lite_hrnet() -> Backbone:
+    """Features at 1/4, and coarse ones at 1/32."""
+    return Backbone(LiteHRNet(), WIDTHS[0], coarse=WIDTHS[-1])
 
 
 def _pointwise(inputs: int, outputs: int) -> nn.Conv2d:

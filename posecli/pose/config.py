@@ -26,10 +26,6 @@ class Preprocessing:
     padding: float = 1.25
 
 
-# Input pixels a side per cell of a backbone's finest output; 32 where nothing is said.
-STRIDES = {"lite_hrnet": 4}
-
-
 @dataclass(frozen=True)
 class PoseConfig:
     """A SimCC network and its codec.
@@ -82,9 +78,11 @@ class PoseConfig:
 
     @property
     def map_size(self) -> tuple[int, int]:
-        """(height, width) of the K maps that the two linear layers read."""
+        """(height, width) of the K maps that the two linear layers read. Raises DataError for an unknown backbone."""
+        from posecli.backbones import find_backbone  # which loads torch: only who builds networks asks for this
+
         up = 2 ** len(self.deconv_channels)
-        stride = STRIDES.get(self.backbone, 32)
+        stride = find_backbone(self.backbone).stride
         return self.input_size[0] // stride * up, self.input_size[1] // stride * up
 
     def to_json(self) -> dict[str, Any]:

@@ -1,85 +1,17 @@
-"""The SimCC network: a torchvision trunk, transposed convolutions, one map a keypoint, two classifiers.
+"""The SimCC network: a backbone, transposed convolutions, one map a keypoint, two classifiers.
 
 Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV 2022.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posecli.backbones.lite_hrnet import WIDTHS, LiteHRNet
+from posecli.backbones import find_backbone
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
-
-
-class Trunk(NamedTuple):
-    """A backbone cut before its pooling: features at 1/32 of the input's size, or as config.STRIDES says.
-
-    taps: names of the children whose outputs are the last at 1/16, 1/8 and 1/4 of the input's size, with their
-    channels, for laterals; empty where the backbone offers none. coarse: channels of a second, coarser output, from
-    which the presence and extent outputs read; None where the first serves.
-    """
-
-    module: nn.Module
-    channels: int
-    taps: tuple[tuple[str, int], ...] = ()
-    coarse: int | None = None
-
-
-def _lite_hrnet() -> Trunk:
-    return Trunk(LiteHRNet(), WIDTHS[0], coarse=WIDTHS[-1])
-
-
-def _resnet(name: str) -> Callable[[], Trunk]:
-    def build() -> Trunk:
-        model = torchvision.models.get_model(name, weights=None)
-        channels = model.fc.in_features
-        model.avgpool = model.fc = nn.Identity()
-        taps = (("layer3", channels // 2), ("layer2", channels // 4), ("layer1", channels // 8))
-        return Trunk(_ResNetFeatures(model), channels, taps)
-
-    return build
-
-
-def _features(name: str, taps: tuple[tuple[str, int], ...] = ()) -> Callable[[], Trunk]:
-    def build() -> Trunk:
-        features = torchvision.models.get_model(name, weights=None).features
-        return Trunk(features, features[-1].out_channels, taps)
-
-    return build
-
-
-class _ResNetFeatures(nn.Module):
-    """torchvision's ResNet without its classifier, under torchvision's own parameter names."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        for name, child in model.named_children():
-            if name not in ("avgpool", "fc"):
-                self.add_module(name, child)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, C, H/32, W/32)."""
-        for child in self.children():
-            x = child(x)
-        return x
-
-
-# One line adds a backbone: a function that gives a Trunk; one in config.STRIDES, where it is not at 1/32.
-BACKBONES: dict[str, Callable[[], Trunk]] = {
-    "resnet18": _resnet("resnet18"),
-    "resnet34": _resnet("resnet34"),
-    "resnet50": _resnet("resnet50"),
-    "resnet101": _resnet("resnet101"),
-    "mobilenet_v2": _features("mobilenet_v2", (("13", 96), ("6", 32), ("3", 24))),
-    "mobilenet_v3_large": _features("mobilenet_v3_large", (("12", 112), ("6", 40), ("3", 24))),
-    "lite_hrnet": _lite_hrnet,
-    "efficientnet_b0": _features("efficientnet_b0", (("5", 112), ("3", 40), ("2", 24))),
-}
 
 # kernel → (padding, output padding) that double the size exactly.
 _DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
@@ -121,11 +53,9 @@ class SimCC(nn.Module):
 
     def __init__(self, config: PoseConfig) -> None:
         super().__init__()
-        if config.backbone not in BACKBONES:
-            raise DataError(f"backbone {config.backbone!r}: choose from {', '.join(BACKBONES)}")
-        self.trunk, channels, taps, coarse = BACKBONES[config.backbone]()
-        if config.laterals and len(taps) < len(config.deconv_channels):
-            raise DataError(f"backbone {config.backbone}: it offers {len(taps)} levels for laterals")
+        self.trunk, channels, levels, coarse = find_backbone(config.backbone).build()
+        if config.laterals and len(levels) < len(config.deconv_channels):
+            raise DataError(f"backbone {config.backbone}: it offers {len(levels)} levels for laterals")
         self.presence = nn.Linear(coarse or channels, 1) if config.presence else None
         self.extent = Extent(coarse or channels) if config.extent else None
         layers: list[nn.Module] = []
@@ -138,8 +68,8 @@ class SimCC(nn.Module):
             ]
             channels = out
         self.deconv = nn.Sequential(*layers)
-        self.taps = [name for name, _ in taps[: len(config.deconv_channels)]] if config.laterals else []
-        widths = zip(taps, config.deconv_channels, strict=False)
+        self.levels = [name for name, _ in levels[: len(config.deconv_channels)]] if config.laterals else []
+        widths = zip(levels, config.deconv_channels, strict=False)
         if config.laterals:
             self.laterals = nn.ModuleList(nn.Conv2d(width, out, 1, bias=False) for (_, width), out in widths)
         self.final = nn.Conv2d(channels, len(config.keypoints), 1)
@@ -165,18 +95,18 @@ class SimCC(nn.Module):
 
     def _features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The trunk's output, after its finer features for the laterals; and its coarsest one."""
-        if not self.taps:
+        if not self.levels:
             found = self.trunk(x)
             return ([found[0]], found[1]) if isinstance(found, tuple) else ([found], found)
         kept: dict[str, Tensor] = {}
         for name, child in self.trunk.named_children():
             x = kept[name] = child(x)
-        return [*(kept[name] for name in self.taps), x], x
+        return [*(kept[name] for name in self.levels), x], x
 
     def _enlarged(self, features: list[Tensor]) -> Tensor:
         """Transposed convolutions on the trunk's output, each with the trunk's own finer features added to it."""
         x = features[-1]
-        if not self.taps:
+        if not self.levels:
             return cast(Tensor, self.deconv(x))
         for number, lateral in enumerate(self.laterals):
             convolution, norm, activation = (self.deconv[3 * number + part] for part in range(3))

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from posecli.backbones import BACKBONES
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
-from posecli.pose.network import BACKBONES, SimCC, initialise_head, resample_classifiers
+from posecli.pose.network import SimCC, initialise_head, resample_classifiers
 from posecli.weights.files import bounded
 from posecli.weights.header import shown
 
