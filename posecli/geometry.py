@@ -24,12 +24,6 @@ def xywh_to_xyxy(boxes: ArrayLike) -> Float64Array:
     return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
 
 
-def xyxy_to_xywh(boxes: ArrayLike) -> Float64Array:
-    """(..., 4) x1 y1 x2 y2 → x y width height."""
-    boxes = np.asarray(boxes, np.float64)
-    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
-
-
 def person_areas(boxes: ArrayLike) -> Float64Array:
     """Areas (...) as OKS takes them, in square pixels, of people whose boxes (..., 4) xyxy are all that is known."""
     boxes = np.asarray(boxes, np.float64)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from posecli.errors import UsageError
 from posecli.geometry import oks, person_areas
 from posecli.keypoints import COCO17
-from posecli.pose.codec import DECODERS, decode, encode, log_softmax, merge_flipped, oks_tolerance
+from posecli.pose.codec import DECODERS, decode, log_softmax, merge_flipped, oks_sigmas_in_bins
 from posecli.train.loss import gaussian_labels
+from tests.labels import gaussians
 
 
 def gaussian_logits(mean: float, bins: int = 384, sigma: float = 6.0) -> np.ndarray:
@@ -23,13 +24,13 @@ def test_vectors_of_the_reference_sheet() -> None:
     assert decode(logits, 6, "dark").bins / 2 == pytest.approx(70.3, abs=1e-3)
 
 
-TOLERANCE = np.float32(20.0)
+OKS_SIGMA = np.float32(20.0)
 
 
 @pytest.mark.parametrize("decoder", ["dark", "parabola"])
 @given(mean=st.floats(0, 383), sigma=st.sampled_from([2.0, 3.0, 4.9, 6.0, 20.0]))
 def test_gaussians_are_read_back_exactly_also_at_borders(decoder: str, mean: float, sigma: float) -> None:
-    probabilities = encode(mean, 384, sigma)
+    probabilities = gaussians(mean, 384, sigma)
     logits = np.log(np.maximum(probabilities, 1e-38))
     assert float(decode(logits, sigma, decoder).bins) == pytest.approx(mean, abs=0.02)
 
@@ -42,7 +43,7 @@ def test_gaussians_are_read_back_exactly_also_at_borders(decoder: str, mean: flo
 def test_any_logits_give_finite_bounded_results(logits: list[float], sigma: float, decoder: str) -> None:
     values = np.array(logits, np.float32)
     before = values.copy()
-    result = decode(values, sigma, decoder, tolerance=TOLERANCE)
+    result = decode(values, sigma, decoder, oks_sigma_bins=OKS_SIGMA)
     assert np.array_equal(values, before)  # the caller's array stays as it is
     assert np.isfinite(result.bins) and np.isfinite(result.std) and result.std > 0
     assert 0 <= result.scores <= 1
@@ -52,7 +53,7 @@ def test_any_logits_give_finite_bounded_results(logits: list[float], sigma: floa
 
 @pytest.mark.parametrize("decoder", sorted(DECODERS))
 def test_flat_logits_do_not_jump(decoder: str) -> None:
-    result = decode(np.zeros((3, 17, 64), np.float32), 4.0, decoder, tolerance=TOLERANCE)
+    result = decode(np.zeros((3, 17, 64), np.float32), 4.0, decoder, oks_sigma_bins=OKS_SIGMA)
     # Nothing is known: the first bin, or where most of the others are near.
     expected = 31.5 if decoder == "oks" else 0
     assert (np.abs(result.bins - expected) <= 6).all()
@@ -60,15 +61,15 @@ def test_flat_logits_do_not_jump(decoder: str) -> None:
 
 @given(
     peaks=st.lists(st.tuples(st.floats(0, 95), st.floats(0.05, 1), st.floats(1, 12)), min_size=1, max_size=3),
-    tolerance=st.floats(2, 30),
+    sigma_bins=st.floats(2, 30),
 )
-def test_oks_decoding_is_where_the_expected_similarity_is_highest(peaks: list, tolerance: float) -> None:
-    p = sum(share * encode(mean, 96, sigma) for mean, share, sigma in peaks)
+def test_oks_decoding_is_where_the_expected_similarity_is_highest(peaks: list, sigma_bins: float) -> None:
+    p = sum(share * gaussians(mean, 96, sigma) for mean, share, sigma in peaks)
     p = p / p.sum()
-    found = float(decode(np.log(np.maximum(p, 1e-30)), 6.0, "oks", tolerance=np.float32(tolerance)).bins)
+    found = float(decode(np.log(np.maximum(p, 1e-30)), 6.0, "oks", oks_sigma_bins=np.float32(sigma_bins)).bins)
 
     def expected(place: float) -> float:
-        return sum(p[b] * np.exp(-((b - place) ** 2) / (2 * tolerance**2)) for b in range(96))
+        return sum(p[b] * np.exp(-((b - place) ** 2) / (2 * sigma_bins**2)) for b in range(96))
 
     best = max(expected(place) for place in np.linspace(0, 95, 96 * 4))
     assert 0 <= found <= 95
@@ -76,22 +77,24 @@ def test_oks_decoding_is_where_the_expected_similarity_is_highest(peaks: list, t
 
 
 def test_oks_decoding_prefers_a_wide_place_to_a_narrow_one_and_stays_on_a_gaussian() -> None:
-    narrow, wide = encode(20.0, 384, 3.0), encode(200.0, 384, 12.0)
+    narrow, wide = gaussians(20.0, 384, 3.0), gaussians(200.0, 384, 12.0)
     logits = np.log(np.maximum(0.4 * narrow + 0.6 * wide, 1e-30))
     assert decode(logits, 6.0, "parabola").bins == pytest.approx(20, abs=0.1)
-    assert decode(logits, 6.0, "oks", tolerance=np.float32(30)).bins == pytest.approx(200, abs=0.1)
+    assert decode(logits, 6.0, "oks", oks_sigma_bins=np.float32(30)).bins == pytest.approx(200, abs=0.1)
     lone = np.stack([gaussian_logits(m) for m in (70.3, 190.0, 301.77)])
-    np.testing.assert_allclose(decode(lone, 6.0, "oks", tolerance=TOLERANCE).bins, [70.3, 190.0, 301.77], atol=0.01)
+    np.testing.assert_allclose(
+        decode(lone, 6.0, "oks", oks_sigma_bins=OKS_SIGMA).bins, [70.3, 190.0, 301.77], atol=0.01
+    )
 
 
-def test_tolerance_is_the_gaussian_of_oks() -> None:
-    tolerance = oks_tolerance(COCO17.sigmas, [0.53 * 100 * 200])
-    assert tolerance is not None and tolerance.shape == (1, 17)
+def test_oks_sigma_is_the_gaussian_of_oks() -> None:
+    deviation = oks_sigmas_in_bins(COCO17.sigmas, [0.53 * 100 * 200])
+    assert deviation is not None and deviation.shape == (1, 17)
     shift = np.zeros((1, 17, 2))
-    shift[0, :, 0] = tolerance[0]
+    shift[0, :, 0] = deviation[0]
     alike = oks(shift, np.zeros((1, 17, 2)), np.ones((1, 17)), person_areas([[0, 0, 100, 200]]), COCO17.sigmas)
     assert alike[0] == pytest.approx(np.exp(-0.5), rel=1e-6)
-    assert oks_tolerance(None, [1.0]) is None
+    assert oks_sigmas_in_bins(None, [1.0]) is None
     with pytest.raises(UsageError, match="no OKS sigmas"):
         decode(np.zeros((1, 3, 64)), 2, "oks")
 
@@ -117,11 +120,11 @@ def test_standard_deviation_is_the_spread_beyond_the_label(own: float) -> None:
     assert decode(gaussian_logits(190.3, sigma=total), 6).std == pytest.approx(own, rel=0.15)
 
 
-def test_encode_is_exact_normalised_and_agrees_with_torch() -> None:
+def test_labels_are_exact_normalised_and_agree_with_torch() -> None:
     import torch
 
     means = np.array([-3.0, 0.0, 0.3, 101.47, 383.0, 390.0])
-    labels = encode(means, 384, 6.0)
+    labels = gaussians(means, 384, 6.0)
     np.testing.assert_allclose(labels.sum(-1), 1, atol=1e-12)
     slow = np.array([[np.exp(-((b - m) ** 2) / 72) for b in range(384)] for m in means])
     np.testing.assert_allclose(labels, slow / slow.sum(-1, keepdims=True), atol=1e-12)
@@ -166,26 +169,6 @@ def test_flip_shift_for_any_place(u: float, k: float) -> None:
     mirrored = gaussian_logits(k * (191 - u), bins)[None, None]
     merged, _ = merge_flipped((x, y), (mirrored, y), (0,), k)
     assert float(decode(merged, 6).bins[0, 0]) / k == pytest.approx(u, abs=0.02)
-
-
-@pytest.mark.parametrize("decoder", sorted(DECODERS))
-@pytest.mark.parametrize("sigma", [1.5, 3.0, 6.0])
-def test_torch_decodes_the_same(decoder: str, sigma: float) -> None:
-    import torch
-
-    from posecli.pose import codec_torch
-
-    random = np.random.default_rng(0)
-    peaks = np.stack([gaussian_logits(m, 96, sigma) for m in random.uniform(-2, 98, 40)])
-    for logits in (peaks, peaks + random.normal(0, 0.5, peaks.shape), random.normal(size=(40, 96)), np.zeros((2, 96))):
-        if decoder == "oks" and not logits.any():
-            continue  # as likely everywhere: rounding decides
-        tolerance = np.full(len(logits), 5.0, np.float32)
-        expected = decode(logits, sigma, decoder, 1.3, tolerance)
-        bins, std, scores = codec_torch.decode(torch.tensor(logits), sigma, decoder, 1.3, torch.tensor(tolerance))
-        np.testing.assert_allclose(bins.numpy(), expected.bins, atol=2e-3)
-        np.testing.assert_allclose(std.numpy(), expected.std, rtol=2e-3, atol=2e-3)
-        np.testing.assert_allclose(scores.numpy(), expected.scores, atol=1e-4)
 
 
 def test_loss_vectors_of_the_reference_sheet() -> None:

@@ -89,6 +89,6 @@ def test_oks_falls_with_distance_as_coco_says() -> None:
     assert geometry.oks(truth, truth, np.zeros(17), 9000.0, COCO17.sigmas) == 0
 
 
-def test_xywh_and_xyxy_are_inverse() -> None:
+def test_xywh_to_xyxy() -> None:
     values = np.array([[1.5, 2, 10, 20], [0, 0, 0, 0]])
-    np.testing.assert_array_equal(geometry.xyxy_to_xywh(geometry.xywh_to_xyxy(values)), values)
+    np.testing.assert_array_equal(geometry.xywh_to_xyxy(values), [[1.5, 2, 11.5, 22], [0, 0, 0, 0]])

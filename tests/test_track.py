@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.keypoints import COCO17
-from posecli.tracking.cuts import is_cut
+from posecli.tracking.cuts import differs, thumbnail
 from posecli.tracking.tracker import Tracker
 from posecli.types import Frame, Poses
 from tests.painted import SCENES, Scene, idf1, street
@@ -81,6 +81,10 @@ def test_ids_are_never_handed_over_a_cut() -> None:
     frame = replace(scene[10][0], pixels=elsewhere.astype(np.uint8))
     after = tracker(frame, scene[10][1]).track_ids
     assert before is not None and after is not None and before.tolist() == [1, 2] and after.tolist() == [3, 4]
+
+
+def is_cut(previous: Frame, frame: Frame) -> bool:
+    return differs(thumbnail(previous), thumbnail(frame))
 
 
 def test_cuts_and_what_is_none() -> None:

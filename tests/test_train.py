@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from posecli.errors import DataError, PosecliError, UsageError
 from posecli.keypoints import COCO17, KeypointSet
-from posecli.pose.codec import encode
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.train.augment import NONE, Augmentation, draw_sample
@@ -35,6 +34,7 @@ from posecli.train.state import freeze, parameter_groups
 from posecli.weights.files import load_weights
 from posecli.weights.fingerprints import fingerprint, overlap
 from tests.entry_points import posecli
+from tests.labels import gaussians
 from tests.media_factory import write_photo
 
 NAMES = list(COCO17.names)
@@ -168,7 +168,7 @@ def test_loss_against_a_slow_version_and_its_floor() -> None:
     for axis, sigma in enumerate((2.0, 3.0)):
         z = logits[axis].double().numpy() * 1.5
         p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
-        q = encode(points[..., axis].numpy() * 2, z.shape[-1], sigma)
+        q = gaussians(points[..., axis].numpy() * 2, z.shape[-1], sigma)
         q = q * 0.9 + 0.1 / z.shape[-1]
         slow += float(((q * np.log(q / p)).sum(-1) * weights.numpy()).sum()) / 2
     total, weight = kl_sums(
@@ -176,7 +176,7 @@ def test_loss_against_a_slow_version_and_its_floor() -> None:
     )
     assert float(total) == pytest.approx(slow, rel=1e-4) and float(weight) == pytest.approx(2.7)
     perfect = tuple(
-        torch.log(torch.tensor(encode(points[..., a].numpy() * 2, b, 2.0)) + 1e-30) for a, b in ((0, 48), (1, 64))
+        torch.log(torch.tensor(gaussians(points[..., a].numpy() * 2, b, 2.0)) + 1e-30) for a, b in ((0, 48), (1, 64))
     )
     best, _ = kl_sums((perfect[0], perfect[1]), points, weights, split_ratio=2, sigma=(2, 2))
     assert float(best) == pytest.approx(0, abs=1e-4)

@@ -1,7 +1,7 @@
-"""Coordinates to label distributions and back, in numpy.
+"""SimCC's distributions back to coordinates (Li et al., ECCV 2022), in numpy.
 
-A keypoint at crop pixel u has its mean at bin μ = k·u. Distances are in bins unless said otherwise.
-`codec_torch.py` decodes the same in torch, where the logits already are on a device.
+A keypoint at crop pixel u has its mean at bin μ = k·u. Distances are in bins unless said otherwise. Labels are made by
+`train/loss.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,19 +27,6 @@ class Decoded(NamedTuple):
     scores: Float
 
 
-def encode(means: ArrayLike, bins: int, sigma: float) -> NDArray[np.float64]:
-    """Label distributions (..., bins) with the given means (...) in bins: Gaussians that sum to 1.
-
-    The means are exact, not rounded to a bin, and the sum over the bins there are is 1 also at a border.
-    SimCC (Li et al., ECCV 2022), section 3.2, with sa-simdr's Gaussian labels.
-    """
-    offsets = np.arange(bins) - np.asarray(means, np.float64)[..., None]
-    exponent = -(offsets**2) / (2 * sigma**2)
-    weights = np.exp(exponent - exponent.max(axis=-1, keepdims=True))
-    result: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
-    return result
-
-
 def log_softmax(logits: ArrayLike) -> Float:
     """log softmax over the last axis, in a new float32 array."""
     values = np.asarray(logits, np.float32)
@@ -48,12 +35,12 @@ def log_softmax(logits: ArrayLike) -> Float:
     return result
 
 
-def decode_argmax(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
+def decode_argmax(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Float:
     """The highest bin."""
     return np.asarray(log_p.argmax(axis=-1), np.float32)
 
 
-def decode_parabola(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
+def decode_parabola(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Float:
     """Vertex of a parabola fitted to log p around the highest bin; exact for a sampled Gaussian.
 
     Weighted least squares over ±1.5σ bins with weights √p, the window cut off at the borders. Where the
@@ -63,7 +50,7 @@ def decode_parabola(log_p: Float, sigma: float, tolerance: Float | None) -> Floa
     return np.asarray(peak + offset, np.float32)
 
 
-def decode_dark(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
+def decode_dark(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Float:
     """DARK's Taylor step on the blurred distribution's logarithm, in one dimension.
 
     Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020,
@@ -73,7 +60,7 @@ def decode_dark(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
     """
     bins = log_p.shape[-1]
     if bins < 5:
-        return decode_parabola(log_p, sigma, tolerance)
+        return decode_parabola(log_p, sigma, oks_sigma_bins)
     reach = max(2, int(np.ceil(2 * sigma)))
     kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2)).astype(np.float32)
     kernel /= kernel.sum()
@@ -89,26 +76,26 @@ def decode_dark(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
     downwards = second < -1e-9
     step = np.where(downwards, -first / np.where(downwards, second, -1.0), np.inf)
     usable = downwards & (np.abs(step) <= max(2.0, sigma)) & (peak >= reach + 2) & (peak < bins - reach - 2)
-    result: Float = np.where(usable, peak + np.where(usable, step, 0.0), decode_parabola(log_p, sigma, tolerance))
+    result: Float = np.where(usable, peak + np.where(usable, step, 0.0), decode_parabola(log_p, sigma, oks_sigma_bins))
     return result.astype(np.float32)
 
 
-def decode_oks(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
+def decode_oks(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Float:
     """The position with the highest expected OKS, were the distribution the truth's.
 
     A keypoint's part of OKS is exp(-d² / 2τ²), a product of one factor an axis (Lin et al., COCO keypoint
     evaluation). SimCC predicts the axes apart, so its expectation is one too: each axis blurred by a Gaussian of τ,
-    the tolerance, highest where both are. DARK blurs by the label's σ and starts from the peak of what is not
-    blurred. Where two places compete, the one with more probability within the tolerance wins, not the highest bin.
+    OKS's own sigma, highest where both are. DARK blurs by the label's σ and starts from the peak of what is not
+    blurred. Where two places compete, the one with more probability within τ wins, not the highest bin.
 
-    Raises UsageError without a tolerance: where nobody measured the keypoints' OKS sigmas.
+    Raises UsageError without OKS's sigma: where nobody measured the keypoints' OKS sigmas.
     """
-    if tolerance is None:
+    if oks_sigma_bins is None:
         raise UsageError("decoder 'oks': these keypoints have no OKS sigmas; choose another")
     bins = log_p.shape[-1]
     # A Gaussian's Fourier transform is one too. Twice the bins keep the far border out.
     frequency = (2 * np.pi * np.fft.rfftfreq(2 * bins)).astype(np.float32)
-    response = np.exp(-0.5 * (frequency * np.asarray(tolerance, np.float32)[..., None]) ** 2)
+    response = np.exp(-0.5 * (frequency * np.asarray(oks_sigma_bins, np.float32)[..., None]) ** 2)
     # scipy's transform, which stays in single precision; numpy's takes twice as long.
     blurred = fft.irfft(fft.rfft(np.exp(log_p), 2 * bins) * response, 2 * bins)[..., :bins]
     peak = blurred.argmax(axis=-1)
@@ -121,7 +108,7 @@ def decode_oks(log_p: Float, sigma: float, tolerance: Float | None) -> Float:
     return np.asarray(np.where(downwards, middle + np.clip(step, -1, 1), peak), np.float32)
 
 
-# One line adds a decoder: log-probabilities (..., B), the label's σ and OKS's tolerance (..., or None), both in bins,
+# One line adds a decoder: log-probabilities (..., B), the label's σ and OKS's (..., or None), both in bins,
 # to positions (...) in bins.
 DECODERS: dict[str, Callable[[Float, float, Float | None], Float]] = {
     "argmax": decode_argmax,
@@ -138,11 +125,11 @@ def decode(
     sigma: float,
     decoder: str = "parabola",
     temperature: float = 1.0,
-    tolerance: Float | None = None,
+    oks_sigma_bins: Float | None = None,
 ) -> Decoded:
     """Read one axis: logits (..., B) to positions, standard deviations and scores. The input stays as it is.
 
-    tolerance: (...), how far in bins OKS forgives; see oks_tolerance. Only the decoder "oks" needs it.
+    oks_sigma_bins: (...), see oks_sigmas_in_bins. Only the decoder "oks" needs it.
 
     The score is the distribution's highest value over that of an ideal label of this σ, at most 1. The
     standard deviation is the distribution's own, the label's σ taken out: √(variance - σ²), at least half
@@ -152,14 +139,14 @@ def decode(
     if decoder not in DECODERS:
         raise UsageError(f"decoder {decoder!r}: choose from {', '.join(DECODERS)}")
     log_p = log_softmax(np.asarray(logits, np.float32) * np.float32(temperature))
-    position = DECODERS[decoder](log_p, sigma, tolerance)
+    position = DECODERS[decoder](log_p, sigma, oks_sigma_bins)
     ideal = 1.0 / (sigma * np.sqrt(2 * np.pi))
     scores = np.minimum(np.exp(log_p.max(axis=-1)) / ideal, 1.0).astype(np.float32)
     return Decoded(position, _standard_deviation(log_p, position, sigma), scores)
 
 
-def oks_tolerance(sigmas: Sequence[float] | None, area: ArrayLike) -> Float | None:
-    """How far OKS forgives, (N, K): the standard deviation 2σ·√area of its Gaussian for N people of these areas (N,).
+def oks_sigmas_in_bins(sigmas: Sequence[float] | None, area: ArrayLike) -> Float | None:
+    """The standard deviations 2σ·√area of OKS's Gaussians, (N, K), for N people of these areas (N,).
 
     In bins where the areas are in square bins. None without sigmas.
     """

@@ -158,9 +158,9 @@ def read_logits(
     matrices: (N, 3, 3) from source to crop pixels.
     """
     square_bins = matrices[:, 0, 0] * matrices[:, 1, 1] * config.split_ratio**2
-    tolerance = codec.oks_tolerance(config.keypoints.sigmas, geometry.person_areas(boxes) * square_bins)
+    oks_sigma_bins = codec.oks_sigmas_in_bins(config.keypoints.sigmas, geometry.person_areas(boxes) * square_bins)
     x, y = (
-        codec.decode(axis, sigma, choose_decoder(decoder, config), config.temperature, tolerance)
+        codec.decode(axis, sigma, choose_decoder(decoder, config), config.temperature, oks_sigma_bins)
         for axis, sigma in zip(logits, config.sigma, strict=True)
     )
     keypoints, std = (np.stack(pair, axis=-1) / config.split_ratio for pair in ((x.bins, y.bins), (x.std, y.std)))

@@ -14,11 +14,6 @@ _DIFFERENCE = 0.12
 _CORRELATION = 0.45
 
 
-def is_cut(previous: Frame, frame: Frame) -> bool:
-    """Whether there is a cut between two frames of a video."""
-    return differs(thumbnail(previous), thumbnail(frame))
-
-
 def thumbnail(frame: Frame) -> Float64Array:
     """The frame's green channel (18, 32) in [0, 1]."""
     # Subsampling before the area interpolation is much faster and accurate enough.

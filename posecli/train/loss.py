@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def gaussian_labels(means: Tensor, bins: int, sigma: float, smoothing: float = 0.0) -> Tensor:
-    """Label distributions (..., bins) with means (...) in bins; see pose/codec.py, encode.
+    """Label distributions (..., bins) with means (...) in bins: Gaussians of σ that sum to 1 over the bins there are.
 
     smoothing mixes a uniform distribution in.
     """
