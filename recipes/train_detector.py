@@ -25,10 +25,11 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from posecli.detect.person import STRIDES, PersonConfig, build_fcos, locations
+from posecli.detect.person import PersonConfig, build_fcos, locations
 from posecli.train.augment import Augmentation, change_pixels
 from posecli.weights.files import load_weights, save_weights, sha256
 
+STRIDES = PersonConfig().strides
 COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, dropout_p=0, coarse_p=0)
 GREY = 114
 
@@ -320,7 +321,7 @@ def main(data, init, out, images, batch_size, sides, run_size, rate, freeze, thr
         lr=rate,
     )
     average = {k: v.clone() for k, v in model.state_dict().items()}
-    places = {side: locations((side, side)) for side in sides}
+    places = {side: locations((side, side), STRIDES) for side in sides}
     seen, updates = 0, 0
     state = out / "state.pt"
     if state.is_file():

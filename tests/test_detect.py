@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from torchvision.models import get_model, get_model_weights
+from torchvision.models.detection import FCOS
 
 from posecli.detect import DETECTORS, load_detector, torchvision_zoo
 from posecli.detect.boxes import read_boxes
 from posecli.detect.embedded import canvas_shape, letterbox, select
-from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos
+from posecli.detect.person import ARCHITECTURES, PersonConfig, PersonNetwork, build_fcos
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.media.images import read_image
 from posecli.types import Frame
@@ -140,21 +141,39 @@ def test_whole_is_one_person_as_large_as_the_picture() -> None:
     assert found.boxes.tolist() == [[0, 0, 50, 30]]
 
 
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded detector's network with random weights that fire somewhere."""
-    config = PersonConfig(input_size=(128, 128), threshold=0.4)
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+def untrained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded detector with random weights that fire somewhere."""
+    config = PersonConfig(request.param, input_size=(128, 128), threshold=0.4)
     torch.manual_seed(0)
     model = build_fcos(config)
+    if request.param == "fcos_cspnext":
+        fire_somewhere(model)
+    else:
+        fire_anywhere(model)
+    path = tmp_path_factory.mktemp("detector") / "person.safetensors"
+    save_weights(path, model.state_dict(), {"kind": "detector", "config": vars(config)})
+    return path
+
+
+def fire_somewhere(model: FCOS) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    for scores, boxes in zip(model.head.scores, model.head.boxes, strict=True):
+        scores.weight.data *= 20  # scores far apart
+        scores.bias.data.fill_(-2)
+        boxes.weight.data /= 50
+        boxes.bias.data.fill_(1.5)
+
+
+def fire_anywhere(model: FCOS) -> None:
     with torch.no_grad():
         model.head.classification_head.cls_logits.bias.fill_(-0.5)
         model.head.regression_head.bbox_reg.bias.fill_(1.5)  # boxes of some size
         for name, parameter in model.head.named_parameters():
             if "cls_logits.weight" in name:
                 parameter.normal_(0, 0.2)
-    path = tmp_path_factory.mktemp("detector") / "person.safetensors"
-    save_weights(path, model.state_dict(), {"kind": "detector", "config": vars(config)})
-    return path
 
 
 def test_embedded_network_equals_torchvisions_own_post_processing(untrained: Path) -> None:

@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from torchvision.ops import box_iou
 
 from posecli.detect import load_detector
-from posecli.detect.person import STRIDES, level_sizes, locations
+from posecli.detect.person import PersonConfig, level_sizes, locations
 from posecli.types import Frame
 from posecli.weights.files import find_weights, load_weights
 from tests.media_factory import picture
 
+STRIDES = PersonConfig().strides
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
@@ -84,7 +85,7 @@ def test_labels_move_with_the_picture_and_crowds_are_not_asked(recipe: ModuleTyp
     photos = recipe.read_photos(data, tmp_path)
     assert [len(p.labels.boxes) for p in photos] == [1] * 6 + [0] * 3
     assert photos[0].labels.weights == pytest.approx(1.0)
-    centres, sizes = locations((96, 128))
+    centres, sizes = locations((96, 128), STRIDES)
     index = recipe.assign(photos[0].labels, centres, sizes)
     inside = (centres >= torch.tensor([80, 5])).all(1) & (centres <= torch.tensor([110, 35])).all(1)
     assert (index[inside] == -2).all() and (index == 0).any() and (index[~inside] >= -1).all()
@@ -117,8 +118,8 @@ def test_overlap_of_pairs_equals_torchvisions(recipe: ModuleType) -> None:
 
 @pytest.mark.parametrize("size", [(416, 416), (256, 416), (320, 192)])
 def test_locations_lie_where_the_convolutions_look(size: tuple[int, int]) -> None:
-    centres, sizes = locations(size)
-    assert len(centres) == len(sizes) == sum(h * w for h, w in level_sizes(size))
+    centres, sizes = locations(size, STRIDES)
+    assert len(centres) == len(sizes) == sum(h * w for h, w in level_sizes(size, STRIDES))
     for stride in STRIDES:
         of_level = centres[sizes == stride]
         assert (of_level % stride == 0).all() and (of_level < torch.tensor(size[::-1])).all()

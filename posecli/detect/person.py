@@ -1,9 +1,9 @@
-"""The embedded person detector: torchvision's FCOS on MobileNetV2 with a thin pyramid and head.
+"""The embedded person detector: torchvision's FCOS, with a small backbone and head (ARCHITECTURES).
 
 Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -17,24 +17,29 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from posecli.backbones import cspnext
+from posecli.detect.rtmdet import Features, Head
 from posecli.errors import DataError
-from posecli.weights.header import Fields
+from posecli.weights.header import Fields, shown
 
 # Longest side of the letterboxed picture that a header may ask for.
 LARGEST_SIDE = 4096
-# The last block at each of the strides 8, 16 and 32, and its channels.
+# Of MobileNetV2: the last block at each of the strides 8, 16 and 32, and its channels.
 _LEVELS = {"6": 32, "13": 96, "17": 320}
-STRIDES = (8, 16, 32, 64)
+# Strides of each architecture's levels.
+STRIDES = {"fcos_mobilenet_v2": (8, 16, 32, 64), "fcos_cspnext": cspnext.STRIDES}
 
 
 @dataclass(frozen=True)
 class PersonConfig:
     """What the embedded detector is: it stands in its weights' header.
 
-    input_size: largest (height, width) that pictures are letterboxed to. threshold: default lowest score.
-    proposal: lowest score of a box where the pose network confirms people after it.
+    architecture: a name of ARCHITECTURES. input_size: largest (height, width) that pictures are letterboxed to.
+    channels, convolutions: of the head. threshold: default lowest score. proposal: lowest score of a box where the
+    pose network confirms people after it.
     """
 
+    architecture: str = "fcos_mobilenet_v2"
     input_size: tuple[int, int] = (416, 416)
     channels: int = 64
     convolutions: int = 2
@@ -53,13 +58,19 @@ class PersonConfig:
         defaults = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cls()).items()}
         found = Fields.of({**defaults, **values}, "config")
         found.only(defaults)
+        architecture = found.text("architecture")
+        if architecture not in ARCHITECTURES:
+            raise DataError(f"config: architecture {shown(architecture)} is none of {', '.join(ARCHITECTURES)}")
         height, width = found.wholes("input_size", 32, LARGEST_SIDE, count=2)
+        if height % 32 or width % 32:
+            raise DataError(f"config: input_size is {height}, {width}, not multiples of 32")
         red, green, blue = found.numbers("mean", -1e4, 1e4, count=3)
         std_red, std_green, std_blue = found.numbers("std", 1e-4, 1e4, count=3)
         channels = found.whole("channels", 32, 2048)
         if channels % 32:
             raise DataError(f"config: channels is {channels}, not a multiple of 32")
         return cls(
+            architecture=architecture,
             input_size=(height, width),
             channels=channels,
             convolutions=found.whole("convolutions", 1, 16),
@@ -70,22 +81,44 @@ class PersonConfig:
             std=(std_red, std_green, std_blue),
         )
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the levels, in pixels of the letterboxed picture."""
+        return STRIDES[self.architecture]
 
-def build_fcos(config: PersonConfig) -> FCOS:
-    """torchvision's FCOS with one class, person, under label 0."""
-    trunk = mobilenet_v2(weights=None).features[:18]
+
+def _mobilenet_v2(config: PersonConfig) -> tuple[nn.Module, nn.Module]:
+    """MobileNetV2 with a thin feature pyramid, torchvision's own head."""
     backbone = BackboneWithFPN(
-        trunk,
+        mobilenet_v2(weights=None).features[:18],
         return_layers={layer: str(i) for i, layer in enumerate(_LEVELS)},
         in_channels_list=list(_LEVELS.values()),
         out_channels=config.channels,
         extra_blocks=LastLevelMaxPool(),
     )
-    anchors = AnchorGenerator(tuple((s,) for s in STRIDES), ((1.0,),) * len(STRIDES))
     head = FCOSHead(config.channels, 1, num_classes=1, num_convs=config.convolutions)
     for module in head.modules():
         if isinstance(module, nn.GroupNorm):
             module.eps = 1e-5
+    return backbone, head
+
+
+def _cspnext(config: PersonConfig) -> tuple[nn.Module, nn.Module]:
+    """RTMDet-nano's backbone, neck and head."""
+    return Features(config.channels), Head(config.channels, config.convolutions)
+
+
+# The backbone, which gives a dict of maps from fine to coarse, and the head of each architecture.
+ARCHITECTURES: dict[str, Callable[[PersonConfig], tuple[nn.Module, nn.Module]]] = {
+    "fcos_mobilenet_v2": _mobilenet_v2,
+    "fcos_cspnext": _cspnext,
+}
+
+
+def build_fcos(config: PersonConfig) -> FCOS:
+    """torchvision's FCOS with one class, person, under label 0."""
+    backbone, head = ARCHITECTURES[config.architecture](config)
+    anchors = AnchorGenerator(tuple((s,) for s in config.strides), ((1.0,),) * len(config.strides))
     return FCOS(
         backbone,
         num_classes=1,
@@ -105,8 +138,9 @@ def build_fcos(config: PersonConfig) -> FCOS:
 class PersonNetwork(nn.Module):
     """FCOS as one function from pixels to boxes before suppression.
 
-    forward: letterboxed pictures (N, H, W, 3) uint8 RGB of any size → boxes (N, A, 4) x1 y1 x2 y2 in letterbox pixels
-    and scores (N, A), the square root of class score × centreness, as torchvision's own post-processing.
+    forward: letterboxed pictures (N, H, W, 3) uint8 RGB, H and W multiples of 32 → boxes (N, A, 4) x1 y1 x2 y2 in
+    letterbox pixels and scores (N, A), the square root of class score × centreness, as torchvision's own
+    post-processing.
     """
 
     mean: Tensor
@@ -114,7 +148,7 @@ class PersonNetwork(nn.Module):
 
     def __init__(self, model: FCOS, config: PersonConfig) -> None:
         super().__init__()
-        self.backbone, self.head = model.backbone, model.head
+        self.backbone, self.head, self.strides = model.backbone, model.head, config.strides
         buffer = partial(self.register_buffer, persistent=False)
         buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
         buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
@@ -123,26 +157,23 @@ class PersonNetwork(nn.Module):
         """(N, H, W, 3) uint8 → boxes (N, A, 4), scores (N, A)."""
         pixels = (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
         outputs = self.head(list(self.backbone(pixels).values()))
-        centres, sizes = (places.to(pixels.device) for places in locations(tuple(pictures.shape[1:3])))
+        centres, sizes = (places.to(pixels.device) for places in locations(tuple(pictures.shape[1:3]), self.strides))
         distances = outputs["bbox_regression"].float() * sizes[:, None]
         boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
         product = outputs["cls_logits"].float().sigmoid() * outputs["bbox_ctrness"].float().sigmoid()
         return boxes, product[..., 0].sqrt()
 
 
-def level_sizes(input_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """(height, width) of each pyramid level's map."""
-    sizes = [(-(-input_size[0] // s), -(-input_size[1] // s)) for s in STRIDES[:-1]]
-    # LastLevelMaxPool: kernel 1, stride 2.
-    last = sizes[-1]
-    return [*sizes, ((last[0] + 1) // 2, (last[1] + 1) // 2)]
+def level_sizes(input_size: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(height, width) of each level's map."""
+    return [(-(-input_size[0] // s), -(-input_size[1] // s)) for s in strides]
 
 
 @lru_cache(maxsize=64)
-def locations(input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def locations(input_size: tuple[int, int], strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Anchor centres (A, 2) and sizes (A,) in letterbox pixels, in torchvision's order. Not to be written to."""
     centres, sizes = [], []
-    for stride, (height, width) in zip(STRIDES, level_sizes(input_size), strict=True):
+    for stride, (height, width) in zip(strides, level_sizes(input_size, strides), strict=True):
         # As in torchvision, centres lie on the grid's own points. Its strides are the size over the map's, which
         # is wrong by a tenth where they do not divide; these are what the convolutions have.
         y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
