@@ -22,7 +22,8 @@ from posecli.evaluate.predictions import read_ahead
 from posecli.keypoints import COCO17, describe_category
 from posecli.pose.estimator import load_estimator
 from posecli.train.augment import NONE, draw_sample
-from posecli.train.data import Source, pack_crops, read_people
+from posecli.train.data import Source, read_people
+from posecli.train.packing import pack_crops
 from posecli.types import Detections, Frame
 from posecli.weights.files import load_weights, save_weights
 from tests.entry_points import posecli
@@ -182,7 +183,7 @@ def test_training_leaves_unreadable_images_out_up_to_a_limit(damaged: Path, tmp_
         pack_crops(read_people(source), tmp_path / "crops")
     for _ in range(2):  # the second time the crops are there
         crops = pack_crops(read_people(source, missing_limit=0.25), tmp_path / "crops", missing_limit=0.25)
-        assert [i.rpartition(":")[2] for i in crops.people.ids] == ["0", "2", "3"] and len(crops.offsets) == 4
+        assert [i.rpartition(":")[2] for i in crops.people.ids] == ["0", "2", "3"] and len(crops.spans) == 3
         assert "1 of 4 training images cannot be read" in crops.people.remarks[0]
         third = pack_crops(read_people(source).subset([2]), tmp_path / "third").pixels(0)
         assert near(crops.pixels(1), third)

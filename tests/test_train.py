@@ -24,9 +24,10 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.train.augment import NONE, Augmentation, draw_sample
 from posecli.train.batches import batches, sample_order
-from posecli.train.data import Crops, Source, pack_crops, read_people
+from posecli.train.data import Source, read_people
 from posecli.train.loop import Watch, train
 from posecli.train.loss import kl_sums
+from posecli.train.packing import Crops, pack_crops
 from posecli.train.parallel import World
 from posecli.train.recipe import Recipe, Stage
 from posecli.train.start import build_model, read_start
@@ -234,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_people(crops: Crops, tmp_
         people, keypoints=np.full_like(people.keypoints, 60.0), weights=people.weights * np.nan
     )
     with pytest.raises(PosecliError, match="loss is nan"):
-        train(tiny_recipe(), Crops(broken, crops.data, crops.offsets), tmp_path)
+        train(tiny_recipe(), dataclasses.replace(crops, people=broken), tmp_path)
     assert len((tmp_path / "bad_batch.csv").read_text().split()) == 8
 
 

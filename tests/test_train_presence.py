@@ -20,10 +20,11 @@ from posecli.keypoints import COCO17
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.train.batches import batches
-from posecli.train.data import Crops, Source, pack_crops, read_nobody, read_people, trained_images
+from posecli.train.data import Source, read_nobody, read_people, trained_images
 from posecli.train.judge import read_validation
 from posecli.train.loop import train
 from posecli.train.loss import presence_sum
+from posecli.train.packing import Crops, pack_crops
 from posecli.train.recipe import Recipe, Stage
 from posecli.train.start import build_model, read_start
 from posecli.weights.files import load_weights

@@ -15,9 +15,10 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, initialise_head
 from posecli.train.augment import NONE
 from posecli.train.batches import batches
-from posecli.train.data import Crops, Source, pack_crops, read_people
+from posecli.train.data import Source, read_people
 from posecli.train.loop import train
 from posecli.train.loss import distillation_sum, matching_bins, resample_bins
+from posecli.train.packing import Crops, pack_crops
 from posecli.train.recipe import Recipe, Stage
 from posecli.train.teacher import Teacher, load_teacher
 from posecli.weights.files import save_weights

@@ -159,7 +159,8 @@ def test_an_unfinished_training_is_not_resumed_with_other_data(
 
 
 def test_another_picture_under_the_same_name_is_packed_anew(data: Path, tmp_path: Path) -> None:
-    from posecli.train.data import Source, pack_crops, read_people
+    from posecli.train.data import Source, read_people
+    from posecli.train.packing import pack_crops
 
     def packed() -> bytes:
         crops = pack_crops(read_people([Source(data / "truth.json", data)]), tmp_path / "cache")

@@ -101,9 +101,10 @@ def train_command(**options: Any) -> int:
     from posecli.results.lock import locked
     from posecli.runtime.device import resolve_device
     from posecli.train.calibrate import std_fitter
-    from posecli.train.data import pack_crops, read_nobody, read_people
+    from posecli.train.data import read_nobody, read_people
     from posecli.train.folder import data_keys, refuse_harm_by_run
     from posecli.train.loop import Watch, train
+    from posecli.train.packing import pack_crops
     from posecli.train.parallel import join
     from posecli.train.pictures import write_curves, write_preview
     from posecli.train.start import build_model, read_start

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from posecli.train.augment import draw_sample
-from posecli.train.data import Crops
+from posecli.train.packing import Crops
 from posecli.train.parallel import World
 from posecli.train.recipe import Recipe, Stage
 

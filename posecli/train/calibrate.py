@@ -11,7 +11,7 @@ from posecli.pose.estimator import read_logits
 from posecli.pose.network import SimCC
 from posecli.pose.runner import load_runner
 from posecli.train.augment import NONE, draw_sample
-from posecli.train.data import Crops
+from posecli.train.packing import Crops
 
 Calibrate = Callable[[SimCC, PoseConfig], float]
 

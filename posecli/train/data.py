@@ -1,28 +1,21 @@
-"""Training people: COCO-format keypoints from several sources, packed once into crops."""
+"""Training people: COCO-format keypoints from several sources."""
 
-import hashlib
-import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from posecli import geometry
 from posecli.annotations.boxes import read_all_boxes
-from posecli.annotations.document import Repairs, number, shown
+from posecli.annotations.document import number, shown
 from posecli.annotations.gate import read_annotations
 from posecli.annotations.images import Image
 from posecli.annotations.names import find_files, missing_line
-from posecli.annotations.pixels import read_pixels, tell
-from posecli.errors import DataError, MediaError
+from posecli.errors import DataError
 from posecli.keypoints import KeypointSet, same_keypoints
-from posecli.pose.crops import warp
 
 Float = NDArray[np.float64]
 
@@ -216,166 +209,3 @@ def _labels(person: dict[str, Any], where: str) -> tuple[Float, Float]:
             raise DataError(f"{where}: keypoint_weights must be {len(points)} values from 0 to 1")
         weight = weight * np.array(values, np.float64)
     return points[:, :2], weight
-
-
-# ---- packed crops -------------------------------------------------------------------------------------
-
-# Room around a person in a packed crop: the padding of 1.25 times the largest enlargement of 1.5.
-PACK_PADDING = 1.25 * 1.5
-
-
-@dataclass(frozen=True, eq=False)
-class Crops:
-    """People as JPEG crops in one file; boxes and keypoints in pixels of the crop.
-
-    data: the file's bytes, mapped. offsets: (N + 1,).
-    """
-
-    people: People
-    data: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.people)
-
-    def pixels(self, index: int) -> NDArray[np.uint8]:
-        """One crop, (h, w, 3) uint8 RGB."""
-        encoded = self.data[self.offsets[index] : self.offsets[index + 1]]
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise DataError(f"packed crop {index} is damaged: delete the cache and start again")
-        return np.asarray(image, np.uint8)
-
-
-def pack_crops(
-    people: People,
-    folder: Path,
-    height: int = 384,
-    quality: int = 92,
-    threads: int = 2,
-    *,
-    missing_limit: float = 0.0,
-) -> Crops:
-    """Cut every person out of its image once and keep the crops in folder; a second call reads them back.
-
-    height is that of the crop's frame (width 3/4 of it) at most: nobody is enlarged. The cache's name
-    follows from everything it depends on, so a change of data makes a new one. People of unreadable images are left
-    out, and told in the remarks, where these and the missing ones are at most missing_limit (a share) of all images.
-
-    Raises DataError where more images are unreadable.
-    """
-    key = hashlib.blake2b(digest_size=8)
-    # Another picture under the same name is another crop.
-    files = {path: _state(path) for path in dict.fromkeys(people.images)}
-    for path, identity in zip(people.images, people.ids, strict=True):
-        key.update(f"{path}\0{identity}\0{files[path]}\0".encode("utf-8", "surrogatepass"))
-    for array in (people.boxes, people.keypoints, people.weights):
-        key.update(np.ascontiguousarray(array).tobytes())
-    key.update(f"{height} {quality} {PACK_PADDING} {people.sizes}".encode())
-    base = folder / f"crops-{height}-{key.hexdigest()}"
-    data_file, index_file = base.with_suffix(".jpegs"), base.with_suffix(".npz")
-    if not index_file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_crops(people, data_file, index_file, height, quality, threads, missing_limit)
-    with np.load(index_file) as index:
-        unreadable, told = index["unreadable"].tolist(), json.loads(str(index["told"]))
-        _check_unreadable(people, unreadable, told["unreadable"], missing_limit)
-        people = people.subset(index["kept"])
-        remarks = (*people.remarks, *([_unreadable_line(people, unreadable, told["unreadable"])] if unreadable else []))
-        notes = (*people.notes, *told["notes"])
-        packed = replace(people, boxes=index["boxes"], keypoints=index["keypoints"], remarks=remarks, notes=notes)
-        offsets = index["offsets"]
-    return Crops(packed, np.memmap(data_file, np.uint8, mode="r"), offsets)
-
-
-def _state(path: Path) -> str:
-    """Size and time of a file; nothing where they cannot be asked for, which reading it will tell."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{found.st_size} {found.st_mtime_ns}"
-
-
-def _check_unreadable(people: People, unreadable: Sequence[int], why: str, limit: float) -> None:
-    """Raise DataError where these images (the first row of each) are more than may be left out."""
-    listed = people.listed or len(set(people.images))
-    if unreadable and people.absent + len(unreadable) > limit * listed:
-        line = _unreadable_line(people, unreadable, why)
-        raise DataError(f"{line}; --missing-limit allows a share that is left out")
-
-
-def _unreadable_line(people: People, unreadable: Sequence[int], why: str) -> str:
-    listed = people.listed or len(set(people.images))
-    return f"{len(unreadable)} of {listed} training images cannot be read, first {why}"
-
-
-def _write_crops(
-    people: People, data_file: Path, index_file: Path, height: int, quality: int, threads: int, missing_limit: float
-) -> None:
-    by_image: dict[Path, list[int]] = {}
-    for i, path in enumerate(people.images):
-        by_image.setdefault(path, []).append(i)
-    padded = geometry.padded_size(people.boxes, 3 / 4, PACK_PADDING)
-    frame_heights = np.clip(np.round(padded[:, 1]), 32, height).astype(int)
-    boxes, keypoints = np.empty_like(people.boxes), np.empty_like(people.keypoints)
-    repairs = Repairs()
-    unreadable: list[int] = []
-    why = ""
-
-    def cut(item: tuple[Path, list[int]]) -> tuple[list[tuple[int, bytes]], str, str]:
-        """Encoded crops by row, what is to be told of the picture, and why it cannot be read."""
-        path, rows = item
-        try:
-            image, remark = read_pixels(path, people.sizes[rows[0]] if people.sizes else None)
-        except MediaError as error:
-            return [], "", str(error)
-        result = []
-        for i in rows:
-            h = int(frame_heights[i])
-            w = round(h * 3 / 4)
-            matrix = geometry.crop_matrices(people.boxes[i], (h, w), PACK_PADDING)[0]
-            crop = np.empty((h, w, 3), np.uint8)
-            warp(image, matrix, crop)
-            boxes[i] = geometry.transform(matrix, people.boxes[i].reshape(2, 2)).reshape(4)
-            keypoints[i] = geometry.transform(matrix, people.keypoints[i])
-            stored = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
-            ok, encoded = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])
-            if not ok:
-                raise DataError(f"{path}: a crop could not be encoded")
-            result.append((i, encoded.tobytes()))
-        return result, remark, ""
-
-    parts: dict[int, bytes] = {}
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for (path, rows), (crops, remark, error) in zip(by_image.items(), pool.map(cut, by_image.items()), strict=True):
-            parts |= dict(crops)
-            tell(repairs, remark, path)
-            if error:
-                unreadable.append(rows[0])
-                why = why or error
-                # More are not looked for than what ends the run.
-                _check_unreadable(people, unreadable, why, missing_limit)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    kept = sorted(parts)
-    if not kept:
-        raise DataError(_unreadable_line(people, unreadable, why))
-    offsets = np.concatenate([[0], np.cumsum([len(parts[i]) for i in kept])]).astype(np.int64)
-    # Runs side by side may pack the same crops: each under a name of its own.
-    temporary = data_file.with_suffix(f".{os.getpid()}.part")
-    temporary.write_bytes(b"".join(parts[i] for i in kept))
-    temporary.replace(data_file)
-    temporary = index_file.with_suffix(f".{os.getpid()}.part.npz")
-    told = json.dumps({"unreadable": why, "notes": repairs.lines()})
-    np.savez(
-        temporary,
-        boxes=boxes[kept],
-        keypoints=keypoints[kept],
-        offsets=offsets,
-        kept=np.array(kept),
-        unreadable=np.array(unreadable, np.int64),
-        told=np.array(told),
-    )
-    temporary.replace(index_file)  # last: its presence says that the pack is whole

@@ -16,9 +16,9 @@ from posecli.errors import PosecliError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
 from posecli.train.batches import Batch, batches
-from posecli.train.data import Crops
 from posecli.train.interrupt import whole_step
 from posecli.train.loss import distillation_sum, kl_sums, presence_sum
+from posecli.train.packing import Crops
 from posecli.train.parallel import World
 from posecli.train.recipe import Recipe
 from posecli.train.start import Start

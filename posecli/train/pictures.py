@@ -18,7 +18,7 @@ from posecli.pose.network import SimCC
 from posecli.pose.runner import load_runner
 from posecli.results.charts import Panel, Series, png
 from posecli.train.batches import batches
-from posecli.train.data import Crops
+from posecli.train.packing import Crops
 from posecli.train.recipe import Recipe
 from posecli.types import Detections, Frame, PixelArray, Poses
 

@@ -18,10 +18,19 @@ BYTES = 5
 
 def fingerprint(images: Iterable[Path]) -> dict[str, Any]:
     """Hashes of the images' file names and of their bytes, each sorted, as base64 for JSON."""
-    paths = sorted(set(images))
-    names = _pack({_hash(_name(path)) for path in paths})
-    contents = _pack({_hash(content) for path in paths if (content := _content(path)) is not None})
-    return {"count": len(paths), "names": names, "contents": contents}
+    return fingerprint_of({path: content_hash(path) for path in images})
+
+
+def fingerprint_of(contents: Mapping[Path, bytes | None]) -> dict[str, Any]:
+    """The same of images whose bytes are hashed already (content_hash)."""
+    names = _pack({_hash(_name(path)) for path in contents})
+    return {"count": len(contents), "names": names, "contents": _pack({h for h in contents.values() if h is not None})}
+
+
+def content_hash(path: Path) -> bytes | None:
+    """A hash (BYTES) of an image's bytes; None where it is missing or unreadable, which is told elsewhere."""
+    content = _content(path)
+    return None if content is None else _hash(content)
 
 
 def overlap(known: Mapping[str, Any], images: Iterable[Path]) -> list[Path]:
@@ -32,7 +41,7 @@ def overlap(known: Mapping[str, Any], images: Iterable[Path]) -> list[Path]:
     names, contents = _unpack(known, "names"), _unpack(known, "contents")
     found = []
     for path in images:
-        if _hash(_name(path)) in names or ((content := _content(path)) is not None and _hash(content) in contents):
+        if _hash(_name(path)) in names or content_hash(path) in contents:
             found.append(path)
     return found
 

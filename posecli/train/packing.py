@@ -1,0 +1,238 @@
+"""Training people cut out of their images once, as JPEG crops in one file."""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posecli import geometry
+from posecli.annotations.document import Repairs
+from posecli.annotations.pixels import read_pixels, tell
+from posecli.errors import DataError, MediaError
+from posecli.pose.crops import warp
+from posecli.train.data import People
+from posecli.weights.fingerprints import BYTES, content_hash
+
+# Room around a person in a packed crop: the padding of 1.25 times the largest enlargement of 1.5.
+PACK_PADDING = 1.25 * 1.5
+# Part of the cache's name: packs of another format are not read.
+_FORMAT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """People as JPEG crops in one file; boxes and keypoints in pixels of the crop.
+
+    data: the file's bytes, mapped. spans: (N, 2), first byte of each crop and the one after its last. hashes: (N, 5),
+    of the bytes of each one's image (weights.fingerprints.content_hash). Another process that gets it maps the file
+    again.
+    """
+
+    people: People
+    data: NDArray[np.uint8]
+    spans: NDArray[np.int64]
+    hashes: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self.data, np.memmap) and self.data.filename is not None:
+            return _mapped, (self.people, Path(self.data.filename), self.spans, self.hashes)
+        return Crops, (self.people, self.data, self.spans, self.hashes)
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """One crop, (h, w, 3) uint8 RGB."""
+        first, end = self.spans[index]
+        image = cv2.imdecode(self.data[first:end], cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise DataError(f"packed crop {index} is damaged: delete the cache and start again")
+        return np.asarray(image, np.uint8)
+
+    @property
+    def contents(self) -> dict[Path, bytes]:
+        """Hashes of the images' bytes."""
+        return {path: row.tobytes() for path, row in zip(self.people.images, self.hashes, strict=True)}
+
+
+def _mapped(people: People, file: Path, spans: NDArray[np.int64], hashes: NDArray[np.uint8]) -> Crops:
+    return Crops(people, np.memmap(file, np.uint8, mode="r"), spans, hashes)
+
+
+def pack_crops(
+    people: People,
+    folder: Path,
+    height: int = 384,
+    quality: int = 92,
+    threads: int = 2,
+    *,
+    missing_limit: float = 0.0,
+) -> Crops:
+    """Cut every person out of its image once and keep the crops in folder; a second call reads them back.
+
+    height is that of the crop's frame (width 3/4 of it) at most: nobody is enlarged. The crops are written as they are
+    cut, so that memory does not grow with their number. The cache's name
+    follows from everything it depends on, so a change of data makes a new one. People of unreadable images are left
+    out, and told in the remarks, where these and the missing ones are at most missing_limit (a share) of all images.
+
+    Raises DataError where more images are unreadable.
+    """
+    base = folder / f"crops-{height}-{_key(people, height, quality)}"
+    data_file, index_file = base.with_suffix(".jpegs"), base.with_suffix(".npz")
+    if not index_file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _Packer(people, height, quality, missing_limit).write(data_file, index_file, threads)
+    with np.load(index_file) as index:
+        unreadable, told = index["unreadable"].tolist(), json.loads(str(index["told"]))
+        _check_unreadable(people, unreadable, told["unreadable"], missing_limit)
+        people = people.subset(index["kept"])
+        remarks = (*people.remarks, *([_unreadable_line(people, unreadable, told["unreadable"])] if unreadable else []))
+        notes = (*people.notes, *told["notes"])
+        packed = replace(people, boxes=index["boxes"], keypoints=index["keypoints"], remarks=remarks, notes=notes)
+        return _mapped(packed, data_file, index["spans"], index["hashes"])
+
+
+def _key(people: People, height: int, quality: int) -> str:
+    """A hash of all that the packed crops depend on."""
+    key = hashlib.blake2b(digest_size=8)
+    # Another picture under the same name is another crop.
+    files = {path: _state(path) for path in dict.fromkeys(people.images)}
+    for path, identity in zip(people.images, people.ids, strict=True):
+        key.update(f"{path}\0{identity}\0{files[path]}\0".encode("utf-8", "surrogatepass"))
+    for array in (people.boxes, people.keypoints, people.weights):
+        key.update(np.ascontiguousarray(array).tobytes())
+    key.update(f"{_FORMAT} {height} {quality} {PACK_PADDING} {people.sizes}".encode())
+    return key.hexdigest()
+
+
+def _state(path: Path) -> str:
+    """Size and time of a file; nothing where they cannot be asked for, which reading it will tell."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _check_unreadable(people: People, unreadable: Sequence[int], why: str, limit: float) -> None:
+    """Raise DataError where these images (the first row of each) are more than may be left out."""
+    listed = people.listed or len(set(people.images))
+    if unreadable and people.absent + len(unreadable) > limit * listed:
+        line = _unreadable_line(people, unreadable, why)
+        raise DataError(f"{line}; --missing-limit allows a share that is left out")
+
+
+def _unreadable_line(people: People, unreadable: Sequence[int], why: str) -> str:
+    listed = people.listed or len(set(people.images))
+    return f"{len(unreadable)} of {listed} training images cannot be read, first {why}"
+
+
+@dataclass
+class _Cut:
+    """What an image gives: encoded crops by row; what is to be told of it; why it cannot be read."""
+
+    crops: dict[int, bytes] = field(default_factory=dict)
+    hash: bytes = b""
+    remark: str = ""
+    error: str = ""
+
+
+class _Packer:
+    """Cuts people out of their images, in threads, and writes them in the order of the images."""
+
+    def __init__(self, people: People, height: int, quality: int, missing_limit: float) -> None:
+        self.people, self.quality, self.limit = people, quality, missing_limit
+        self.boxes, self.keypoints = np.empty_like(people.boxes), np.empty_like(people.keypoints)
+        self.spans = np.zeros((len(people), 2), np.int64)
+        self.hashes = np.zeros((len(people), BYTES), np.uint8)
+        padded = geometry.padded_size(people.boxes, 3 / 4, PACK_PADDING)
+        self._heights = np.clip(np.round(padded[:, 1]), 32, height).astype(int)
+
+    def write(self, data_file: Path, index_file: Path, threads: int) -> None:
+        """Write both files; the index last, whose presence says that the pack is complete."""
+        repairs, unreadable, why, end = Repairs(), list[int](), "", 0
+        # Runs side by side may pack the same crops: each under a name of its own.
+        temporary = data_file.with_suffix(f".{os.getpid()}.part")
+        try:
+            with temporary.open("wb") as file:
+                for path, rows, cut in self._cuts(threads):
+                    tell(repairs, cut.remark, path)
+                    if cut.error:
+                        unreadable.append(rows[0])
+                        why = why or cut.error
+                        # More are not looked for than what ends the run.
+                        _check_unreadable(self.people, unreadable, why, self.limit)
+                    for row, encoded in cut.crops.items():
+                        file.write(encoded)
+                        self.spans[row] = end, end + len(encoded)
+                        self.hashes[row] = np.frombuffer(cut.hash, np.uint8)
+                        end += len(encoded)
+            if not end:
+                raise DataError(_unreadable_line(self.people, unreadable, why))
+            temporary.replace(data_file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        told = json.dumps({"unreadable": why, "notes": repairs.lines()})
+        self._write_index(index_file, np.array(unreadable, np.int64), told)
+
+    def _write_index(self, index_file: Path, unreadable: NDArray[np.int64], told: str) -> None:
+        kept = np.flatnonzero(self.spans[:, 1] > 0)
+        temporary = index_file.with_suffix(f".{os.getpid()}.part.npz")
+        np.savez(
+            temporary,
+            boxes=self.boxes[kept],
+            keypoints=self.keypoints[kept],
+            spans=self.spans[kept],
+            hashes=self.hashes[kept],
+            kept=kept,
+            unreadable=unreadable,
+            told=np.array(told),
+        )
+        temporary.replace(index_file)
+
+    def _cuts(self, threads: int) -> Iterator[tuple[Path, list[int], _Cut]]:
+        """All images in order with their rows; a few are in work at any time."""
+        by_image: dict[Path, list[int]] = {}
+        for row, path in enumerate(self.people.images):
+            by_image.setdefault(path, []).append(row)
+        pool = ThreadPoolExecutor(threads)
+        working: deque[tuple[Path, list[int], Future[_Cut]]] = deque()
+        try:
+            for path, rows in by_image.items():
+                working.append((path, rows, pool.submit(self._cut, path, rows)))
+                if len(working) > 4 * threads:
+                    path, rows, done = working.popleft()
+                    yield path, rows, done.result()
+            for path, rows, done in working:
+                yield path, rows, done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _cut(self, path: Path, rows: list[int]) -> _Cut:
+        try:
+            image, remark = read_pixels(path, self.people.sizes[rows[0]] if self.people.sizes else None)
+        except MediaError as error:
+            return _Cut(error=str(error))
+        result = _Cut(hash=content_hash(path) or bytes(BYTES), remark=remark)
+        for row in rows:
+            height = int(self._heights[row])
+            crop = np.empty((height, round(height * 3 / 4), 3), np.uint8)
+            matrix = geometry.crop_matrices(self.people.boxes[row], crop.shape[:2], PACK_PADDING)[0]
+            warp(image, matrix, crop)
+            self.boxes[row] = geometry.transform(matrix, self.people.boxes[row].reshape(2, 2)).reshape(4)
+            self.keypoints[row] = geometry.transform(matrix, self.people.keypoints[row])
+            stored = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
+            ok, encoded = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+            if not ok:
+                raise DataError(f"{path}: a crop could not be encoded")
+            result.crops[row] = encoded.tobytes()
+        return result
