@@ -273,6 +273,17 @@ def test_missing_images_and_places_are_told(
         assert posecli(capfd, *command(validation, tmp_path / "o", tiny_weights, *wrong)).code == 2
 
 
+def test_the_choices_of_the_help_are_those_of_the_registries() -> None:
+    from posecli.cli import eval as command
+    from posecli.evaluate.predictions import RANKINGS
+    from posecli.evaluate.variants import FLIPS
+    from posecli.pose.codec import CHOICES
+    from posecli.runtime import RUNTIMES
+
+    assert sorted(command.DECODERS) == sorted(CHOICES) and command.FLIP_TESTS == FLIPS
+    assert command.RUNTIMES == ("auto", *RUNTIMES) and command.RANKINGS == tuple(RANKINGS)
+
+
 @pytest.fixture(scope="module")
 def compared(validation: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import sys

@@ -75,7 +75,7 @@ def test_eval_does_not_replace_the_results_of_a_run(data: Path, tmp_path: Path, 
     out.mkdir()
     (out / "coco_results.json").write_text("[]")
     result = evaluate(tiny_weights, "-o", out)
-    assert result.code == 2 and "is not of posecli eval" in result.err
+    assert result.code == 2 and "was not written by posecli eval" in result.err
     assert (out / "coco_results.json").read_text() == "[]"
 
 

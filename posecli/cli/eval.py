@@ -1,4 +1,4 @@
-"""`posecli eval`: COCO keypoint AP, with a report that says why."""
+"""`posecli eval`: COCO keypoint AP with intervals, comparisons and an error analysis."""
 
 import json
 import shlex
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from posecli.cli.groups import GroupedCommand, option, option_group
 from posecli.errors import DataError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -18,42 +19,94 @@ if TYPE_CHECKING:
     from posecli.evaluate.variants import Candidate
 
 
-# All that goes into --out, or into a variant's folder there.
+# Files written into --out, or into a variant's folder there.
 _FILES = ("metrics.json", "coco_results.json", "report.html", "comparison.json", "comparison.md")
 
 
-@click.command()
-@click.argument("models", nargs=-1)
-@click.option("--ann", required=True, help="Ground truth: a COCO file, or a split's name as val2017.")
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of its images.")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder where splits are looked for.")
-@click.option("--results", multiple=True, type=click.Path(path_type=Path), help="Score a results file, not a model.")
-@click.option("--weights", multiple=True, metavar="NAME|FILE", help="Pose model, as MODELS; repeatable.")
-@click.option("--boxes", multiple=True, default=("gt",), show_default=True, metavar="gt|FILE|DETECTOR",
-              help="Whose poses: true boxes, a boxes file, a detector; repeatable.")  # fmt: skip
-@click.option("--detector-thr", type=click.FloatRange(0, 1), help="Lowest score of a detector's box.")
-@click.option("--decode", multiple=True, default=("auto",), help="auto, argmax, dark, oks, parabola; repeatable.")
-@click.option("--flip/--no-flip", default=False, help="Average with the mirror image.")
-@click.option("--flip-test", multiple=True, help="none, shifted, unshifted, to compare; repeatable.")
-@click.option("--input-size", multiple=True, metavar="HxW", help="Other than the model's, to compare; repeatable.")
-@click.option("--runtime", multiple=True, default=("auto",), help="auto, torch, openvino; repeatable.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--rank-by", default="box-keypoints", show_default=True, help="box-keypoints, box-all-keypoints or box.")
-@click.option("--oks-nms", type=click.FloatRange(0, 1), help="Of people alike by more than this the best stays.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first images.")
-@click.option("--bootstrap", type=click.IntRange(0), default=1000, show_default=True, help="Resamplings of the images.")
-@click.option("--allow-missing", is_flag=True, help="Leave missing and unreadable images out.")
-@click.option("--category", metavar="NAME|ID", help="Who is judged, where the file has several categories.")
-@click.option("--allow-overlap", is_flag=True, help="Judge by images that the model was trained on.")
-@click.option("--out", "-o", type=click.Path(path_type=Path, file_okay=False), default=Path("results/eval"))
-@click.option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout.")
-def eval_command(models: tuple[str, ...], **options: Any) -> int:
-    """COCO keypoint AP of MODELS (weights; the embedded pose model by default), with a report.
+# Spelt out, so that help needs no scipy; tests hold them to the registries.
+RUNTIMES = ("auto", "torch", "openvino")
+DECODERS = ("auto", "argmax", "dark", "oks", "parabola")
+FLIP_TESTS = ("none", "shifted", "unshifted")
+RANKINGS = ("box-keypoints", "box-all-keypoints", "box")
 
-    Several models, decoders, boxes, flips, sizes or runtimes are compared on the same people. A person's score
-    is box score × mean of the keypoint scores above 0.2 (--rank-by). metrics.json, coco_results.json and
-    report.html go into --out; with several variants, each has its own folder there, and comparison.json and
-    comparison.md put them side by side.
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_SHARE = click.FloatRange(0, 1)
+
+EXAMPLES = (
+    ("posecli eval --ann val2017 --data coco/", "true boxes"),
+    ("posecli eval --ann val2017 --boxes person", "boxes of the embedded detector"),
+    ("posecli eval a.safetensors b.safetensors --ann val2017", "compare two models"),
+    ("posecli eval --ann val2017 --decode oks --decode dark", "compare decoders"),
+    ("posecli eval --ann val2017 --results coco_results.json", "score a results file"),
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument("models", nargs=-1)
+@option_group(
+    "Data",
+    option("--ann", required=True, help="Ground truth: a COCO keypoints file, or the name of a split such as val2017."),
+    option("--images", type=click.Path(path_type=Path), help="Folder of its images."),
+    option("--data", type=_FOLDER, help="Folder in which splits are looked for."),
+    option("--category", metavar="NAME|ID", help="Category of the people, where the file has several with keypoints."),
+    option("--limit", type=click.IntRange(1), help="Only the first images."),
+    option("--allow-missing", is_flag=True, help="Leave missing and unreadable images out."),
+    option("--allow-overlap", is_flag=True, help="Evaluate on images that the model was trained on, too."),
+)
+@option_group(
+    "Models",
+    option("--weights", multiple=True, metavar="NAME|FILE", help="Pose model, like MODELS; repeatable."),
+    option(
+        "--results",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Score a COCO results file in place of a model; repeatable.",
+    ),
+    option("--runtime", multiple=True, type=click.Choice(RUNTIMES), default=("auto",), help="Repeatable."),
+    option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    option("--input-size", multiple=True, metavar="HxW", help="In place of the model's own, to compare; repeatable."),
+)
+@option_group(
+    "People",
+    option(
+        "--boxes",
+        multiple=True,
+        default=("gt",),
+        metavar="gt|DETECTOR|FILE",
+        help="Boxes of the ground truth, of a detector, or of a COCO file; repeatable.",
+    ),
+    option("--detector-thr", type=_SHARE, help="Score threshold of the detector.  [default: the detector's own]"),
+    option("--oks-nms", type=_SHARE, help="Suppress all but the best of people with a higher OKS to each other."),
+    option(
+        "--rank-by",
+        type=click.Choice(RANKINGS),
+        default="box-keypoints",
+        help="Person score by which COCO ranks predictions.",
+    ),
+)
+@option_group(
+    "Keypoints",
+    option("--decode", multiple=True, type=click.Choice(DECODERS), default=("auto",), help="Decoder; repeatable."),
+    option("--flip/--no-flip", default=False, help="Flip test: average with the mirrored crop."),
+    option(
+        "--flip-test",
+        multiple=True,
+        type=click.Choice(FLIP_TESTS),
+        help="Variants of the flip test, to compare; repeatable.",
+    ),
+)
+@option_group(
+    "Output",
+    option("--out", "-o", type=_FOLDER, default=Path("results/eval"), help="Folder of metrics and report."),
+    option("--bootstrap", type=click.IntRange(0), default=1000, help="Resamplings of the images, for the intervals."),
+    option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout."),
+)  # fmt: skip
+def eval_command(models: tuple[str, ...], **options: Any) -> int:
+    """COCO keypoint AP of MODELS (weights; by default the embedded pose model), with a report.
+
+    Several models, boxes, sizes, runtimes, decoders and flip tests are compared on the same images, all combinations
+    of them. metrics.json, coco_results.json and report.html are written into --out; with several variants each has a
+    folder of its own there, and comparison.json and comparison.md hold all of them and their differences.
     """
     from posecli.results.lock import locked
 
@@ -97,7 +150,7 @@ def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "GroundTr
 
 
 def _refuse_harm(models: Sequence[str], options: dict[str, Any], truth: "GroundTruth") -> None:
-    """Raise UsageError where a file in --out is one that is read, or not an evaluation's."""
+    """Raise UsageError where a file in --out is one that is read, or was not written by `posecli eval`."""
     from posecli.evaluate.layout import find_annotations
     from posecli.results.protect import Protected, refuse_harm
 
@@ -111,10 +164,10 @@ def _refuse_harm(models: Sequence[str], options: dict[str, Any], truth: "GroundT
         "--out",
     )
     for folder in folders:
-        # A run of posecli, or somebody, calls results the same.
+        # `posecli run` and other programs write files of this name too.
         if not (folder / "metrics.json").exists() and (folder / "coco_results.json").exists():
             raise UsageError(
-                f"--out {out}: {folder / 'coco_results.json'} is not of posecli eval: choose another folder"
+                f"--out {out}: {folder / 'coco_results.json'} was not written by posecli eval: choose another folder"
             )
 
 
@@ -128,7 +181,7 @@ def _truth(models: Sequence[str], options: dict[str, Any]) -> "GroundTruth":
     try:
         images = find_images(annotations, options["ann"], options["data"], options["images"])
     except DataError:
-        # Pictures only decorate the report of somebody's results; without them it has none.
+        # Results files are scored without images; the report then has no examples.
         if not options["results"] or options["images"]:
             raise
         images = annotations.parent

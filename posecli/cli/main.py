@@ -1,4 +1,4 @@
-"""The front door: finds the subcommand, and turns every error into one line and an exit code."""
+"""Entry point: dispatches to the subcommand, and turns every error into one line and an exit code."""
 
 import importlib
 import os
@@ -16,11 +16,11 @@ from posecli.text import printed
 # name → (module, command, one line for --help). Modules load only when their command is used.
 COMMANDS = {
     "run": ("posecli.cli.run", "run_command", "Poses of photos and videos: annotated media and COCO JSON."),
-    "video": ("posecli.cli.video", "video_command", "The same for videos: ids, smoothing, sound, trails."),
+    "video": ("posecli.cli.video", "video_command", "The same for videos only: ids, smoothing, sound, trails."),
     "train": ("posecli.cli.train", "train_command", "Train a SimCC pose model on COCO-format keypoints."),
-    "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP, with a report that says why."),
+    "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP, comparisons, and an error analysis."),
     "weights": ("posecli.cli.weights", "weights_command", "List, show and fetch weights."),
-    "doctor": ("posecli.cli.doctor", "doctor_command", "Say what this machine has and what is missing."),
+    "doctor": ("posecli.cli.doctor", "doctor_command", "Report what this machine has and what is missing."),
 }
 
 
@@ -54,8 +54,8 @@ def cli(debug: bool) -> None:
     \b
     posecli run photos/ --out results/     annotate everything, write COCO JSON
     posecli video clip.mp4                 ids through the clip, smoothed, sound kept
-    posecli train --data coco/             train a model of your own
-    posecli eval --ann val2017             measure it, and see why
+    posecli train --data coco/             train a model
+    posecli eval --ann val2017             evaluate it on COCO
     posecli doctor                         what this machine has
     """
 
@@ -91,7 +91,7 @@ def main() -> NoReturn:
             # A signal: the time between two lines of _run.
             code = int(ExitCode.INTERRUPTED)
         if (number := interrupt.received()) is not None:
-            # Whatever came of it: a library may have made another error of the exception.
+            # A library may have replaced the exception by another error.
             interrupt.tell()
             code = interrupt.exit_code(number)
         interrupt.finished(code)
@@ -99,9 +99,9 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    """The exit code; every error is told."""
+    """The exit code; every error is reported."""
     debug = "--debug" in sys.argv or bool(os.environ.get("POSECLI_DEBUG"))
-    # --debug is welcome anywhere on the line.
+    # --debug is accepted anywhere on the line.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = cli.main(arguments, prog_name="posecli", standalone_mode=False)
@@ -145,6 +145,6 @@ def _flushed(code: int) -> int:
 
 
 def _unread() -> int:
-    """The reader of our output has left; there is nobody to tell."""
+    """The reader of stdout has closed it: nothing more can be printed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.SOME_FAILED

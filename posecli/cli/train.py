@@ -40,7 +40,7 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"))
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run, which must be there.")
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder of packed crops.")
-@click.option("--init", metavar="FILE|imagenet", help="posecli's weights, or those of the backbone (file or name).")
+@click.option("--init", metavar="NAME|FILE|imagenet", help="Pose weights to start from, or weights of the backbone.")
 @click.option("--backbone", default="mobilenet_v2", show_default=True, help="A torchvision backbone.")
 @click.option("--deconv", default="128", help="Channels of the transposed convolutions, e.g. 256,256,256, or none.")
 @click.option("--laterals", is_flag=True, help="Add the trunk's finer features to each transposed convolution.")
@@ -110,8 +110,10 @@ def train_command(**options: Any) -> int:
     from posecli.train.start import build_model, read_start
     from posecli.train.state import stage_config
     from posecli.train.teacher import load_teacher
-    from posecli.weights.files import find_weights
+    from posecli.weights.files import EMBEDDED, find_weights
 
+    if options["init"] in EMBEDDED:
+        options["init"] = str(find_weights(options["init"]))
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     folder: Path = options["runs"] / options["name"]

@@ -38,7 +38,10 @@ def write_preview(path: Path, crops: Crops, nobody: Crops | None, recipe: Recipe
 
 def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: GroundTruth) -> None:
     """The same validation people each time, spread over the set: truth above, prediction below."""
-    people = [a for a in truth.dataset["annotations"] if is_evaluated(a) and a["num_keypoints"] >= 8]
+    evaluated = [a for a in truth.dataset["annotations"] if is_evaluated(a)]
+    people = [a for a in evaluated if 2 * a["num_keypoints"] >= len(truth.keypoint_set)] or evaluated
+    if not people:
+        return
     chosen = [people[i] for i in np.linspace(0, len(people) - 1, min(SHOWN_PEOPLE, len(people))).astype(int)]
     device = str(next(network.parameters()).device)
     estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))

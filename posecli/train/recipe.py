@@ -68,8 +68,8 @@ class Recipe:
         return sum(stage.samples for stage in self.stages)
 
     def rate_at(self, seen: int) -> float:
-        """Learning rate after this many samples: linear warm-up, flat, cosine to a hundredth."""
-        warm = min(1.0, (seen + 1) / max(1, self.warmup_samples))
+        """Learning rate after this many samples: linear warm-up (at most a tenth of the run), flat, cosine to 1/100."""
+        warm = min(1.0, (seen + 1) / max(1, min(self.warmup_samples, self.samples / 10)))
         progress = min(1.0, seen / max(1, self.samples))
         fall = max(0.0, (progress - self.flat_share) / max(1e-9, 1 - self.flat_share))
         return self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
