@@ -33,11 +33,12 @@ def draw_kite(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = np.array(list(SHAPE.values())) @ rotation.T * height + random.uniform(56, 72, 2)
     image = np.full((SIZE, SIZE, 3), random.integers(150, 250, 3), np.uint8)
-    image = cv2.add(image, random.integers(0, 12, image.shape, np.uint8))
+    image = image + random.integers(0, 5, image.shape, np.uint8)
     outline = np.rint(points[[0, 1, 3, 2]]).astype(np.int32)
     cv2.fillPoly(image, [outline], random.integers(0, 120, 3).tolist(), cv2.LINE_AA)
     for begin, end in ((0, 3), (1, 2)):
-        cv2.line(image, *np.rint(points[[begin, end]]).astype(int).tolist(), (255, 255, 255), 2, cv2.LINE_AA)
+        first, last = np.rint(points[[begin, end]]).astype(int).tolist()
+        cv2.line(image, first, last, (255, 255, 255), 2, cv2.LINE_AA)
     return np.asarray(image), points
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-# Words that say a side wherever they stand in a name.
+# Words for left and right, anywhere in a name.
 _WORDS = (
     ("left", "right"),
     ("links", "rechts"),
@@ -16,11 +16,11 @@ _WORDS = (
     ("esquerdo", "direito"),
     ("左", "右"),
 )
-# The same as parts of their own: l_eye, eye.L, "L Shoulder", LShoulder, kneeRt.
+# The same as separate parts: l_eye, eye.L, "L Shoulder", LShoulder, kneeRt.
 _PARTS = (("l", "r"), ("lt", "rt"), ("lft", "rgt"), ("li", "re"), ("izq", "der"), ("sx", "dx"))
 # Parts of two letters of which one is a side and the other says front, hind, back, fore, middle, upper, lower ...
 _OTHERS = "fhbmuaei"
-# What may be left of a name like rank or lsho without its first or last letter, so that the letter is a side.
+# Rests of names like rank or lsho without their first or last letter, where that letter is a side.
 _STEMS = re.compile(
     "ank|kne|hip|sho|elb|wri|eye|ear|han|foo|fee|toe|hee|paw|leg|arm|thi|shi|cal|thu|ind|fin|wing|horn|che|nos|bro|"
     "mou|jaw|nec|clav|scap|pelv|fem|tib|tar|hoof|hock|stif|knu|pal|sol|bigt|smallt"
@@ -76,7 +76,7 @@ def _plain(name: str) -> str:
 
 
 def side_of(name: str) -> str:
-    """'left' or 'right' where the name says so in plain words, else 'middle'."""
+    """'left' or 'right' where the name contains the word, else 'middle'."""
     parts: list[str] = _SPLIT.findall(name)
     for part in (part.casefold() for part in parts):
         if part in ("left", "right"):
@@ -100,7 +100,7 @@ def _swap_words(name: str) -> tuple[str, str] | None:
 
 
 def _swap_parts(name: str) -> tuple[str, str] | None:
-    """The same by a part of the name that stands by itself, or by letter case, and says a side."""
+    """The same by a separate part of the name (by punctuation or letter case) that means a side."""
     # The part that is nearest to an end says the side: in "R leg L2" the first one does.
     spans = [m.span() for m in _SPLIT.finditer(name)]
     order = sorted(range(len(spans)), key=lambda i: (min(i, len(spans) - 1 - i), i))
@@ -131,7 +131,7 @@ def _swap_part(part: str) -> tuple[str, str] | None:
 
 
 def _is_of_alphabet(name: str, names: Sequence[str]) -> bool:
-    """Whether the letter that says the side is one of many that tell keypoints apart: kp_l beside kp_k and kp_m."""
+    """Whether the letter is one of an enumeration, not a side: kp_l beside kp_k and kp_m."""
     for span in (m.span() for m in _SPLIT.finditer(name)):
         if name[span[0] : span[1]].casefold() == "l":
             before, after = re.escape(name[: span[0]]), re.escape(name[span[1] :])

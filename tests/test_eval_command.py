@@ -281,7 +281,7 @@ def test_the_choices_of_the_help_are_those_of_the_registries() -> None:
     from posecli.runtime import RUNTIMES
 
     assert sorted(command.DECODERS) == sorted(CHOICES) and command.FLIP_TESTS == FLIPS
-    assert command.RUNTIMES == ("auto", *RUNTIMES) and command.RANKINGS == tuple(RANKINGS)
+    assert ("auto", *RUNTIMES) == command.RUNTIMES and tuple(RANKINGS) == command.RANKINGS
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""The one place where COCO files are read: annotations, boxes and results, checked and brought into one form.
+"""The only reader of COCO files: annotations, boxes and results, validated and normalised.
 
-`eval`, `train` and `boxes:` see people of these modules only, so that a file means the same to all of them. What a
-labelling tool wrote in another way is repaired where its meaning is plain, and told in one line of a kind with its
-count; what is not ends in a DataError that names the file and the entry.
+`eval`, `train` and `boxes:` read COCO files through these modules, so that a file means the same to all of them.
+Deviations of labelling tools are repaired where their meaning is clear, and reported in one line a kind with its count;
+others raise a DataError that names the file and the entry.
 """

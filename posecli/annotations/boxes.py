@@ -78,7 +78,7 @@ def read_person_boxes(path: Path, prefer: str | None = None) -> Boxes:
 
 
 def read_all_boxes(path: Path) -> Boxes:
-    """The boxes of a COCO dataset, whatever their categories: each needs its image and a size. Raises DataError."""
+    """The boxes of a COCO dataset, of all categories: each needs its image and a size. Raises DataError."""
     document = read_json(path)
     if not isinstance(document, dict) or not document.get("images") or not document.get("annotations"):
         raise DataError(f"{path}: not a COCO dataset with images and annotations")
@@ -105,7 +105,7 @@ def choose_people(
 
     The category called as prefer says, else person, else the only one with keypoints, else the only one. Without a list
     of categories: the only category_id that there is, else 1. Entries without a category_id are people. The choice is
-    told where it is not the plain one. Raises DataError where none can be chosen, or all entries are of others.
+    reported where it is not the obvious one. Raises DataError where none can be chosen, or all entries are of others.
     """
     categories = read_categories(given, entries, path, repairs)
     if not categories.all:
@@ -113,7 +113,7 @@ def choose_people(
     chosen = _choose(categories.all, prefer)
     if chosen is None:
         known = ", ".join(map(str, categories.all[:8]))
-        raise DataError(f"{path}: no category is called person, and which one is meant cannot be told: {known}")
+        raise DataError(f"{path}: no category is called person, and it is unclear which one is meant: {known}")
     mine = [of is None or of == chosen.id for of in categories.of_annotations]
     if entries and not any(mine):
         counts = [f"{categories.counts[c.id]} of {c}" for c in categories.all if categories.counts[c.id]]

@@ -98,7 +98,7 @@ def choose_category(
     """The category to work on: the wanted one (name or id), else person, else the only one with keypoints.
 
     Of several with keypoints and none called person the one with most annotations is taken. counts: annotations with
-    keypoints by internal id. The choice is told where there was one. Raises UsageError for a wanted category that is
+    keypoints by internal id. A choice among several is reported. Raises UsageError for a wanted category that is
     not there, DataError where there is none at all.
     """
     if not categories.all:

@@ -46,7 +46,7 @@ def read_json(path: Path) -> Any:
             try:
                 return orjson.loads(content)
             except orjson.JSONDecodeError:
-                pass  # NaN, a BOM, another encoding, or no JSON at all, which the other reader tells apart.
+                pass  # NaN, a BOM, another encoding, or no JSON at all: json, which is slower, decides.
         return json.loads(content)
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({shortened(str(error), 120)})") from error
@@ -55,7 +55,7 @@ def read_json(path: Path) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value of a file in a message, as JSON in ASCII, cut off: text has quotes, look-alikes are told apart."""
+    """A value of a file in a message, as JSON in ASCII, shortened: text has quotes, similar letters look different."""
     if type(value) is int and -(2**63) < value < 2**63:
         return str(value)
     try:

@@ -1,4 +1,4 @@
-"""A COCO keypoints file in one known form, for everything that learns from people or is judged by them."""
+"""Reader of COCO keypoints files, for training and evaluation."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,9 +38,9 @@ class Annotations:
 
 @uncollected()
 def read_annotations(path: Path, category: str | None = None) -> Annotations:
-    """Read a COCO keypoints file. category: name or id of whose people; without it choose_category chooses.
+    """Read a COCO keypoints file. category: name or id of the people's category; without it see choose_category.
 
-    Raises DataError where the file is no COCO file with keypoints, and for annotations whose meaning cannot be told,
+    Raises DataError where the file is no COCO file with keypoints, and for annotations whose meaning is unclear,
     which it names; UsageError for a category that is not there.
     """
     document = read_dataset(path, ("images", "annotations", "categories"))
@@ -59,7 +59,7 @@ def read_annotations(path: Path, category: str | None = None) -> Annotations:
 
 
 def read_dataset(path: Path, needed: Sequence[str]) -> Mapping[str, Any]:
-    """A COCO dataset as it stands in the file. Raises DataError where it is none, or lacks a part that is needed."""
+    """A COCO dataset, as read. Raises DataError where it is none, or lacks a part that is needed."""
     document = read_json(path)
     if isinstance(document, list):
         raise DataError(f"{path}: a list, as results files are, not a COCO dataset (images, annotations, categories)")
@@ -161,8 +161,8 @@ def _read_people(
         }
         if entry.get("id") is None:
             repairs.add("annotation", "without an id: numbered", where)
-        told = number(entry.get("num_keypoints"))
-        if told is not None and told != labelled:
+        counted = number(entry.get("num_keypoints"))
+        if counted is not None and counted != labelled:
             repairs.add("annotation", "whose num_keypoints is not the number of its labelled keypoints: counted", where)
         box = read_box(entry.get("bbox"))
         if labelled:

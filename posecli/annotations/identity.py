@@ -1,4 +1,4 @@
-"""Ids as people write them: any JSON value, matched as it stands, or else as number and text of the same digits."""
+"""Ids of COCO files: any JSON value, matched exactly, or else as number and text of the same digits."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _PLAIN = 2**53
 class Identities:
     """The ids of a file's images or categories.
 
-    own: what stands in the file, by internal id, which is the same where all are plain whole numbers, and a number from
+    own: the file's own ids by internal id, which is the same where all are plain whole numbers, and a number from
     1 on where not.
     """
 

@@ -1,4 +1,4 @@
-"""File names of annotations and files on the disk, matched although they are spelt in different ways."""
+"""File names of annotations matched with files on disk, also where they are spelt differently."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class NameIndex(Generic[T]):
                 level.setdefault(parts[-1], []).append((parts, value))
 
     def find(self, name: str, *, strict: bool = False) -> list[T]:
-        """The values that are meant: none, one, or several that the name does not tell apart.
+        """The values that are meant: none, one, or several where the name is ambiguous.
 
         strict: folders must not contradict each other, but for names that begin at a root: those are of other machines.
         """
@@ -167,6 +167,6 @@ def is_there(path: Path) -> bool:
 
 
 def missing_line(missing: Iterable[Path], total: int, what: str) -> str:
-    """How many images are missing, and the first of them in letters that tell it apart from what is there."""
+    """How many images are missing, and the first of them with escapes where it looks like a file that exists."""
     paths = list(missing)
     return f"{len(paths)} of {total} {what} are missing, first {named(paths[0])}"

@@ -1,4 +1,4 @@
-"""Pictures in the pixels that their annotations are of."""
+"""Images in the orientation that their annotations refer to."""
 
 import struct
 from pathlib import Path
@@ -8,16 +8,16 @@ from posecli.errors import MediaError
 from posecli.media.images import decode_image
 from posecli.types import PixelArray
 
-# What is told of a picture, each with a count.
+# Remarks on images; each is reported with its count.
 TURNED = "stored turned (EXIF) without a width and height that tell how they are annotated: taken upright"
 OTHER = "whose size is not the width and height in the file: annotations taken as of the picture as it stands upright"
 
 
 def read_pixels(path: Path, size: tuple[int, int] | None) -> tuple[PixelArray, str]:
-    """A picture (height, width, 3) RGB in the pixel space of its annotations, and TURNED, OTHER or "".
+    """An image (height, width, 3) RGB in the pixel space of its annotations, and TURNED, OTHER or "".
 
-    size: (width, height) of the annotations' picture. That decides where EXIF turns the stored picture: as stored if
-    only this fits; else upright, as labelling tools show it and cv2.imread reads it, also where nothing tells.
+    size: (width, height) according to the annotations. It decides whether EXIF's orientation is applied: not where only
+    the stored image fits; else, also without a size, it is, as labelling tools and cv2.imread do.
     Raises MediaError where it cannot be read.
     """
     try:
@@ -40,7 +40,7 @@ def read_pixels(path: Path, size: tuple[int, int] | None) -> tuple[PixelArray, s
 
 
 def orientation_of(content: bytes) -> int:
-    """The EXIF orientation of an encoded picture, 1 to 8; 1 where it has none."""
+    """The EXIF orientation of an encoded image, 1 to 8; 1 where it has none."""
     place = content.find(b"Exif\0\0", 0, 1 << 17)
     tiff = content[place + 6 :][: 1 << 16] if place >= 0 else b""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
@@ -59,6 +59,6 @@ def orientation_of(content: bytes) -> int:
 
 
 def tell(repairs: Repairs, remark: str, path: Path) -> None:
-    """Count what read_pixels said of a picture."""
+    """Count a remark of read_pixels."""
     if remark:
         repairs.add("image", remark, named(path))

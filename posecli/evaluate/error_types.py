@@ -179,7 +179,7 @@ def keypoint_table(truth: GroundTruth, matches: PersonMatches, types: NDArray[np
 
 @dataclass(frozen=True)
 class StdCalibration:
-    """How often the truth lies within 1 and 2 predicted standard deviations, each axis by itself.
+    """Share of true positions within 1 and 2 predicted standard deviations, each axis by itself.
 
     A Gaussian would give 0.683 and 0.954. scale: what the deviations must be multiplied by so that the share
     within one is 0.683. rows: the same for each keypoint, before and after that scale.

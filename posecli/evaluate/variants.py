@@ -97,7 +97,7 @@ def _short(weights: str, all_weights: Sequence[str]) -> str:
     path = Path(weights)
     if path.suffix != ".safetensors":
         return weights
-    # Runs are told apart by their folders, not by last.safetensors.
+    # Runs differ in their folders, not in the name last.safetensors.
     alike = {w for w in all_weights if Path(w).name == path.name}
     return str(Path(path.parent.name) / path.stem) if len(alike) > 1 else path.stem
 

@@ -12,7 +12,7 @@ SQUARE = Fraction(1)
 MOST = 8
 # What rounding in a muxer leaves: less than 2 columns of 400.
 _ROUNDING = Fraction(1, 200)
-# Their own field for it stands over what the codec says, for all frames, as in players.
+# The container's field overrides the codec's, for all frames, as in players.
 _DECLARING = frozenset(["mov", "matroska", "asf", "mxf", "nut", "yuv4mpegpipe", "wtv"])
 # A frame's shape is measured in this many parts.
 _PARTS = 4096
@@ -22,18 +22,18 @@ class PixelAspect:
     """Tells the aspect of each frame's pixels, as the frames of one stream come.
 
     Which of container and codec is right is FFmpeg's choice: the container where it says anything. Broadcasts change
-    between 4:3 and 16:9 in the codec, which only the frames themselves tell at the right place.
+    between 4:3 and 16:9 in the codec, which only the frames have at the right time.
     """
 
     def __init__(self, stream: VideoStream, form: str) -> None:
-        said = stream.sample_aspect_ratio
-        self._stream = Fraction(said) if said and said > 0 else SQUARE
+        ratio = stream.sample_aspect_ratio
+        self._stream = Fraction(ratio) if ratio and ratio > 0 else SQUARE
         self._follows = not _DECLARING & {*form.split(",")}
         self._first = True
         self._graphs: dict[tuple[str, int, int], Graph] = {}
 
     def __call__(self, frame: VideoFrame) -> Fraction:
-        """Width by height of the frame's pixels; 1 where nothing is said. Absurd values are returned as they are."""
+        """Width by height of the frame's pixels; 1 where it is unknown. Absurd values are returned as they are."""
         if not self._follows:
             return self._stream
         own = self._measured(frame)

@@ -27,9 +27,9 @@ _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 def examine_jpeg(content: bytes) -> tuple[bytes, str | None]:
     """A JPEG as OpenCV takes it, and what is wrong with its picture, None where nothing is.
 
-    OpenCV decodes the compressed data of a damaged file to the end without a word, and nothing of a file without its
-    end marker, which is all that such a file lacks where its data are whole. FFmpeg tells: it decodes the data again,
-    at an eighth of the size.
+    OpenCV decodes the compressed data of a damaged file to the end without an error, and nothing of a file without its
+    end marker, which may be all that such a file lacks. FFmpeg finds out: it decodes the data again, at an eighth of
+    the size.
     """
     frame, scans, end, odd = _segments(content)
     if frame is None or not scans:

@@ -44,7 +44,7 @@ class DecodedFrame:
 class Decoder:
     """The main video stream of an open source. frames, seek and close are for one thread.
 
-    time_base, frame_rate: the stream's; frame_rate is None where nothing is said. damage: the last reason why
+    time_base, frame_rate: the stream's; frame_rate is None where it is unknown. damage: the last reason why
     something could not be read, or "". sound: packets of a live source's first audio stream, in order.
 
     Raises MediaError for what cannot be opened, has no video stream or only sound.
@@ -86,7 +86,7 @@ class Decoder:
         # So are those of an edit list that repeats or reorders: they go back.
         self._by_order = self.container.format.name == "avi"
         self._goes_back = any(b.timestamp <= a.timestamp for a, b in pairwise(self.stream.index_entries))
-        # None where nothing tells which packets damage is close to.
+        # None where it is unknown which packets are next to damage.
         self._near: set[int] | None = set() if self.container.format.name == "mpegts" else None
         self._near_decoding: set[int] = set()
         self._recent: deque[tuple[int, int]] = deque(maxlen=_NEAR)
@@ -97,7 +97,7 @@ class Decoder:
         self._last_pts: int | None = None
 
     def __iter__(self) -> Iterator[DecodedFrame]:
-        """Frames in the order they are shown; a second loop goes on where the first one stopped.
+        """Frames in the order they are shown; a second loop continues where the first one stopped.
 
         A time that is missing or does not grow becomes the one before plus the usual step.
         """
@@ -138,13 +138,13 @@ class Decoder:
     def hidden(self) -> int:
         """How many of the frames that the container holds its edit list never shows, however often it shows others."""
         shown = [entry.pos for entry in self.stream.index_entries if not entry.is_discard]
-        # FFmpeg leaves out of the index most of what lies before and behind an edit.
+        # FFmpeg's index has little of what precedes and follows an edit.
         if not self.stream.frames or "mov" not in self.container.format.name.split(","):
             return 0
         return 0 if len(shown) == self.stream.frames and not self._goes_back else self.stream.frames - len({*shown})
 
     def promised(self, first: int, step: float | None) -> int:
-        """How many frames to be shown there should have been, once all were read; 0 where nothing tells.
+        """How many frames to be shown there should have been, once all were read; 0 where it is unknown.
 
         first: the first one's time in ticks; step: the usual one, where there is one. A fragmented MP4 has its index
         in pieces: that of a piece that was cut off is there, and an index of pieces may tell how long all of them are.
@@ -166,7 +166,7 @@ class Decoder:
     def seek(self, start: Fraction | int) -> bool:
         """Go to a key frame some frames before start: ticks of the stream as a Fraction, or a frame's number.
 
-        Only where the index tells the number of every frame and there is something to skip; else returns False
+        Only where the index has the number of every frame and there is something to skip; else returns False
         and nothing changes.
         """
         if self.source.live or not self.indexed() or self._goes_back:

@@ -31,7 +31,7 @@ class Metadata:
 
 
 def metadata_of(path: Path, *, place: bool = True) -> Metadata:
-    """The metadata of a JPEG, PNG or WebP for a copy of it that stands upright, without a thumbnail.
+    """The metadata of a JPEG, PNG or WebP for an upright copy of it, without a thumbnail.
 
     place: whether the place (GPS) is in it. What is damaged is left out. Raises OSError where it cannot be read.
     """

@@ -3,7 +3,7 @@
 import re
 import struct
 
-# Enough of a file to tell what it is.
+# Enough of a file to recognise its format.
 START = 4096
 
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")

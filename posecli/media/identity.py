@@ -13,7 +13,7 @@ FileId = tuple[int, int]
 
 
 def file_id(path: Path | str, *, follow: bool = True) -> FileId | None:
-    """Device and inode of what lies there; None where nothing does, or where the file system has no inodes."""
+    """Device and inode of a path; None where it does not exist, or where the file system has no inodes."""
     try:
         found = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - text paths too
     except (OSError, ValueError):

@@ -72,7 +72,7 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
     for argument, listed in _expand(arguments):
         path = Path(argument)
         if listed and special(path) in STREAMS:
-            found.append(_of_file(path))  # nobody waits at its other end
+            found.append(_of_file(path))  # it may have no writer
         elif (stream := _of_stream(argument)) is not None:
             found.append(stream)
         elif listed and is_disk(path):

@@ -4,7 +4,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable
 
-# More different steps than these and a video has no regular rate, from which gaps could be told.
+# With more different steps than these a video has no regular rate, and gaps cannot be recognised.
 _MANY_STEPS = 64
 _LATER = 8
 
@@ -41,7 +41,7 @@ class Ledger:
                 heapq.heappop(self._inside)
             else:
                 self._unmatched += 1
-            # A frame whose time is not its packet's stands for one of those skipped.
+            # A frame whose time is not its packet's replaces one of those skipped.
             explained = min(skipped, self._unmatched)
             self._unmatched -= explained
             self.index += skipped - explained

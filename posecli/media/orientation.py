@@ -1,4 +1,4 @@
-"""How a stored picture is turned and mirrored to stand upright."""
+"""EXIF orientations: how a stored image is rotated and mirrored for display."""
 
 from dataclasses import dataclass
 

@@ -39,7 +39,7 @@ class _Again:
 def open_pipe(address: str) -> Readable:
     """The bytes of a named pipe, or of standard input ("-"), for av.open.
 
-    An MP4 whose index lies behind its pictures cannot be read in one go: it is copied into a temporary file first.
+    An MP4 whose index follows its frames cannot be read as a stream: it is copied into a temporary file first.
     Raises OSError, and ValueError where there is no standard input.
     """
     source = _standard_input() if address == "-" else _open(Path(address))
@@ -81,7 +81,7 @@ def _standard_input() -> io.FileIO:
 
 
 def _open(path: Path) -> io.FileIO:
-    """Open for reading, unbuffered, without waiting for ever inside the kernel for somebody to write."""
+    """Open for reading, unbuffered, without blocking in the kernel until a writer opens it."""
     if os.name == "nt":
         return io.FileIO(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

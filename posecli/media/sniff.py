@@ -60,8 +60,8 @@ _MULTIPART = re.compile(
 def sniff(path: Path, *, in_folder: bool = False) -> str:
     """ "photo", "video" or "unknown".
 
-    Where the first bytes tell nothing FFmpeg tries to open it. in_folder: nobody named this file, so that text, and
-    what its suffix says to be something else, are not tried. Raises OSError where it cannot be read.
+    Where the first bytes are not decisive, FFmpeg tries to open it. in_folder: the file was found in a folder, so that
+    text, and files with the suffix of another format, are not tried. Raises OSError where it cannot be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -83,9 +83,9 @@ def sniff(path: Path, *, in_folder: bool = False) -> str:
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether a file that is neither photo nor video says by its suffix that it is: then it is told, not passed over.
+    """Whether a file that is neither photo nor video has the suffix of one: then it is reported, not passed over.
 
-    One that cannot be read is told too.
+    One that cannot be read is reported too.
     """
     suffix = path.suffix.lower()
     if suffix in _SOURCE_SUFFIXES:

@@ -26,7 +26,7 @@ _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 120
 class Sound:
     """One of the source's audio streams, fed into the output up to a given time.
 
-    Copied where players find its codec in MP4, else encoded as AAC, which is told in warnings. Where begin names an
+    Copied where players find its codec in MP4, else encoded as AAC, which is reported in warnings. Where begin names an
     origin (seconds on the source's timeline), packets that start before it are left out, and it is the output's zero.
     track: its number among the audio streams; of a live source there is only the first.
 

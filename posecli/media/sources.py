@@ -29,7 +29,7 @@ _SPARSE = 10
 NETWORK_TIMEOUT = 20.0
 
 # Formats that no file is opened as. Playlists and session descriptions name other files and addresses, which whoever
-# made the file would have read; texts and raw data are taken for pictures that nobody meant.
+# made the file would have read; texts and raw data would be decoded as images.
 _REFUSED_NAMES = (
     "concat hls applehttp dash sdp imf webm_dash_manifest image2 image2pipe lavfi rtsp rtp rtp_mpegts sap avisynth "
     "vapoursynth vobsub tty bin xbin adf idf aqtitle ass jacosub lrc mcc microdvd mpl2 mpsub pjs realtext sami scc srt "

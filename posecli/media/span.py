@@ -73,7 +73,7 @@ class Span:
         return False
 
     def count(self, frames: int, rate: Fraction | None) -> int:
-        """About how many of so many source frames are kept; 0 where nobody knows."""
+        """About how many of the source frames are kept; 0 where it is unknown."""
 
         def number(limit: Position) -> int | None:
             if isinstance(limit, int):

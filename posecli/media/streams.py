@@ -4,7 +4,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-# Pictures that stand beside a video, or are of no use without another stream.
+# Still images attached to a video, and streams that need another one.
 _ASIDE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent | Disposition.still_image
 _PICTURES = frozenset(["mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegls"])
 
@@ -12,7 +12,7 @@ _PICTURES = frozenset(["mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000",
 def pictured(container: InputContainer) -> VideoStream | None:
     """The container's main video: FFmpeg's best stream, but no cover picture and no thumbnails; None without any.
 
-    FFmpeg looks at what is marked as default, and at bit rates and numbers of frames. Where these tell nothing apart
+    FFmpeg looks at what is marked as default, and at bit rates and numbers of frames. Where these are equal
     the largest picture is the main one, as ffmpeg's own choice without -map.
     """
     videos = [stream for stream in container.streams.video if stream.codec_context is not None]

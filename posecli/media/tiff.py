@@ -64,9 +64,9 @@ def is_raw(content: Data) -> bool:
 
 
 def pages(content: Data) -> list[Picture]:
-    """The pages of a TIFF in order: no thumbnails, masks and copies of less size. Empty where none can be told.
+    """The pages of a TIFF in order: no thumbnails, masks or smaller copies. Empty where they are unknown.
 
-    A thumbnail that stands for the picture inside its own directory (SubIFDs) is replaced by that.
+    A thumbnail whose directory contains the image (SubIFDs) is replaced by it.
     """
     found: list[Picture] = []
     everything = list(_chain(content))
@@ -98,7 +98,7 @@ def starting_with(content: Data, picture: Picture) -> Data:
 def broken_strips(content: Data, picture: Picture) -> int:
     """How many of a picture's strips or tiles cannot be decompressed: libtiff leaves them empty without an error.
 
-    Only deflate tells; of other compressions 0 are known.
+    Known for deflate only, 0 for other compressions.
     """
     if picture.compression not in _DEFLATE:
         return 0

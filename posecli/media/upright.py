@@ -39,7 +39,7 @@ class Geometry:
 class Upright:
     """Makes pictures of the frames of one stream, each in its own geometry.
 
-    aspect: tells the shape of pixels; None where it does not count, as in photos.
+    aspect: aspect ratio of pixels; None where it is ignored, as in photos.
     """
 
     def __init__(self, aspect: PixelAspect | None) -> None:

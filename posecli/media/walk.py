@@ -1,4 +1,4 @@
-"""What lies in a folder: its files, and what of it cannot be looked at. Nothing is opened but folders."""
+"""The files of a folder and its subfolders, and what of them cannot be listed. Only folders are opened."""
 
 import contextlib
 import os

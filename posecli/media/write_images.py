@@ -25,7 +25,7 @@ def photo_name(name: str) -> str:
 
 
 def write_image(path: Path, pixels: PixelArray, *, quality: int = 95, metadata: Metadata | None = None) -> None:
-    """Write (height, width, 3) uint8 RGB, whole or not at all. The suffix decides the format.
+    """Write (height, width, 3) uint8 RGB, atomically. The suffix decides the format.
 
     metadata: goes into JPEG, PNG and WebP; other formats are written without.
 
