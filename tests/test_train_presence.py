@@ -19,6 +19,7 @@ from posecli.errors import DataError
 from posecli.keypoints import COCO17
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
+from posecli.train.augment import Augmentation
 from posecli.train.batches import batches
 from posecli.train.data import Source, read_nobody, read_people, trained_images
 from posecli.train.judge import read_validation
@@ -26,7 +27,7 @@ from posecli.train.loop import train
 from posecli.train.loss import presence_sum
 from posecli.train.packing import Crops, pack_crops
 from posecli.train.recipe import Recipe, Stage
-from posecli.train.start import build_model, read_start
+from posecli.train.start import Start, build_model, read_start
 from posecli.weights.files import load_weights
 from tests.entry_points import posecli
 from tests.media_factory import write_photo
@@ -224,3 +225,29 @@ def test_bad_boxes_are_named(data: Path, tmp_path: Path, change: dict[str, objec
     (tmp_path / "nobody.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match=f"annotation 2.*{told}"):
         read_nobody([Source(tmp_path / "nobody.json", data)], COCO17)
+
+
+def test_heads_alone_are_trained_on_a_frozen_network(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
+    people, nobody = crops
+    model = PoseConfig(backbone="resnet18", deconv_channels=(16,), input_size=(64, 64), presence=True, extent=True)
+    network, _ = build_model(model, None, seed=3)
+    start = Start(network.state_dict(), model)
+    augmentation = Augmentation(flip_p=0.5, rotation_p=0, cut_p=0, half_body_p=0, proposal_p=1.0)
+    recipe = Recipe(
+        model=model,
+        stages=(Stage((64, 64), 256, batch_size=16),),
+        learning_rate=3e-3,
+        warmup_samples=16,
+        nobody_share=0.3,
+        heads_only=True,
+        precision="fp32",
+        ema=0.9,
+        augmentation=augmentation,
+        weak_augmentation=augmentation,
+    )
+    last = train(recipe, people, tmp_path / "run", nobody=nobody, start=start)
+    trained, header = load_weights(last)
+    assert header["config"]["extent"] and header["config"]["presence"]
+    for name, tensor in network.state_dict().items():
+        same = torch.equal(trained[name].float(), tensor.half().float())
+        assert same != name.startswith(("presence.", "extent.hidden", "extent.sides")), name

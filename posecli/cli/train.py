@@ -14,9 +14,12 @@ from posecli import interrupt
 from posecli.errors import ExitCode, MachineError, PosecliError, UsageError
 
 if TYPE_CHECKING:
+    from posecli.pose.config import PoseConfig
     from posecli.train.data import People, Source
     from posecli.train.recipe import Recipe, Stage
+    from posecli.train.start import Start
 
+FINE_TUNING_SAMPLES = 50_000
 Report = Callable[[dict[str, float]], None]
 
 
@@ -29,6 +32,10 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--nobody", multiple=True, help="COCO file of boxes without a person, for a presence output; repeatable.")
 @click.option("--nobody-images", multiple=True, metavar="DIR", help="Images of each --nobody.")
 @click.option("--nobody-share", default=0.15, show_default=True, help="Of the samples, with --nobody.")
+@click.option("--box-head", is_flag=True, help="Train a box head too: where the person of a crop ends.")
+@click.option(
+    "--heads-only", is_flag=True, help="Train the person score and box heads only, on the frozen network of --init."
+)
 @click.option("--val-ann", help="COCO keypoints to judge by.")
 @click.option("--val-images", type=click.Path(path_type=Path), help="Their images.")
 @click.option("--allow-overlap", is_flag=True, help="Judge by images that are trained on.")
@@ -80,6 +87,9 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--dropout-p", default=0.2, show_default=True, help="Chance of a grey rectangle.")
 @click.option("--cut-p", default=0.2, show_default=True, help="Chance that the person goes on out of sight.")
 @click.option("--coarse-p", default=0.2, show_default=True, help="Chance of the few pixels of a small person.")
+@click.option(
+    "--proposal-p", default=0.0, show_default=True, help="Chance of a crop by a disturbed box; 1 with --heads-only."
+)
 @click.option("--weak-share", default=0.2, show_default=True, help="Last part of the run, with weak augmentation.")
 @click.option("--preview", type=int, help="Write a contact sheet of so many augmented samples, and stop.")
 @click.option("--evaluate-every", type=int, help="Samples between two evaluations; an epoch by default.")
@@ -120,8 +130,8 @@ def train_command(**options: Any) -> int:
     if options["resume"] and not (folder / "state.pt").is_file():
         raise UsageError(f"--resume: no unfinished run in {folder}")
     people = read_people(_sources(options), missing_limit=options["missing_limit"], category=options["category"])
-    recipe = _recipe(options, people)
-    start = read_start(options["init"], recipe.model.backbone) if options["init"] else None
+    start = read_start(options["init"], options["backbone"]) if options["init"] else None
+    recipe = _recipe(options, people, start)
     with join(str(resolve_device(options["device"]))) as (world, device), ExitStack() as stack:
         say = _say if world.leads else _silent
         cache = options["cache"] or options["runs"] / "crops"
@@ -220,16 +230,56 @@ def _stages(text: str, batch_size: int, freeze: int) -> "tuple[Stage, ...]":
     return tuple(stages)
 
 
-def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the command line gives."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {name: value for name, value in options.items() if context.get_parameter_source(name) is not default}
+
+
+def _model(options: dict[str, Any], people: "People", start: "Start | None", size: tuple[int, int]) -> "PoseConfig":
+    """What --init's pose weights say, else the defaults, with what the command line gives in its place."""
+    from dataclasses import replace
+
     from posecli.pose.config import PoseConfig
+
+    deconv = options["deconv"]
+    if deconv != "none" and not all(part.strip().isdigit() for part in deconv.split(",")):
+        raise UsageError(f"--deconv {deconv}: channels separated by commas, or none")
+    old = None if start is None else start.config
+    if options["heads_only"] and old is None:
+        raise UsageError("--heads-only: give a pose model's weights by --init")
+    known = options if old is None else _given(options)
+    changes: dict[str, Any] = {
+        name: known[name] for name in ("backbone", "laterals", "split_ratio", "temperature") if name in known
+    }
+    if "deconv" in known:
+        changes["deconv_channels"] = () if deconv == "none" else tuple(int(part) for part in deconv.split(","))
+    if "sigma" in known:
+        changes["sigma"] = (options["sigma"], options["sigma"])
+    elif old is not None:
+        ratio = size[0] / old.input_size[0] * changes.get("split_ratio", old.split_ratio) / old.split_ratio
+        changes["sigma"] = (old.sigma[0] * ratio, old.sigma[1] * ratio)
+    presence = bool(options["nobody"]) or (old is not None and old.presence)
+    box_head = options["box_head"] or (old is not None and old.extent)
+    if box_head and not presence:
+        raise UsageError("--box-head: it stands beside a person score head; give --nobody files too")
+    changes |= {"presence": presence, "extent": box_head, "input_size": size, "keypoints": people.keypoint_set}
+    return replace(old or PoseConfig(), **changes)
+
+
+def _recipe(options: dict[str, Any], people: "People", start: "Start | None" = None) -> "Recipe":
+    from dataclasses import replace
+
     from posecli.train.augment import NONE, WEAK, Augmentation
     from posecli.train.recipe import Recipe
     from posecli.weights.files import find_weights, sha256
 
-    stages = _stages(options["stages"], options["batch_size"], options["freeze"])
-    deconv = options["deconv"]
-    if deconv != "none" and not all(part.strip().isdigit() for part in deconv.split(",")):
-        raise UsageError(f"--deconv {deconv}: channels separated by commas, or none")
+    text = options["stages"]
+    if start is not None and start.config is not None and "stages" not in _given(options):
+        height, width = start.config.input_size
+        text = f"{height}x{width}:{FINE_TUNING_SAMPLES}"
+    stages = _stages(text, options["batch_size"], options["freeze"])
     drawn = (
         "flip_p",
         "scale",
@@ -242,20 +292,13 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
         "dropout_p",
         "cut_p",
         "coarse_p",
+        "proposal_p",
     )
+    if options["heads_only"] and "proposal_p" not in _given(options):
+        options = {**options, "proposal_p": 1.0}
     augmentation = NONE if options["no_augment"] else Augmentation(**{name: options[name] for name in drawn})
     return Recipe(
-        model=PoseConfig(
-            backbone=options["backbone"],
-            deconv_channels=() if deconv == "none" else tuple(int(part) for part in deconv.split(",")),
-            laterals=options["laterals"],
-            presence=bool(options["nobody"]),
-            input_size=stages[-1].input_size,
-            split_ratio=options["split_ratio"],
-            sigma=(options["sigma"], options["sigma"]),
-            temperature=options["temperature"],
-            keypoints=people.keypoint_set,
-        ),
+        model=_model(options, people, start, stages[-1].input_size),
         stages=stages,
         learning_rate=options["rate"],
         trunk_rate=options["backbone_lr_factor"],
@@ -268,11 +311,12 @@ def _recipe(options: dict[str, Any], people: "People") -> "Recipe":
         ema=options["ema"],
         smoothing=options["smoothing"],
         accumulate=options["accumulate"],
-        nobody_share=options["nobody_share"],
+        nobody_share=options["nobody_share"] if options["nobody"] else 0.0,
+        heads_only=options["heads_only"],
         marginal_start=not options["random_head"],
         seed=options["seed"],
         augmentation=augmentation,
-        weak_augmentation=NONE if options["no_augment"] else WEAK,
+        weak_augmentation=NONE if options["no_augment"] else replace(WEAK, proposal_p=options["proposal_p"]),
     )
 
 

@@ -85,13 +85,19 @@ class SimCC(nn.Module):
         """
         features, coarse = self._features(crops)
         maps = self.final(self._enlarged(features)).flatten(2)  # (N, K, h·w), row-major
-        located = self.fc_x(maps), self.fc_y(maps)
+        return self.fc_x(maps), self.fc_y(maps), *self._heads(coarse)
+
+    def heads(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Normalised crops (N, 3, H, W) → the further heads' outputs alone; nothing before them gets gradients."""
+        with torch.no_grad():
+            coarse = self._features(crops)[1]
+        return self._heads(coarse)
+
+    def _heads(self, coarse: Tensor) -> tuple[Tensor, ...]:
         if self.presence is None:
-            return located
+            return ()
         presence = self.presence(coarse.mean(dim=(2, 3)))[:, 0]
-        if self.extent is None:
-            return *located, presence
-        return *located, presence, self.extent(coarse)
+        return (presence,) if self.extent is None else (presence, self.extent(coarse))
 
     def _features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The trunk's output, after its finer features for the laterals; and its coarsest one."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from posecli import geometry
 from posecli.keypoints import KeypointSet
 from posecli.pose.crops import warp
+from posecli.train.heads import disturbed_box, sides_in_crop
 
 Float = NDArray[np.float64]
 
@@ -24,6 +25,7 @@ class Augmentation:
     cut_p: chance that the person goes on beyond a picture's border or behind something: black or another picture
     there, and no keypoints. colour: strength of brightness, contrast and saturation. blur_p, dropout_p: chances of a
     Gaussian blur and of one rectangle of noise-free grey. coarse_p: chance of the few pixels of a small person.
+    proposal_p: chance that the crop is that of a disturbed box, as a detector proposes them (heads.disturbed_box).
     """
 
     flip_p: float = 0.5
@@ -37,6 +39,7 @@ class Augmentation:
     dropout_p: float = 0.3
     cut_p: float = 0.2
     coarse_p: float = 0.2
+    proposal_p: float = 0.0
 
 
 NONE = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -61,13 +64,37 @@ def draw_sample(
 
     Keypoints that fall outside the crop have weight 0. other: gives another picture, to hide a part of the person.
     """
+    return draw_sample_and_sides(
+        pixels, box, keypoints, weights, keypoint_set, size, augmentation, random, padding, other
+    )[:3]
+
+
+def draw_sample_and_sides(
+    pixels: NDArray[np.uint8],
+    box: Float,
+    keypoints: Float,
+    weights: Float,
+    keypoint_set: KeypointSet,
+    size: tuple[int, int],
+    augmentation: Augmentation,
+    random: np.random.Generator,
+    padding: float = 1.25,
+    other: Callable[[], NDArray[np.uint8]] | None = None,
+) -> tuple[NDArray[np.uint8], Float, Float, Float, float]:
+    """As draw_sample, and the person's box in the crop with its weight, as heads.sides_in_crop gives them."""
     height, width = size
     if random.random() < augmentation.cut_p:
         beyond = other() if other is not None and random.random() < 0.5 else None
         for _ in range(1 + int(random.random() < 0.3)):
             pixels, box, weights = cut_off(pixels, box, keypoints, weights, random, beyond)
-    elif random.random() < augmentation.half_body_p:
-        box = half_body_box(box, keypoints, weights, keypoint_set, random)
+        person = box
+    else:
+        person = box
+        if random.random() < augmentation.half_body_p:
+            box = half_body_box(box, keypoints, weights, keypoint_set, random)
+    # Nothing is drawn where the chance is 0, so that older runs' samples stay the same.
+    if augmentation.proposal_p and random.random() < augmentation.proposal_p:
+        box = disturbed_box(person, random)
     matrix = crop_matrix(box, size, augmentation, random, padding)
     # The number is drawn in any case, so that what is drawn after it stays the same.
     if random.random() < augmentation.flip_p and keypoint_set.mirrors:
@@ -79,7 +106,8 @@ def draw_sample(
     warp(pixels, matrix, crop)
     points = geometry.transform(matrix, keypoints)
     inside = ((points >= -0.5) & (points <= np.array([width, height]) - 0.5)).all(axis=-1)
-    return change_pixels(crop, augmentation, random), points, weights * inside
+    sides, sides_weight = sides_in_crop(person, matrix, size)
+    return change_pixels(crop, augmentation, random), points, weights * inside, sides, sides_weight
 
 
 def crop_matrix(

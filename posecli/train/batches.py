@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posecli.train.augment import draw_sample
+from posecli.train.augment import draw_sample_and_sides
 from posecli.train.packing import Crops
 from posecli.train.parallel import World
 from posecli.train.recipe import Recipe, Stage
@@ -23,7 +23,8 @@ class Batch:
 
     crops (N, H, W, 3) uint8, points (N, K, 2) in crop pixels, weights (N, K). present (N,): 1 where there is a person,
     0 where there is nobody, -1 where the sample does not count. ids: N texts that tell whom a crop shows. large: the
-    same crops at the teacher's input size, where that is another one.
+    same crops at the teacher's input size, where that is another one. sides (N, 4): the person's box in shares of the
+    crop, sides_weights (N,), 0 where there is nobody.
     """
 
     crops: Tensor
@@ -32,6 +33,8 @@ class Batch:
     present: Tensor
     ids: tuple[str, ...]
     samples: int
+    sides: Tensor
+    sides_weights: Tensor
     large: Tensor | None = None
 
     def parts(self, count: int) -> list["Batch"]:
@@ -46,6 +49,8 @@ class Batch:
                 self.present[s],
                 self.ids[s],
                 self.samples,
+                self.sides[s],
+                self.sides_weights[s],
                 None if self.large is None else self.large[s],
             )
             for s in spans
@@ -78,26 +83,28 @@ def batches(
     world = world or World()
     order: dict[int, Any] = {}
 
-    def sample(number: int) -> tuple[Any, Any, Any, bool, str]:
+    def sample(number: int) -> tuple[Any, Any, Any, bool, str, Any, float]:
         random = np.random.default_rng([recipe.seed, 1, number])
         if nobody is not None and random.random() < recipe.nobody_share:
             row = int(random.integers(len(nobody)))
             # Points at random in place of keypoints: what is done to people is done to these crops too.
             box = nobody.people.boxes[row]
             points = random.uniform(box[:2], box[2:], (len(nobody.people.keypoint_set), 2))
-            crop, points, weights = drawn(nobody, row, points, np.ones(len(points)), number, random)
-            return crop, points, weights * 0, False, nobody.people.ids[row]
+            crop, points, weights, sides, _ = drawn(nobody, row, points, np.ones(len(points)), number, random)
+            return crop, points, weights * 0, False, nobody.people.ids[row], sides, 0.0
         epoch, place = divmod(number, len(crops))
         if epoch not in order:
             order.clear()
             order[epoch] = sample_order(len(crops), recipe.seed, epoch)
         row = int(order[epoch][place])
         people = crops.people
-        crop, points, weights = drawn(crops, row, people.keypoints[row], people.weights[row], number, random)
-        return crop, points, weights, True, people.ids[row]
+        crop, points, weights, sides, counted = drawn(
+            crops, row, people.keypoints[row], people.weights[row], number, random
+        )
+        return crop, points, weights, True, people.ids[row], sides, counted
 
     def drawn(source: Crops, row: int, keypoints: Any, weights: Any, number: int, random: np.random.Generator) -> Any:
-        return draw_sample(
+        return draw_sample_and_sides(
             source.pixels(row),
             source.people.boxes[row],
             keypoints,
@@ -114,7 +121,7 @@ def batches(
         numbers = range(first, min(first + stage.batch_size, end))
         # A process for which the last batch leaves nothing goes along with a sample that does not count.
         mine = numbers[world.rank :: world.size]
-        pixels, points, weights, present, ids = zip(*map(sample, mine or numbers[:1]), strict=True)
+        pixels, points, weights, present, ids, sides, counted = zip(*map(sample, mine or numbers[:1]), strict=True)
         large = None
         if size != stage.input_size:
             large = torch.from_numpy(np.stack(pixels))
@@ -128,6 +135,8 @@ def batches(
             torch.tensor(present).float() if mine else torch.full((1,), -1.0),
             ids,
             len(numbers),
+            torch.from_numpy(np.stack(sides)).float(),
+            torch.tensor(counted).float() * bool(mine),
             large,
         )
 

@@ -16,6 +16,7 @@ from posecli.errors import PosecliError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
 from posecli.train.batches import Batch, batches
+from posecli.train.heads import box_loss_sum
 from posecli.train.interrupt import whole_step
 from posecli.train.loss import distillation_sum, kl_sums, presence_sum
 from posecli.train.packing import Crops
@@ -213,7 +214,6 @@ def _step(
 
     pressed: signals that came to this process.
     """
-    config = state.config
     for group in state.optimiser.param_groups:
         group["lr"] = rate * group["factor"]
     weight_sum = world.sum(batch.weights.sum().to(where)).clamp_min(1e-6)
@@ -223,28 +223,7 @@ def _step(
         last = part is parts[-1]
         # Only the last part's gradients travel.
         with nullcontext() if last or world.size == 1 else network.no_sync():  # type: ignore[operator]
-            with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                outputs = network(normalise(part.crops, config, where))
-            part_sum, _ = kl_sums(
-                outputs[:2],
-                part.points.to(where),
-                part.weights.to(where),
-                split_ratio=config.split_ratio,
-                sigma=config.sigma,
-                temperature=config.temperature,
-                smoothing=recipe.smoothing,
-            )
-            part_loss = part_sum / weight_sum
-            if teacher is not None:
-                taught = teacher.distributions(part, where)
-                temperatures = config.temperature, teacher.config.temperature
-                counted = (part.present > 0).float().to(where)
-                distance = distillation_sum(outputs[:2], taught, temperatures, counted, teacher.places(config))
-                scale = recipe.teacher_weight / (batch.samples * len(config.keypoints))
-                part_loss = part_loss + scale * distance
-            if config.presence:
-                told = presence_sum(outputs[2], part.present.to(where), recipe.nobody_share)
-                part_loss = part_loss + recipe.presence_weight * told / batch.samples
+            part_loss = _part_loss(state, network, part, batch.samples, weight_sum, recipe, where, teacher)
             # Gradients are averaged over processes; their sum is wanted.
             (part_loss * world.size).backward()  # type: ignore[no-untyped-call]
         loss += part_loss.detach()
@@ -255,6 +234,55 @@ def _step(
         state.average.update(state.model)
     state.optimiser.zero_grad(set_to_none=True)
     return value, leaving > 0 or (world.size == 1 and bool(pressed))
+
+
+def _part_loss(
+    state: State,
+    network: nn.Module,
+    part: Batch,
+    samples: int,
+    weight_sum: torch.Tensor,
+    recipe: Recipe,
+    where: torch.device,
+    teacher: Teacher | None,
+) -> torch.Tensor:
+    """The loss of a part of a batch of so many samples, whose labels weigh weight_sum in all processes."""
+    config = state.config
+    crops = normalise(part.crops, config, where)
+    with torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        if recipe.heads_only:
+            heads = state.model.heads(crops)
+        else:
+            outputs = network(crops)
+            heads = outputs[2:]
+    loss = torch.zeros((), device=where)
+    if config.presence and recipe.nobody_share:
+        loss = (
+            loss
+            + recipe.presence_weight * presence_sum(heads[0], part.present.to(where), recipe.nobody_share) / samples
+        )
+    if config.extent:
+        told = box_loss_sum(heads[1], part.sides.to(where), part.sides_weights.to(where))
+        loss = loss + recipe.box_weight * told / samples
+    if recipe.heads_only:
+        return loss
+    part_sum, _ = kl_sums(
+        outputs[:2],
+        part.points.to(where),
+        part.weights.to(where),
+        split_ratio=config.split_ratio,
+        sigma=config.sigma,
+        temperature=config.temperature,
+        smoothing=recipe.smoothing,
+    )
+    loss = loss + part_sum / weight_sum
+    if teacher is not None:
+        taught = teacher.distributions(part, where)
+        temperatures = config.temperature, teacher.config.temperature
+        counted = (part.present > 0).float().to(where)
+        distance = distillation_sum(outputs[:2], taught, temperatures, counted, teacher.places(config))
+        loss = loss + recipe.teacher_weight / (samples * len(config.keypoints)) * distance
+    return loss
 
 
 def _evaluate(state: State, evaluate: Evaluate, folder: Path, where: torch.device, watch: Watch) -> None:

@@ -32,7 +32,8 @@ class Recipe:
     weak_share: last part of the schedule that uses weak augmentation. flat_share: part of the schedule at
     the full learning rate, after the warm-up and before the cosine. trunk_rate: factor on the learning
     rate of a pretrained trunk. accumulate: parts that a batch is cut into where memory is short. nobody_share: share of
-    the samples that show nobody, where there are such. presence_weight: of the presence output's cross-entropy.
+    the samples that show nobody, where there are such. presence_weight, box_weight: of the losses of the person
+    score and the box. heads_only: only these two heads are trained.
     teacher: SHA-256 of the weights whose distributions are learned too, with teacher_weight (distillation), or None.
     precision: of the forward and backward pass, "bf16" by autocast or "fp32".
     """
@@ -54,6 +55,8 @@ class Recipe:
     accumulate: int = 1
     nobody_share: float = 0.15
     presence_weight: float = 0.3
+    box_weight: float = 0.3
+    heads_only: bool = False
     teacher: str | None = None
     teacher_weight: float = 0.5
     precision: str = "bf16"

@@ -12,7 +12,7 @@ from posecli.errors import DataError, MachineError, UsageError
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.pose.network import SimCC, initialise_head, resample_classifiers
-from posecli.weights.files import bounded
+from posecli.weights.files import EMBEDDED, bounded, find_weights
 from posecli.weights.header import shown
 
 
@@ -30,11 +30,11 @@ def read_start(init: str, backbone: str) -> Start:
     Raises UsageError for a name that is neither, DataError for a file that is not what it should be,
     MachineError where torchvision's weights are neither in torch's cache nor to be fetched.
     """
-    path = Path(init)
+    path = find_weights(init) if init in EMBEDDED else Path(init)
     if init == "imagenet" or init == backbone:
         return Start(_official(backbone))
     if not path.is_file():
-        names = ", ".join(("imagenet", backbone))
+        names = ", ".join(("imagenet", backbone, *EMBEDDED))
         raise UsageError(f"--init {init}: no such file, and no name that is known here ({names})")
     if path.suffix.lower() == ".safetensors":
         network, config = load_network(path)

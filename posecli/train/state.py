@@ -69,6 +69,17 @@ def freeze(model: SimCC, blocks: int) -> None:
         block.train(i >= blocks and model.training)
 
 
+HEADS = ("presence", "extent")
+
+
+def freeze_all_but_heads(model: SimCC) -> None:
+    """Keep everything but the person score and the box head as it is, running statistics of batch norms too."""
+    for name, child in model.named_children():
+        trained = name in HEADS
+        child.requires_grad_(trained)
+        child.train(trained and model.training)
+
+
 def parameter_groups(model: SimCC, recipe: Recipe) -> list[dict[str, Any]]:
     """Trunk and head, with and without weight decay (none on norms and biases)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -178,6 +189,8 @@ def _begin(recipe: Recipe, number: int, seen: int, best: float, model: SimCC, wh
     stage = recipe.stages[number]
     model.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     freeze(model, stage.freeze)
+    if recipe.heads_only:
+        freeze_all_but_heads(model)
     optimiser = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.learning_rate)
     return State(number, seen, best, stage_config(recipe, stage), model, optimiser, Average(model, recipe.ema))
 
