@@ -14,13 +14,12 @@ import click
 import numpy as np
 import orjson
 
-from posecli.detect import load_detector
 from posecli.draw.faces import Area, FaceCover
 from posecli.evaluate.layout import find_annotations, find_images
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
 from posecli.media.images import read_image
-from posecli.pose.estimator import load_estimator
+from posecli.predict import load_predictor
 from posecli.types import Frame
 
 
@@ -59,18 +58,17 @@ def main(ann: str, data: Path | None, threshold: tuple[float, ...], out: Path | 
     for person in truth["annotations"]:
         if not person.get("iscrowd"):
             people.setdefault(person["image_id"], []).append(person)
-    estimator = load_estimator()
     lines = [
         "| detector's threshold | faces | wholly covered | person found | of these wholly covered | picture covered |"
     ]
     lines.append("|---|---|---|---|---|---|")
     for lowest in threshold:
-        detector = load_detector(threshold=lowest, confirmed=estimator.config.presence)
+        predictor = load_predictor(detector_threshold=lowest)
         faces = whole = found = found_whole = 0
         shares = []
         for image in truth["images"]:
             frame = Frame(read_image(images / image["file_name"]))
-            poses = estimator([frame], detector([frame], [image["file_name"]]))[0]
+            poses = predictor.predict([frame], [image["file_name"]])[0]
             areas = FaceCover(COCO17, 0.3).follow(poses, 0.0)
             grid = np.random.default_rng(0).uniform(0, [frame.width, frame.height], (2000, 2))
             shares.append(covered(areas, grid).mean())

@@ -10,10 +10,9 @@ from pathlib import Path
 import click
 
 from posecli.cli.progress import PlainProgress
-from posecli.detect import load_detector
 from posecli.media.inputs import find_inputs
 from posecli.pipeline import RunOptions, run, write
-from posecli.pose.estimator import load_estimator
+from posecli.predict import load_predictor
 from posecli.types import Frame, Poses
 
 
@@ -38,8 +37,7 @@ class Timed(write.Follower):
 def main(clips: tuple[Path, ...], out: Path | None) -> None:
     """Print a table."""
     write.Follower = Timed  # type: ignore[misc]
-    estimator = load_estimator("pose", device="cpu")
-    detector = load_detector("person", device="cpu", confirmed=estimator.config.presence)
+    predictor = load_predictor(device="cpu")
     lines = ["| clip | frames | people a frame | CPU ms a frame | of the run's CPU time |", "|---|---|---|---|---|"]
     for clip in clips:
         Timed.seconds, Timed.people = 0.0, 0
@@ -47,7 +45,7 @@ def main(clips: tuple[Path, ...], out: Path | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             options = RunOptions(smooth="kalman")
             found = find_inputs([str(clip)])
-            document = run(found, Path(folder), detector, estimator, options, PlainProgress(1, quiet=True))
+            document = run(found, Path(folder), predictor, options, PlainProgress(1, quiet=True))
         frames, seconds = document["totals"]["frames"], time.process_time() - start
         lines.append(
             f"| {clip.name} | {frames} | {Timed.people / frames:.1f} | {1000 * Timed.seconds / frames:.2f} "

@@ -14,26 +14,28 @@ import click
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from posecli.detect import Detector, load_detector
 from posecli.geometry import iou
 from posecli.media.video import VideoReader
-from posecli.pose.estimator import Estimator, load_estimator
+from posecli.predict import Predictor, load_predictor
 from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Poses
 
 SURE = 0.3
 
 
-def run(path: Path, every: int | None, detector: Detector, estimator: Estimator) -> tuple[list[Poses], int, float]:
+def run(path: Path, every: int | None, predictor: Predictor) -> tuple[list[Poses], int, float]:
     """Poses of each frame, how many frames the detector saw, and the processor's seconds, decoding included."""
-    propagator = BoxPropagator(every, estimator.config.keypoints)
+    propagator = BoxPropagator(every, predictor.keypoints)
     result, detections, seconds = [], 0, 0.0
     with VideoReader(path) as reader:
         for frame in reader:
             start = time.process_time()
             detect = propagator.needs_detection(frame)
-            found = detector([frame], [str(path)])[0] if detect else propagator.boxes(frame)
-            poses = propagator.update(frame, estimator([frame], [found])[0], detect)
+            if detect:
+                found = predictor.predict([frame], [str(path)])
+            else:
+                found = predictor.estimate([frame], [propagator.boxes(frame)])
+            poses = propagator.update(frame, found[0], detect)
             seconds += time.process_time() - start
             detections += detect
             result.append(poses)
@@ -69,15 +71,14 @@ def drift(reference: list[Poses], carried: list[Poses]) -> dict[str, float]:
 @click.option("--detector", default="person")
 def main(videos: tuple[Path, ...], every: tuple[str, ...], detector: str) -> None:
     """Print a Markdown table."""
-    estimate = load_estimator("pose", device="cpu")
-    find = load_detector(detector, device="cpu", confirmed=estimate.config.presence)
+    predictor = load_predictor(detector=detector, device="cpu")
     click.echo("| clip | people a frame | N | frames detected | drift, mean (95 %) | lost | gained | speed |")
     click.echo("|---|---|---|---|---|---|---|---|")
     for video in videos:
-        reference, frames, slow = run(video, 1, find, estimate)
+        reference, frames, slow = run(video, 1, predictor)
         people = sum(map(len, reference)) / frames
         for number in every:
-            carried, detections, quick = run(video, None if number == "auto" else int(number), find, estimate)
+            carried, detections, quick = run(video, None if number == "auto" else int(number), predictor)
             d = drift(reference, carried)
             click.echo(
                 f"| {video.stem} | {people:.1f} | {number} | {detections / frames:.0%}"

@@ -20,10 +20,9 @@ from scipy.signal import savgol_filter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from posecli.detect import load_detector
 from posecli.keypoints import COCO17
 from posecli.media.video import VideoReader
-from posecli.pose.estimator import load_estimator
+from posecli.predict import load_predictor
 from posecli.tracking.offline import smooth_offline
 from posecli.tracking.smoothing import SMOOTHERS
 from posecli.tracking.tracker import Tracker
@@ -108,13 +107,12 @@ def painted(kind: str, errors: Errors, seeds: range) -> dict[str, np.ndarray]:
 
 def real(path: Path) -> str:
     """A row of the person seen most often in a clip."""
-    estimator = load_estimator("pose", device="cpu")
-    detector = load_detector("person", device="cpu", confirmed=estimator.config.presence)
-    tracker = Tracker(estimator.config.keypoints)
+    predictor = load_predictor(device="cpu")
+    tracker = Tracker(predictor.keypoints)
     clip: Clip = []
     with VideoReader(path) as reader:
         for frame in reader:
-            poses = tracker(frame, estimator([frame], detector([frame], [str(path)]))[0])
+            poses = tracker(frame, predictor.predict([frame], [str(path)])[0])
             clip.append((float(frame.time or 0), poses))
     ids = np.concatenate([p.track_ids for _, p in clip if p.track_ids is not None])
     most = int(np.bincount(ids).argmax())

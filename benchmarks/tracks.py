@@ -19,11 +19,10 @@ from trackeval.metrics import HOTA, Identity
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from posecli.detect import load_detector
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
 from posecli.media.video import VideoReader
-from posecli.pose.estimator import load_estimator
+from posecli.predict import load_predictor
 from posecli.tracking.smoothing import KalmanSmoother
 from posecli.tracking.tracker import Tracker
 from posecli.types import Detections
@@ -94,13 +93,12 @@ def read_truth(path: Path) -> dict[int, Sight]:
 
 def best(folder: Path, detector: str) -> dict[str, float]:
     """What nobody can surpass with a detector's boxes: those that meet a true one (IoU 0.5) have its id."""
-    truth, estimator = read_truth(folder / "gt.txt"), load_estimator("pose", device="cpu")
-    find = load_detector(detector, device="cpu", confirmed=estimator.config.presence)
+    truth, predictor = read_truth(folder / "gt.txt"), load_predictor(detector=detector, device="cpu")
     expected, given, strangers = [], [], itertools.count(1_000_000)
     with VideoReader(folder / f"{folder.name}.mp4") as reader:
         for frame in reader:
             ids, true = truth.get(frame.index + 1, ([], np.zeros((0, 4))))
-            found = estimator([frame], find([frame], [""]))[0].boxes
+            found = predictor.predict([frame], [""])[0].boxes
             overlap = iou(true, found)
             pairs = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
             met = {j: ids[i] for i, j in pairs if overlap[i, j] >= 0.5}
@@ -112,20 +110,19 @@ def best(folder: Path, detector: str) -> dict[str, float]:
 def clip(folder: Path, boxes: str) -> dict[str, float]:
     """A clip with true boxes ("true") or those of a detector as detections."""
     truth = read_truth(folder / "gt.txt")
-    estimator = load_estimator("pose", device="cpu")
-    detector = None if boxes == "true" else load_detector(boxes, device="cpu", confirmed=estimator.config.presence)
-    tracker = Tracker(estimator.config.keypoints)
+    predictor = load_predictor(detector="person" if boxes == "true" else boxes, device="cpu")
+    tracker = Tracker(predictor.keypoints)
     smoother = KalmanSmoother()
     expected, tracked, seconds = [], [], np.zeros(3)
     with VideoReader(folder / f"{folder.name}.mp4") as reader:
         for frame in reader:
             ids, true = truth.get(frame.index + 1, ([], np.zeros((0, 4))))
             begin = time.process_time()
-            if detector is None:
-                found = Detections(true.astype(np.float32), np.ones(len(true), np.float32))
+            if boxes == "true":
+                given = Detections(true.astype(np.float32), np.ones(len(true), np.float32))
+                poses = predictor.estimate([frame], [given])[0]
             else:
-                found = detector([frame], [""])[0]
-            poses = estimator([frame], [found])[0]
+                poses = predictor.predict([frame], [""])[0]
             # The networks use several threads; those of the decoder run beside them and count too.
             seconds[2] += time.process_time() - begin
             start = time.thread_time()

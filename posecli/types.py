@@ -1,4 +1,4 @@
-"""What flows through the house: three frozen dataclasses of arrays."""
+"""The three data types: Frame, Detections and Poses, frozen dataclasses of arrays."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -41,20 +41,17 @@ class Detections:
 
     boxes: (N, 4) float32, x1 y1 x2 y2 in source pixels, continuous corners as in COCO.
     scores: (N,) float32 in [0, 1], descending.
-    lowest: None where all of them are people; else they are proposals, and the score that each must reach once the
-    pose network has had its say.
     """
 
     boxes: FloatArray
     scores: FloatArray
-    lowest: float | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     @classmethod
     def empty(cls) -> "Detections":
-        """Nobody: a normal result."""
+        """No people."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
 
@@ -66,12 +63,12 @@ class Poses:
     std: (N, K, 2) float32, standard deviation of x and y in source pixels.
     scores: (N, K) float32 in [0, 1].
     boxes: (N, 4) float32, x1 y1 x2 y2 in source pixels.
-    box_scores: (N,) float32 in [0, 1], as the detector gave them; of proposals, as the pose network left them.
+    box_scores: (N,) float32 in [0, 1], the detector's; of verified proposals, rescored by the pose model.
     person_scores: (N,) float32 in [0, 1], box score × mean of keypoint scores above 0.2.
-    track_ids: (N,) int64, or None where nobody was tracked.
-    raw_keypoints: (N, K, 2) float32, as the network gave them; None where `keypoints` are just these (not smoothed).
-    filled: (N,) bool, True for people that no detection stands for: a short gap closed between two sights of them.
-    None where there are none.
+    track_ids: (N,) int64, or None without tracking.
+    raw_keypoints: (N, K, 2) float32, before smoothing; None where `keypoints` are not smoothed.
+    filled: (N,) bool, True for people without a detection in this frame, interpolated over a short gap. None where
+    there are none.
     """
 
     keypoints: FloatArray
@@ -107,7 +104,7 @@ class Poses:
 
     @classmethod
     def empty(cls, keypoint_count: int) -> "Poses":
-        """Nobody: a normal result."""
+        """No people."""
         return cls(
             keypoints=np.zeros((0, keypoint_count, 2), np.float32),
             std=np.zeros((0, keypoint_count, 2), np.float32),

@@ -3,7 +3,7 @@
     python recipes/measure_detector.py --data SHARED --weights weights/person.safetensors
 
 Where the pose weights have a presence output, each detector is also measured as `posecli run` uses it: its proposals
-confirmed by the pose network.
+verified by the pose model.
 
 --weights may be given several times: the detectors are then measured with one pose model in one run. With --write
 a detector's threshold is written into its file as the default.
@@ -29,7 +29,8 @@ from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
 from posecli.geometry import iou, xywh_to_xyxy
 from posecli.media.images import decode_image
-from posecli.pose.estimator import Estimator, load_estimator
+from posecli.pose.estimator import load_estimator
+from posecli.predict import Predictor
 from posecli.types import Detections, Frame
 from posecli.weights.files import load_weights, save_weights
 
@@ -118,11 +119,12 @@ def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | No
         ratio = round(own.values["AP"] / max(true.values["AP"], 1e-9), 3)
         report[str(path)] = {"held_out": held_out} | figures | {"keypoints": keypoints, "ratio": ratio}
         if estimator.config.presence:
-            proposing = load_detector("person", weights=path, confirmed=True, threshold=threshold)
-            judged = {i: judge(replace(estimator, flip=False), proposing, frame) for i, frame in frames.items()}
+            proposing = load_detector("person", weights=path, threshold=threshold)
+            rescoring = Predictor(replace(proposing, threshold=0.0), replace(estimator, flip=False))
+            judged = {i: rescored(rescoring, frame) for i, frame in frames.items()}
             figures, _ = measure_boxes(truth.dataset, judged, proposing.threshold)
             own = score_keypoints(truth.dataset, predict(estimator, truth, proposing).results, truth.keypoint_set)
-            report[f"{path}, confirmed"] = {
+            report[f"{path}, verified"] = {
                 "threshold": proposing.threshold,
                 **figures,
                 "keypoints": {name: round(own.values[name], 4) for name in ("AP", "AP50")},
@@ -135,9 +137,9 @@ def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | No
     click.echo(json.dumps(report, indent=2))
 
 
-def judge(estimator: Estimator, detector: Detector, frame: Frame) -> Detections:
-    """All proposals of a frame, with their scores after the pose network had its say, as `posecli run` takes them."""
-    poses = estimator([frame], [replace(detector([frame], [""])[0], lowest=0.0)])[0]
+def rescored(predictor: Predictor, frame: Frame) -> Detections:
+    """All proposals of a frame with the scores that verification gives them; the detector's threshold is 0."""
+    poses = predictor.predict([frame], [""])[0]
     return Detections(poses.boxes, poses.box_scores)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posecli.detect import Detector
 from posecli.errors import DataError
 from posecli.keypoints import COCO17
 from posecli.media.inputs import Input, find_inputs
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Read
+from posecli.predict import Predictor
 from posecli.results.records import record_path
 from posecli.types import Detections, Frame, Poses
 from tests.media_factory import write_photo, write_video
@@ -25,7 +27,11 @@ class Models:
         self.estimated: list[int] = []
         self.batches: list[int] = []
         self._bad = bad
-        self.config = types.SimpleNamespace(keypoints=COCO17)
+        self.config = types.SimpleNamespace(keypoints=COCO17, presence=False)
+
+    @property
+    def predictor(self) -> Predictor:
+        return Predictor(Detector(self.detector, "counting", 0.5, "none", "cpu"), self)  # type: ignore[arg-type]
 
     def detector(self, frames: list[Frame], names: list[str]) -> list[Detections]:
         if self._bad and any(self._bad in name for name in names):
@@ -67,37 +73,37 @@ def clip(tmp_path: Path) -> Input:
 @pytest.mark.parametrize("every", [1, 4])
 def test_after_a_kill_the_networks_are_asked_only_for_the_rest(clip: Input, tmp_path: Path, every: int) -> None:
     undisturbed = Models()
-    step = PoseStep(undisturbed.detector, undisturbed, every=every, answers="k")  # type: ignore[arg-type]
+    step = PoseStep(undisturbed.predictor, every=every, answers="k")
     whole = frames_of(step(events(clip, tmp_path / "one", 30)))
     first = Models()
-    step = PoseStep(first.detector, first, every=every, answers="k")  # type: ignore[arg-type]
+    step = PoseStep(first.predictor, every=every, answers="k")
     stream = step(events(clip, tmp_path / "two", 30))
     for _ in range(18):
         next(stream)
     stream.close()  # the process ends here
     done = set(first.estimated)
     second = Models()
-    step = PoseStep(second.detector, second, every=every, answers="k")  # type: ignore[arg-type]
+    step = PoseStep(second.predictor, every=every, answers="k")
     again = frames_of(step(events(clip, tmp_path / "two", 30)))
     assert not done & set(second.estimated) and done | set(second.estimated) == set(range(30))
     assert first.detected + second.detected == undisturbed.detected
     for a, b in zip(whole, again, strict=True):
         assert np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.boxes, b.boxes)
     third = Models()  # other models answer anew
-    step = PoseStep(third.detector, third, every=every, answers="other")  # type: ignore[arg-type]
+    step = PoseStep(third.predictor, every=every, answers="other")
     assert len(frames_of(step(events(clip, tmp_path / "two", 30)))) == 30 and len(third.estimated) == 30
 
 
 def test_a_live_source_keeps_no_journal(clip: Input, tmp_path: Path) -> None:
     models = Models()
-    step = PoseStep(models.detector, models, every=1, answers="k")  # type: ignore[arg-type]
+    step = PoseStep(models.predictor, every=1, answers="k")
     assert len(frames_of(step(events(clip, tmp_path, 5, content="")))) == 5
     assert not list(tmp_path.rglob("journals"))
 
 
 def test_frames_share_batches_and_every_one_is_searched(clip: Input, tmp_path: Path) -> None:
     models = Models()
-    step = PoseStep(models.detector, models, every=1, answers="k")  # type: ignore[arg-type]
+    step = PoseStep(models.predictor, every=1, answers="k")
     assert len(frames_of(step(events(clip, tmp_path, 20)))) == 20
     assert models.detected == list(range(20)) and models.batches == [8, 8, 4]
 
@@ -106,7 +112,7 @@ def test_a_failing_photo_is_told_at_its_end_and_costs_the_others_nothing(tmp_pat
     models = Models(bad="bad")
     items = [find_inputs([str(write_photo(tmp_path / f"{name}.jpg"))])[0] for name in ("a", "bad", "c")]
     stream = (event for item in items for event in events(item, tmp_path, 1))
-    step = PoseStep(models.detector, models, every=1, answers="k")  # type: ignore[arg-type]
+    step = PoseStep(models.predictor, every=1, answers="k")
     numbered: list[Opened | Read | Closed] = []
     for number, event in enumerate(stream):
         job = Job(number // 3, event.job.input, event.job.output, event.job.record)

@@ -15,9 +15,10 @@ from torch import nn
 from posecli import geometry
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import Estimator, load_estimator, load_network, mirrored_sides, refitted
+from posecli.pose.estimator import Estimator, load_estimator, load_network, mirrored_sides
 from posecli.pose.network import Extent, SimCC
 from posecli.pose.runner import Outputs
+from posecli.pose.verification import refine_boxes, verify
 from posecli.train.start import build_model, read_start
 from posecli.types import Detections, Frame, Poses
 from posecli.weights.files import load_weights, save_weights
@@ -85,7 +86,7 @@ def test_proposals_end_where_the_network_says(seeing: Estimator) -> None:
     frame, lines = Frame(picture(90, 70)), [[0.2, 0.1, 0.7, 0.8], [0.3, 0.2, 2.0, 0.6]]
     plain = answering(seeing, lines)([frame], [Detections(BOXES, SCORES)])[0]
     np.testing.assert_array_equal(plain.boxes, BOXES)  # boxes that are no proposals stay as they are
-    judged = answering(seeing, lines)([frame], [Detections(BOXES, SCORES, lowest=0.0)])[0]
+    judged = verify(answering(seeing, lines), [frame], [Detections(BOXES, SCORES)], 0.0)[0]
     sizes = geometry.padded_size(BOXES, seeing.config.input_size[1] / seeing.config.input_size[0])
     corner = (BOXES[:, :2] + BOXES[:, 2:]) / 2 - sizes / 2
     shares = np.array(lines).reshape(2, 2, 2)
@@ -99,24 +100,25 @@ def test_proposals_end_where_the_network_says(seeing: Estimator) -> None:
 
 
 def test_a_flipped_run_averages_with_the_mirror_image(seeing: Estimator) -> None:
-    frame, found = Frame(picture(90, 70)), Detections(BOXES[:1], SCORES[:1], lowest=0.0)
+    frame, found = Frame(picture(90, 70)), Detections(BOXES[:1], SCORES[:1])
     flipped = answering(replace(seeing, flip=True), [[0.1, 0.2, 0.5, 0.9]], [[0.3, 0.3, 0.9, 0.7]])
     plain = answering(seeing, [[0.1, 0.25, 0.6, 0.8]])
-    np.testing.assert_allclose(flipped([frame], [found])[0].boxes, plain([frame], [found])[0].boxes, atol=1e-3)
+    first, second = (verify(estimator, [frame], [found], 0.0)[0] for estimator in (flipped, plain))
+    np.testing.assert_allclose(first.boxes, second.boxes, atol=1e-3)
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_runtimes_agree_on_the_extent(seeing_weights: Path, flip: bool) -> None:
-    frame, found = Frame(picture(90, 70)), Detections(BOXES, SCORES, lowest=0.0)
+    frame, found = Frame(picture(90, 70)), Detections(BOXES, SCORES)
     first, second = (
-        load_estimator(str(seeing_weights), device="cpu", runtime=runtime, flip=flip)([frame], [found])[0]
+        verify(load_estimator(str(seeing_weights), device="cpu", runtime=runtime, flip=flip), [frame], [found], 0.0)[0]
         for runtime in ("torch", "openvino")
     )
     np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
 
 
-def test_doubtful_proposals_are_looked_at_in_the_mirror_too(seeing: Estimator) -> None:
-    """Of three people only the doubtful proposal takes the flip test's answer, whoever is beside it."""
+def test_unsure_proposals_get_a_flip_test(seeing: Estimator) -> None:
+    """Of three proposals only the unsure one is averaged with its mirror image."""
     frame = Frame(picture(90, 70))
     boxes = np.array([[5, 5, 40, 60], [30, 2, 80, 69], [0, 0, 30, 30]], np.float32)
     seen: list[int] = []
@@ -127,7 +129,7 @@ def test_doubtful_proposals_are_looked_at_in_the_mirror_too(seeing: Estimator) -
 
     watched = replace(seeing, runner=replace(seeing.runner, run=run))
     scores = np.array([0.9, 0.6, 0.1], np.float32)
-    judged = watched([frame], [Detections(boxes, scores, lowest=0.3)])[0]
+    judged = verify(watched, [frame], [Detections(boxes, scores)], 0.3)[0]
     assert seen == [3, 1]
     plain, flipped = (
         replace(watched, flip=flip)([frame], [Detections(boxes, scores)])[0].keypoints for flip in (False, True)
@@ -141,7 +143,7 @@ def test_doubtful_proposals_are_looked_at_in_the_mirror_too(seeing: Estimator) -
     alone = replace(
         seeing, runner=replace(seeing.runner, run=lambda crops: replace(seeing.runner(crops), presence=None))
     )
-    assert len(alone([frame], [Detections(boxes, scores, lowest=0.3)])[0]) == 2
+    assert len(verify(alone, [frame], [Detections(boxes, scores)], 0.3)[0]) == 2
 
 
 def test_mirrored_sides_twice_are_the_same() -> None:
@@ -155,7 +157,7 @@ def test_mirrored_sides_twice_are_the_same() -> None:
 def test_boxes_end_with_the_picture_and_never_vanish(sides: list[float]) -> None:
     frame = Frame(picture(90, 70))
     poses = replace(Poses.empty(17), boxes=BOXES[:1])
-    (box,) = refitted(poses, np.array([sides]), frame).boxes
+    (box,) = refine_boxes(poses, np.array([sides]), frame).boxes
     assert (box[:2] >= 0).all() and box[2] <= 90 and box[3] <= 70
     assert (box[2:] - box[:2] >= 1 - 1e-4).all()
     if (np.clip(sides[2:], 0, [90, 70]) - np.clip(sides[:2], 0, [90, 70]) < 1).any():

@@ -29,6 +29,7 @@ from posecli.pipeline.channel import Budget, Channel, Stopped
 from posecli.pipeline.read import photo_bytes
 from posecli.pose import crops
 from posecli.pose.estimator import load_estimator
+from posecli.predict import Predictor
 from posecli.results import input_writer as sink
 from posecli.results.manifest import Finished
 from posecli.types import Detections, Frame, Poses
@@ -79,7 +80,7 @@ def read_frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def do(root: Path, out: Path, weights: Path, detector: Detector, **options: Any) -> dict[str, Any]:
     estimator = load_estimator(str(weights), device="cpu", runtime="torch")
-    return run(find_inputs([str(root)]), out, detector, estimator, RunOptions(**options), Still())
+    return run(find_inputs([str(root)]), out, Predictor(detector, estimator), RunOptions(**options), Still())
 
 
 # ---- failed clips are left ------------------------------------------------------------------------------

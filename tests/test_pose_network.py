@@ -12,7 +12,7 @@ from posecli.errors import DataError, MachineError, UsageError
 from posecli.geometry import crop_matrices
 from posecli.keypoints import COCO17, find_flip_pairs, from_category
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_estimator, person_scores, read_logits
+from posecli.pose.estimator import decode_logits, load_estimator, person_scores
 from posecli.pose.network import SimCC, initialise_head, resample_classifiers
 from posecli.runtime.device import resolve_device
 from posecli.types import Detections, Frame
@@ -184,7 +184,7 @@ def test_oks_decoding_does_not_depend_on_the_size_of_the_picture() -> None:
     random = np.random.default_rng(5)
     logits = tuple(random.normal(size=(1, 17, bins)).astype(np.float32) * 3 for bins in config.bins)
     box = np.array([[10, 20, 110, 260]], np.float32)
-    places = [read_logits(logits, config, box * s, crop_matrices(box * s, config.input_size))[0] for s in (1, 4)]
+    places = [decode_logits(logits, config, box * s, crop_matrices(box * s, config.input_size))[0] for s in (1, 4)]
     np.testing.assert_allclose(places[0], places[1], atol=1e-3)
 
 

@@ -1,5 +1,6 @@
 """The presence output: proposals of the detector that the pose network confirms."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 from posecli.detect import load_detector
 from posecli.detect.person import PersonConfig
 from posecli.keypoints import COCO17
-from posecli.pose.estimator import confirmed, load_estimator, load_network
+from posecli.pose.estimator import load_estimator, load_network
 from posecli.pose.network import SimCC
+from posecli.pose.verification import rescore, select, verify
 from posecli.train.start import build_model, read_start
 from posecli.types import Detections, Frame, Poses
 from posecli.weights.files import find_weights, load_weights, save_weights
@@ -45,11 +47,16 @@ def poses_at(keypoints: np.ndarray, box_scores: list[float]) -> Poses:
     )
 
 
+def verified(poses: Poses, odds: np.ndarray, threshold: float, sigmas: Sequence[float] | None) -> Poses:
+    rescored = rescore(poses, odds)
+    return rescored.rows(select(rescored, threshold, sigmas))
+
+
 def test_log_odds_add_up_and_decide() -> None:
     points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
     apart = np.concatenate([points, points + 500, points + 1000])
     presence = np.array([-3.0, 2.0, 0.0], np.float32)
-    kept = confirmed(poses_at(apart, [0.8, 0.4, 0.5]), presence, 0.45, COCO17.sigmas)
+    kept = verified(poses_at(apart, [0.8, 0.4, 0.5]), presence, 0.45, COCO17.sigmas)
     expected = 1 / (1 + np.exp(-(np.log(0.4 / 0.6) + 2)))
     np.testing.assert_allclose(kept.box_scores, [expected, 0.5], rtol=1e-6)
     np.testing.assert_allclose(kept.person_scores, [expected / 2, 0.25], rtol=1e-6)
@@ -59,15 +66,15 @@ def test_log_odds_add_up_and_decide() -> None:
 def test_scores_at_the_ends_stay_finite_and_nobody_stays_nobody() -> None:
     points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
     both = poses_at(np.concatenate([points, points + 300]), [1.0, 0.0])
-    kept = confirmed(both, np.array([-200.0, 200.0], np.float32), 0.0, COCO17.sigmas)
+    kept = verified(both, np.array([-200.0, 200.0], np.float32), 0.0, COCO17.sigmas)
     assert np.isfinite(kept.box_scores).all() and len(kept) == 2
-    assert len(confirmed(Poses.empty(17), np.zeros(0, np.float32), 0.5, COCO17.sigmas)) == 0
+    assert len(verified(Poses.empty(17), np.zeros(0, np.float32), 0.5, COCO17.sigmas)) == 0
 
 
 def test_of_two_proposals_with_one_pose_the_better_stays() -> None:
     points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
     people = poses_at(np.concatenate([points, points + 1, points + 60]), [0.6, 0.7, 0.5])
-    kept = confirmed(people, np.zeros(3, np.float32), 0.3, COCO17.sigmas)
+    kept = verified(people, np.zeros(3, np.float32), 0.3, COCO17.sigmas)
     np.testing.assert_allclose(kept.box_scores, [0.7, 0.5], rtol=1e-6)
 
 
@@ -75,38 +82,38 @@ def test_of_two_proposals_with_one_box_the_better_stays_whatever_their_poses() -
     random = np.random.default_rng(0)
     people = poses_at(random.uniform(0, 100, (3, 17, 2)), [0.6, 0.7, 0.5])
     boxes = np.array([[0, 0, 50, 100], [5, 0, 50, 100], [30, 0, 80, 100]], np.float32)
-    kept = confirmed(replace(people, boxes=boxes), np.zeros(3, np.float32), 0.3, None)
+    kept = verified(replace(people, boxes=boxes), np.zeros(3, np.float32), 0.3, None)
     np.testing.assert_array_equal(kept.boxes, boxes[[1, 2]])
 
 
 def test_of_one_person_s_boxes_the_surest_stays_and_the_surest_person_comes_first() -> None:
     points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
     people = poses_at(np.concatenate([points + 500, points, points + 1]), [0.5, 0.7, 0.6])
-    kept = confirmed(people, np.array([4.0, 0.0, 3.0], np.float32), 0.3, COCO17.sigmas)
+    kept = verified(people, np.array([4.0, 0.0, 3.0], np.float32), 0.3, COCO17.sigmas)
     np.testing.assert_array_equal(kept.keypoints, people.keypoints[[0, 2]])
 
 
-def test_only_proposals_are_judged(judging_weights: Path, tiny_weights: Path) -> None:
+def test_given_boxes_keep_their_scores_and_proposals_are_rescored(judging_weights: Path, tiny_weights: Path) -> None:
     frame, scores = Frame(picture(90, 70)), np.array([0.9, 0.5], np.float32)
     judging, plain = (
         load_estimator(str(path), device="cpu", runtime="torch") for path in (judging_weights, tiny_weights)
     )
-    people = judging([frame], [Detections(BOXES, scores)])[0]
+    boxes = Detections(BOXES, scores)
+    people = judging([frame], [boxes])[0]
     np.testing.assert_array_equal(people.box_scores, scores)
-    np.testing.assert_array_equal(people.keypoints, plain([frame], [Detections(BOXES, scores)])[0].keypoints)
-    judged = judging([frame, frame], [Detections(BOXES, scores, lowest=0.0), Detections(BOXES, scores)])
-    assert not np.isin(judged[0].box_scores, scores).any()
-    np.testing.assert_array_equal(judged[1].box_scores, scores)
-    assert len(judging([frame], [Detections(BOXES, scores, lowest=1.0)])[0]) == 0
+    np.testing.assert_array_equal(people.keypoints, plain([frame], [boxes])[0].keypoints)
+    rescored = verify(judging, [frame, frame], [boxes, Detections.empty()], 0.0)
+    assert not np.isin(rescored[0].box_scores, scores).any() and len(rescored[1]) == 0
+    assert len(verify(judging, [frame], [boxes], 1.0)[0]) == 0
     # A network that cannot tell leaves the box scores to decide.
-    np.testing.assert_allclose(plain([frame], [Detections(BOXES, scores, lowest=0.6)])[0].box_scores, [0.9], rtol=1e-6)
+    np.testing.assert_allclose(verify(plain, [frame], [boxes], 0.6)[0].box_scores, [0.9], rtol=1e-6)
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_runtimes_agree_on_presence(judging_weights: Path, flip: bool) -> None:
-    frame, found = Frame(picture(90, 70)), Detections(BOXES, np.array([0.6, 0.5], np.float32), lowest=0.0)
+    frame, found = Frame(picture(90, 70)), Detections(BOXES, np.array([0.6, 0.5], np.float32))
     first, second = (
-        load_estimator(str(judging_weights), device="cpu", runtime=runtime, flip=flip)([frame], [found])[0]
+        verify(load_estimator(str(judging_weights), device="cpu", runtime=runtime, flip=flip), [frame], [found], 0.0)[0]
         for runtime in ("torch", "openvino")
     )
     np.testing.assert_allclose(first.box_scores, second.box_scores, atol=1e-3)
@@ -139,16 +146,17 @@ def test_laterals_do_not_change_what_presence_sees() -> None:
         np.testing.assert_allclose(network(crops)[2], expected, rtol=1e-5)
 
 
-def test_the_detector_proposes_more_where_it_is_confirmed() -> None:
+def test_the_embedded_detector_proposes_below_its_threshold() -> None:
     frame = [Frame(picture(300, 200, 1))]
     config = PersonConfig.from_json(load_weights(find_weights("person"))[1]["config"])
-    alone, proposing = (load_detector("person", device="cpu", confirmed=flag) for flag in (False, True))
-    assert alone.threshold == proposing.threshold == config.threshold
-    assert alone(frame, [""])[0].lowest is None
-    found = proposing(frame, [""])[0]
-    assert found.lowest == config.threshold and (found.scores >= config.proposal).all()
-    chosen = load_detector("person", device="cpu", confirmed=True, threshold=0.05)(frame, [""])[0]
-    assert chosen.lowest == 0.05 and len(chosen) >= len(found)
+    detector, low = (load_detector("person", device="cpu", threshold=threshold) for threshold in (None, 0.05))
+    assert detector.threshold == config.threshold and low.threshold == 0.05
+    assert detector.propose is not None and low.propose is not None
+    people, proposals = detector(frame, [""])[0], detector.propose(frame, [""])[0]
+    assert (people.scores >= config.threshold).all() and (proposals.scores >= config.proposal).all()
+    assert set(people.scores.tolist()) <= set(proposals.scores.tolist())
+    assert len(low.propose(frame, [""])[0]) >= len(proposals)
+    assert load_detector("whole").propose is None
 
 
 def test_training_on_leaves_the_presence_output_out(judging_weights: Path) -> None:

@@ -32,6 +32,7 @@ CHANGE: dict[str, list[str]] = {
     "runtime": ["--runtime", "openvino"],
     "decoder": ["--decode", "argmax"],
     "flip": ["--flip"],
+    "reestimate": ["--reestimate"],
     "detector": ["--detector", "boxes:HERE/boxes.json"],
     "detector_thr": ["--detector-thr", "0.9"],
     "max_people": ["--max-people", "1"],
@@ -153,11 +154,13 @@ def test_a_journal_of_other_people_is_not_gone_on_with(tiny_weights: Path) -> No
     from posecli.detect import load_detector
     from posecli.pipeline.options import RunOptions, inference_key, options_key
     from posecli.pose.estimator import load_estimator
+    from posecli.predict import Predictor
 
     estimator = load_estimator(str(tiny_weights), device="cpu", runtime="torch")
     detectors = [load_detector("whole", max_people=count) for count in (1, 2)]
+    predictors = [Predictor(detector, estimator) for detector in detectors]
     for key in (inference_key, options_key):
-        assert key(RunOptions(), detectors[0], estimator) != key(RunOptions(), detectors[1], estimator)
+        assert key(RunOptions(), predictors[0]) != key(RunOptions(), predictors[1])
 
 
 def test_what_the_models_turned_out_to_be_is_in_the_keys(tiny_weights: Path) -> None:
@@ -168,13 +171,14 @@ def test_what_the_models_turned_out_to_be_is_in_the_keys(tiny_weights: Path) -> 
     from posecli.detect.detector import Detector, DetectorOptions
     from posecli.pipeline.options import RunOptions, inference_key, options_key
     from posecli.pose.estimator import Estimator, load_estimator
+    from posecli.predict import Predictor
 
     detector = load_detector("whole")
     estimator = load_estimator(str(tiny_weights), device="cpu", runtime="torch")
     other = "of another kind"
     changed: list[tuple[Detector, Estimator]] = []
     changed += [(replace(detector, **{f.name: other}), estimator) for f in fields(Detector)
-                if f.name not in ("find", "options")]  # fmt: skip
+                if f.name not in ("find", "propose", "options")]  # fmt: skip
     # Of these the detector says what they turned out to be: its device, its runtime, the hash of its weights.
     asked = [f.name for f in fields(DetectorOptions) if f.name not in ("device", "runtime", "weights", "argument")]
     changed += [(replace(detector, options=replace(detector.options, **{name: 0.123})), estimator) for name in asked]
@@ -187,7 +191,9 @@ def test_what_the_models_turned_out_to_be_is_in_the_keys(tiny_weights: Path) -> 
         setattr(runner, name, other)
         changed.append((detector, replace(estimator, runner=runner)))  # type: ignore[arg-type]
     for key in (inference_key, options_key):
-        keys = [key(RunOptions(), detector, estimator), *(key(RunOptions(), d, e) for d, e in changed)]
+        keys = [key(RunOptions(), Predictor(detector, estimator))]
+        keys += [key(RunOptions(), Predictor(d, e)) for d, e in changed]
+        keys.append(key(RunOptions(), Predictor(detector, estimator, reestimate=True)))
         assert len(set(keys)) == len(keys)
 
 

@@ -10,7 +10,7 @@ import pytest
 from posecli.cli.main import COMMANDS, cli
 from posecli.detect import load_detector
 from posecli.media.images import read_image
-from posecli.pose.estimator import load_estimator
+from posecli.predict import load_predictor
 from posecli.types import Frame
 
 ROOT = Path(__file__).parents[1]
@@ -19,17 +19,16 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
 def test_skeletons_sit_on_the_people_of_the_samples(samples: Path, runtime: str) -> None:
     """Where the noses and ankles of the three photos are, read off by eye, within a tenth of the person."""
-    estimator = load_estimator("pose", device="cpu", runtime=runtime)
-    detector = load_detector("person", device="cpu", runtime=runtime, confirmed=estimator.config.presence)
+    predictor = load_predictor(device="cpu", runtime=runtime)
     for name, people in {
         "astronaut.jpg": [{"nose": (223, 124)}],
         "walk_and_climb.jpg": [{"nose": (585, 400), "right_ankle": (555, 655)}, {"nose": (554, 92)}],
         "balance_two_people.jpg": [{"nose": (150, 375)}],
     }.items():
         frame = Frame(read_image(samples / name))
-        poses = estimator([frame], detector([frame], [name]))[0]
+        poses = predictor.predict([frame], [name])[0]
         assert len(poses) >= len(people)
-        names = estimator.config.keypoints.names
+        names = predictor.keypoints.names
         for person in people:
             places = [names.index(keypoint) for keypoint in person]
             distances = np.linalg.norm(poses.keypoints[:, places] - np.array(list(person.values())), axis=-1).max(

@@ -89,6 +89,11 @@ EXAMPLES = (
     option("--decode", multiple=True, type=click.Choice(DECODERS), default=("auto",), help="Decoder; repeatable."),
     option("--flip/--no-flip", default=False, help="Flip test: average with the mirrored crop."),
     option(
+        "--reestimate/--no-reestimate",
+        default=False,
+        help="Estimate again from refined boxes that differ much from the detector's.",
+    ),
+    option(
         "--flip-test",
         multiple=True,
         type=click.Choice(FLIP_TESTS),
@@ -214,7 +219,11 @@ def _predicted(models: Sequence[str], options: dict[str, Any], truth: "GroundTru
         options["flip_test"] or (("shifted",) if options["flip"] else ("none",)),
     )
     settings = Settings(
-        options["device"], options["detector_thr"], options["rank_by"], allow_overlap=options["allow_overlap"]
+        options["device"],
+        options["detector_thr"],
+        options["rank_by"],
+        reestimate=options["reestimate"],
+        allow_overlap=options["allow_overlap"],
     )
     yield from predict_variants(variants, truth, settings)
 

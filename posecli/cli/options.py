@@ -30,6 +30,11 @@ model_options = _group(
         click.option("--runtime", default="auto", help="auto, torch or openvino."),
         click.option("--decode", "decoder", default="auto", help="auto, argmax, dark, oks or parabola."),
         click.option("--flip/--no-flip", default=False, help="Average with the mirror image."),
+        click.option(
+            "--reestimate/--no-reestimate",
+            default=False,
+            help="Estimate again from refined boxes that differ much from the detector's.",
+        ),
     ]
 )
 

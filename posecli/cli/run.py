@@ -64,11 +64,10 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
     if options["dry_run"]:
         return _list(jobs, out, options["as_json"])
 
-    from posecli.detect import load_detector
     from posecli.pipeline.run import run
     from posecli.pipeline.window import Window
     from posecli.pose.codec import CHOICES
-    from posecli.pose.estimator import load_estimator
+    from posecli.predict import load_predictor
     from posecli.results.tables import check_tables
 
     if options["decoder"] not in CHOICES:
@@ -84,28 +83,23 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
         if options["show"]:
             window = Window()
             stack.callback(window.close)
-        estimator = load_estimator(
+        predictor = load_predictor(
             options["weights"],
+            detector=options["detector"],
             device=options["device"],
             runtime=options["runtime"],
             decoder=options["decoder"],
             flip=options["flip"],
-        )
-        detector = load_detector(
-            options["detector"],
-            device=options["device"],
-            runtime=options["runtime"] if options["detector"] == "person" else "auto",
-            threshold=options["detector_thr"],
-            weights=options["detector_weights"],
+            detector_threshold=options["detector_thr"],
+            detector_weights=options["detector_weights"],
             max_people=options["max_people"],
-            confirmed=estimator.config.presence,
+            reestimate=options["reestimate"],
         )
         progress = stack.enter_context(progress_of(len(found), options["quiet"]))
         document = run(
             found,
             out,
-            detector,
-            estimator,
+            predictor,
             chosen,
             progress,
             overwrite=overwrite,

@@ -53,7 +53,8 @@ def build(options: DetectorOptions) -> Detector:
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         return [_inside(table.of(name, frame), frame, name) for frame, name in zip(frames, names, strict=True)]
 
-    return Detector(find, options.argument and f"boxes:{path.name}", threshold, "none", "cpu", sha256(path))
+    name = options.argument and f"boxes:{path.name}"
+    return Detector(find, name, threshold, "none", "cpu", sha256(path), by_name=True)
 
 
 def _inside(people: Detections, frame: Frame, name: str) -> Detections:

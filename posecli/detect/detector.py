@@ -16,7 +16,6 @@ class DetectorOptions:
     """What a detector is built with.
 
     argument: what stood behind the colon of its name. threshold: lowest score, None for the detector's own.
-    confirmed: whether a pose network with a presence output comes after it (Detections.lowest).
     """
 
     argument: str = ""
@@ -25,12 +24,16 @@ class DetectorOptions:
     threshold: float | None = None
     weights: Path | None = None
     max_people: int = 100
-    confirmed: bool = False
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector ready to run, and what run.json says of it. options: what it was built with."""
+    """A detector ready to run, and what run.json says of it.
+
+    find: people, whose scores reach the threshold. propose: boxes down to a lower score, proposals of which a pose
+    model's person score can tell the people (pose.verification); None where the detector has none beside its people.
+    options: what it was built with. by_name: whether people are found by the name of the input, not in its pixels.
+    """
 
     find: Find
     name: str
@@ -39,6 +42,8 @@ class Detector:
     device: str
     weights_sha256: str | None = None
     options: DetectorOptions = field(default_factory=DetectorOptions)
+    propose: Find | None = None
+    by_name: bool = False
 
     def __call__(self, frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         """People of each frame, by descending score. names: the input each frame is of."""
@@ -95,11 +100,8 @@ def load_detector(
     threshold: float | None = None,
     weights: Path | None = None,
     max_people: int = 100,
-    confirmed: bool = False,
 ) -> Detector:
     """A detector by name, ready to run. boxes:FILE takes people from a file.
-
-    confirmed: the pose network that comes after it tells who is a person, so that the embedded one may propose more.
 
     Raises UsageError for an unknown name, MachineError for missing weights, DataError for a broken file.
     """
@@ -108,5 +110,5 @@ def load_detector(
         raise UsageError(f"--detector {name}: choose from {', '.join(DETECTORS)} (boxes:FILE)")
     if bool(argument) != (kind == "boxes"):
         raise UsageError(f"--detector {name}: only boxes takes, and needs, a file: boxes:FILE")
-    options = DetectorOptions(argument, device, runtime, threshold, weights, max_people, confirmed)
+    options = DetectorOptions(argument, device, runtime, threshold, weights, max_people)
     return replace(DETECTORS[kind](options), options=options)

@@ -1,7 +1,6 @@
 """The embedded person detector at work: letterbox, network, suppression."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -42,9 +41,8 @@ def build(options: DetectorOptions) -> Detector:
     spec = ModuleSpec(PersonNetwork(model, config), key, cpu_batch=1, gpu_batch=8)
     compiled = compile_network(spec, device=options.device, runtime=options.runtime)
     threshold = config.threshold if options.threshold is None else options.threshold
-    proposal = min(config.proposal, threshold) if options.confirmed else threshold
 
-    def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
+    def search(frames: Sequence[Frame], lowest: float) -> list[Detections]:
         # A very wide or tall frame is searched as several views; any other is its own only view.
         windows = [windows_of(frame.width, frame.height) for frame in frames]
         views = [
@@ -61,7 +59,7 @@ def build(options: DetectorOptions) -> Detector:
                 boxes, scores = compiled(pictures)
                 for k, i in enumerate(rows):
                     result[i] = select(
-                        boxes[k], scores[k], scales[k], views[i], proposal, config.nms_iou, options.max_people
+                        boxes[k], scores[k], scales[k], views[i], lowest, config.nms_iou, options.max_people
                     )
         found, first = [], 0
         for parts in windows:
@@ -69,11 +67,17 @@ def build(options: DetectorOptions) -> Detector:
             if len(parts) > 1:
                 each = [result[i] for i in range(first, first + len(parts))]
                 people = joined(each, parts, config.nms_iou, options.max_people)
-            found.append(replace(people, lowest=threshold) if options.confirmed else people)
+            found.append(people)
             first += len(parts)
         return found
 
-    return Detector(find, "person", threshold, compiled.runtime, compiled.device, key)
+    def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
+        return search(frames, threshold)
+
+    def propose(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
+        return search(frames, min(config.proposal, threshold))
+
+    return Detector(find, "person", threshold, compiled.runtime, compiled.device, key, propose=propose)
 
 
 def canvas_shape(picture: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:

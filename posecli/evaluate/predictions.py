@@ -12,16 +12,17 @@ import numpy as np
 from posecli.annotations.document import Repairs, number, read_json, shown
 from posecli.annotations.identity import identify
 from posecli.annotations.pixels import read_pixels, tell
-from posecli.detect.detector import Detector
+from posecli.detect.detector import Detector, Find
 from posecli.errors import DataError, MediaError, UsageError
 from posecli.evaluate.ground_truth import GroundTruth, is_evaluated
 from posecli.evaluate.scoring import check_results
 from posecli.geometry import oks, xywh_to_xyxy
 from posecli.pose.estimator import Estimator, person_scores
 from posecli.pose.runner import Outputs, Runner
+from posecli.predict import Predictor
 from posecli.results.coco import result_of
 from posecli.results.records import people_of
-from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray
+from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 
 # Images whose people share a batch.
 CHUNK = 8
@@ -67,9 +68,13 @@ def predict(
     boxes: Mapping[int, Detections] | Detector,
     *,
     rank_by: str = "box-keypoints",
+    reestimate: bool = False,
 ) -> Predictions:
-    """Poses of the people in boxes, or of those that a detector finds; rank_by: a key of RANKINGS."""
-    return predict_all([estimator], truth, boxes, rank_by=rank_by)[0]
+    """Poses of the people in boxes, or of those that a detector finds; rank_by: a key of RANKINGS.
+
+    reestimate: as predict.Predictor takes it, with a detector only.
+    """
+    return predict_all([estimator], truth, boxes, rank_by=rank_by, reestimate=reestimate)[0]
 
 
 def predict_all(
@@ -78,6 +83,7 @@ def predict_all(
     boxes: Mapping[int, Detections] | Detector,
     *,
     rank_by: str = "box-keypoints",
+    reestimate: bool = False,
 ) -> list[Predictions]:
     """Predictions of each estimator for the same people, every image decoded and passed to the detector once.
 
@@ -87,20 +93,31 @@ def predict_all(
         raise UsageError(f"--rank-by {rank_by}: choose from {', '.join(RANKINGS)}")
     ids: list[list[int]] = [[] for _ in estimators]
     people: list[list[dict[str, Any]]] = [[] for _ in estimators]
-    wanted = None if callable(boxes) else {image_id for image_id, found in boxes.items() if len(found)}
+    if isinstance(boxes, Detector):
+        wanted, boxes = None, memoised_detector(boxes)
+    else:
+        wanted = {image_id for image_id, found in boxes.items() if len(found)}
     repairs = Repairs()
+    sources = [_people_of(boxes, estimator, reestimate) for estimator in estimators]
     for image_ids, frames, names in read_ahead(truth, wanted, repairs):
-        if callable(boxes):
-            detections = boxes(frames, names)
-        else:
-            detections = [boxes.get(image_id, Detections.empty()) for image_id in image_ids]
-        for estimator, own_ids, of_estimator in zip(estimators, ids, people, strict=True):
-            for image_id, poses in zip(image_ids, estimator(frames, detections), strict=True):
+        for source, own_ids, of_estimator in zip(sources, ids, people, strict=True):
+            for image_id, poses in zip(image_ids, source(image_ids, frames, names), strict=True):
                 own_ids += [image_id] * len(poses)
                 ranked = replace(poses, person_scores=RANKINGS[rank_by](poses.box_scores, poses.scores))
                 of_estimator += people_of(ranked, 0.0)
     remarks = repairs.lines()
     return [_collect(own_ids, of_estimator, truth, remarks) for own_ids, of_estimator in zip(ids, people, strict=True)]
+
+
+# Image ids, images and file names → poses.
+_Source = Callable[[Sequence[int], Sequence[Frame], Sequence[str]], list[Poses]]
+
+
+def _people_of(boxes: Mapping[int, Detections] | Detector, estimator: Estimator, reestimate: bool) -> _Source:
+    if isinstance(boxes, Detector):
+        predictor = Predictor(boxes, estimator, reestimate)
+        return lambda image_ids, frames, names: predictor.predict(frames, names)
+    return lambda image_ids, frames, names: estimator(frames, [boxes.get(i, Detections.empty()) for i in image_ids])
 
 
 def _collect(
@@ -118,6 +135,23 @@ def _collect(
         results=results,
         remarks=remarks,
     )
+
+
+def memoised_detector(detector: Detector) -> Detector:
+    """The same detector with the last answers of `find` and `propose` memoised."""
+
+    def last_of(find: Find) -> Find:
+        last: deque[tuple[Sequence[Frame], list[Detections]]] = deque(maxlen=1)
+
+        def found(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
+            if not last or last[0][0] is not frames:
+                last.append((frames, find(frames, names)))
+            return last[0][1]
+
+        return found
+
+    propose = None if detector.propose is None else last_of(detector.propose)
+    return replace(detector, find=last_of(detector.find), propose=propose)
 
 
 def memoised(runner: Runner, size: int = 2) -> Runner:

@@ -43,6 +43,7 @@ class Settings:
     device: str = "auto"
     detector_threshold: float | None = None
     rank_by: str = "box-keypoints"
+    reestimate: bool = False
     allow_overlap: bool = False
 
 
@@ -124,9 +125,9 @@ def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: 
             replace(estimator, decoder=v.decoder, flip=v.flip != "none", shift_flipped=v.flip != "unshifted")
             for v in group
         ]
-        boxes = find_boxes(first.boxes, truth, settings, confirmed=estimator.config.presence)
+        boxes = find_boxes(first.boxes, truth, settings)
         start = time.monotonic()
-        found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by)
+        found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by, reestimate=settings.reestimate)
         seconds = time.monotonic() - start
         for variant, chosen, predictions in zip(group, estimators, found, strict=True):
             metadata = {
@@ -142,6 +143,7 @@ def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: 
                 "device": estimator.runner.device,
                 "std_scale": estimator.config.std_scale,
                 "rank_by": settings.rank_by,
+                "reestimate": settings.reestimate,
                 "trained_on_images": trained_on,
                 "predict_seconds": round(seconds, 2),
                 "predicted_together": len(group),
@@ -165,18 +167,13 @@ def check_weights(estimator: Estimator, name: str, truth: GroundTruth, allow_ove
     return count
 
 
-def find_boxes(
-    name: str, truth: GroundTruth, settings: Settings, *, confirmed: bool = False
-) -> Mapping[int, Detections] | Detector:
-    """ "gt", a detector's name ("detector": the embedded one) or a COCO file, as something that predict_all takes.
-
-    confirmed: whether the pose network tells who is a person, as load_detector takes it.
-    """
+def find_boxes(name: str, truth: GroundTruth, settings: Settings) -> Mapping[int, Detections] | Detector:
+    """ "gt", a detector's name ("detector": the embedded one) or a COCO file, as something that predict_all takes."""
     if name == "gt":
         return true_boxes(truth)
     name = "person" if name == "detector" else name
     if name in DETECTORS and name != "boxes":
-        return load_detector(name, device=settings.device, threshold=settings.detector_threshold, confirmed=confirmed)
+        return load_detector(name, device=settings.device, threshold=settings.detector_threshold)
     path = Path(name.removeprefix("boxes:"))
     if not path.is_file():
         raise UsageError(f"--boxes {name}: no such file; else gt, detector, {', '.join(n for n in DETECTORS)}")

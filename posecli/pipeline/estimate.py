@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from posecli.detect import Detector
 from posecli.errors import PosecliError
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, GivenUp
 from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Read
-from posecli.pose.estimator import Estimator
+from posecli.predict import Predictor
 from posecli.results.journal import Journal
 from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Poses
@@ -40,16 +39,14 @@ class PoseStep:
 
     def __init__(
         self,
-        detector: Detector,
-        estimator: Estimator,
+        predictor: Predictor,
         *,
         every: int | None,
         answers: str,
         budget: Budget | None = None,
         given_up: GivenUp | None = None,
     ) -> None:
-        self._detector, self._estimator = detector, estimator
-        self._every, self._answers = every, answers
+        self._predictor, self._every, self._answers = predictor, every, answers
         self._clips: dict[int, _Clip] = {}
         self._budget = budget or Budget(PIPELINE_BYTES, threading.Event())
         self._given_up = given_up or GivenUp()
@@ -112,7 +109,7 @@ class PoseStep:
                 journal = Journal(event.job.journal, f"{event.content} {self._answers}")
             except OSError as error:
                 self._fail(event.job, error)
-        propagator = None if self._every == 1 else BoxPropagator(self._every, self._estimator.config.keypoints)
+        propagator = None if self._every == 1 else BoxPropagator(self._every, self._predictor.keypoints)
         return _Clip(journal, propagator)
 
     def _poses(self, reads: Sequence[Read]) -> list[Poses | None]:
@@ -143,8 +140,11 @@ class PoseStep:
         frame, name = read.frame, str(read.job.input.path)
         detected = propagator.needs_detection(frame)
         try:
-            people = self._detector([frame], [name])[0] if detected else propagator.boxes(frame)
-            poses = self._estimator([frame], [people])[0]
+            poses = (
+                self._predictor.predict([frame], [name])
+                if detected
+                else self._predictor.estimate([frame], [propagator.boxes(frame)])
+            )[0]
         except PosecliError as error:
             self._fail(read.job, error)
             return None
@@ -158,7 +158,7 @@ class PoseStep:
         if not frames:
             return []
         try:
-            return list(self._estimator(frames, self._detector(frames, names)))
+            return list(self._predictor.predict(frames, names))
         except PosecliError:
             # One input's fault: find out whose.
             found: list[Poses | None] = []
@@ -167,7 +167,7 @@ class PoseStep:
                     found.append(None)
                     continue
                 try:
-                    found.append(self._estimator([frame], self._detector([frame], [name]))[0])
+                    found.append(self._predictor.predict([frame], [name])[0])
                 except PosecliError as error:
                     self._fail(read.job, error)
                     found.append(None)

@@ -13,6 +13,7 @@ from posecli.keypoints import KeypointSet
 from posecli.media.images import DEFAULT_MAX_PIXELS
 from posecli.media.span import Span
 from posecli.pose.estimator import Estimator
+from posecli.predict import Predictor
 from posecli.results.records import SCHEMA
 
 
@@ -47,8 +48,9 @@ class RunOptions:
     person: str = "all"
 
 
-def models(detector: Detector, estimator: Estimator) -> dict[str, Any]:
+def models(predictor: Predictor) -> dict[str, Any]:
     """What runs, for run.json."""
+    detector, estimator = predictor.detector, predictor.estimator
     return {
         "pose": {
             "weights": estimator.weights.name if estimator.weights else None,
@@ -58,6 +60,7 @@ def models(detector: Detector, estimator: Estimator) -> dict[str, Any]:
             "presence": estimator.config.presence,
             "decoder": estimator.refinement,
             "flip": estimator.flip,
+            "reestimate": predictor.reestimate,
             "runtime": estimator.runner.runtime,
             "device": estimator.runner.device,
             "precision": estimator.runner.precision,
@@ -85,16 +88,16 @@ def look_of(keypoint_set: KeypointSet, options: RunOptions) -> Look:
     return Look(keypoint_set, **{name: getattr(options, name) for name in sorted(names)})
 
 
-def options_key(options: RunOptions, detector: Detector, estimator: Estimator) -> str:
+def options_key(options: RunOptions, predictor: Predictor) -> str:
     """A fingerprint of everything that decides the output beside the input's own content."""
-    look = look_of(estimator.config.keypoints, options)
-    models = _models_key(detector, estimator)
+    look = look_of(predictor.keypoints, options)
+    models = _models_key(predictor)
     return _digest({"schema": SCHEMA, "options": asdict(options), "look": asdict(look), "models": models})
 
 
-def inference_key(options: RunOptions, detector: Detector, estimator: Estimator) -> str:
+def inference_key(options: RunOptions, predictor: Predictor) -> str:
     """A fingerprint of what decides the networks' answers: a journal is good for all looks of the output."""
-    models = _models_key(detector, estimator)
+    models = _models_key(predictor)
     return _digest({"span": asdict(options.span), "detect_every": options.detect_every, "models": models})
 
 
@@ -103,17 +106,18 @@ def inference_key(options: RunOptions, detector: Detector, estimator: Estimator)
 _RESOLVED = ("device", "runtime", "weights", "argument", "runner")
 
 
-def _models_key(detector: Detector, estimator: Estimator) -> dict[str, Any]:
-    """All fields of the detector's options, of the detector and of the estimator, and what became of them."""
+def _models_key(predictor: Predictor) -> dict[str, Any]:
+    """All fields of the detector's options, of the detector, of the estimator and of the predictor."""
+    detector, estimator = predictor.detector, predictor.estimator
     asked = {field.name: getattr(detector.options, field.name) for field in fields(DetectorOptions)}
     made = {field.name: getattr(detector, field.name) for field in fields(Detector)}
     pose = {field.name: getattr(estimator, field.name) for field in fields(Estimator)}
     return {
         "detector_options": {name: value for name, value in asked.items() if name not in _RESOLVED},
-        "detector": {name: value for name, value in made.items() if name not in ("find", "options")},
+        "detector": {name: value for name, value in made.items() if name not in ("find", "propose", "options")},
         "estimator": {name: value for name, value in pose.items() if name not in (*_RESOLVED, "config", "decoder")},
         "config": estimator.config.to_json(),
-        "described": models(detector, estimator),
+        "described": models(predictor),
     }
 
 

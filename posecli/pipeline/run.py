@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from posecli import interrupt
-from posecli.detect import Detector
 from posecli.errors import MachineError, is_full
 from posecli.media.inputs import Input
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, Channel, GivenUp, Stopped
@@ -22,7 +21,7 @@ from posecli.pipeline.plan import plan, prepare_output, refuse_harm_to_inputs
 from posecli.pipeline.read import read_all
 from posecli.pipeline.window import Window
 from posecli.pipeline.write import write_all
-from posecli.pose.estimator import Estimator
+from posecli.predict import Predictor
 from posecli.results.manifest import Finished
 from posecli.results.write import write_results
 from posecli.text import printed
@@ -34,8 +33,7 @@ _PATIENCE = 0.5
 def run(
     inputs: Sequence[Input],
     out: Path,
-    detector: Detector,
-    estimator: Estimator,
+    predictor: Predictor,
     options: RunOptions,
     progress: Progress,
     *,
@@ -54,16 +52,16 @@ def run(
     refuse_harm_to_inputs(jobs, out, tables, media=options.media)
     prepare_output(out)
     started = time.monotonic()
-    key = options_key(options, detector, estimator)
+    key = options_key(options, predictor)
     finished: list[Finished] = []
     failures: list[BaseException] = []
     stop, enough = threading.Event(), threading.Event()
     budget, given_up = Budget(PIPELINE_BYTES, stop), GivenUp()
-    answers = inference_key(options, detector, estimator)
-    step = PoseStep(detector, estimator, every=options.detect_every, answers=answers, budget=budget, given_up=given_up)
+    answers = inference_key(options, predictor)
+    step = PoseStep(predictor, every=options.detect_every, answers=answers, budget=budget, given_up=given_up)
     read: Channel[Opened | Read | Closed | Flush] = Channel(4, stop)
     estimated: Channel[Opened | Estimated | Closed] = Channel(8, stop)
-    keypoint_set = estimator.config.keypoints
+    keypoint_set = predictor.keypoints
 
     def start(work: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
@@ -103,7 +101,7 @@ def run(
             stop.set()
             _wait_for(reader, writer)
             described = {
-                "models": models(detector, estimator),
+                "models": models(predictor),
                 "options": plain(options),
                 "seconds": round(time.monotonic() - started, 3),
                 "unfinished": len(jobs) - len(finished),

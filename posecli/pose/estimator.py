@@ -1,7 +1,7 @@
 """Frames and boxes to poses: crops, network, decoding and the way back to source pixels."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,14 +16,9 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
 from posecli.pose.network import SimCC, resample_classifiers
 from posecli.pose.runner import Outputs, Runner, load_runner
-from posecli.types import Detections, FloatArray, Frame, IntArray, Poses
+from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
 
-# Of two proposals whose poses have an OKS above this, or whose boxes an IoU above that, one person is meant.
-SAME_PERSON = 0.5
-SAME_BOX = 0.6
-# A proposal is looked at twice where the log-odds that it is a person are nearer to 0 than this.
-DOUBT = 1.5
 # COCO's custom, after MMPose and SimpleBaselines: keypoints below it do not count for a person's score.
 SCORE_FLOOR = 0.2
 
@@ -32,9 +27,27 @@ LOG = logging.getLogger(__name__)
 NO_MIRROR = "%s: its keypoints have no left and right pairs: no mirror images are averaged in (--flip)"
 
 
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What the pose model says of the boxes of one frame, N people.
+
+    poses: with boxes and box scores as they were given. person_log_odds: (N,) float32, to be added to the log-odds of
+    the box scores; None where the model has no person score. refined_boxes: (N, 4) float, x1 y1 x2 y2 in source pixels,
+    where the model sees the people end, also beyond the image; None where it has no box head.
+    """
+
+    poses: Poses
+    person_log_odds: FloatArray | None = None
+    refined_boxes: geometry.Float64Array | None = None
+
+
+# Person log-odds (N,) of all people → rows (M,) of those whose flip test is needed.
+NeedsFlipTest = Callable[[FloatArray], IntArray]
+
+
 @dataclass(frozen=True)
 class Estimator:
-    """A pose model ready to run. Calling it maps frames and their people to poses.
+    """A pose model ready to run. Calling it maps frames and boxes to poses.
 
     decoder: of codec.DECODERS, or "auto"; see choose_decoder. flip: average with the mirror image.
     shift_flipped: put the mirrored bins back exactly (codec.merge_flipped); False is what much code does, for
@@ -55,67 +68,74 @@ class Estimator:
         """The decoder that is used: "auto" made plain."""
         return choose_decoder(self.decoder, self.config)
 
-    def __call__(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
-        """One Poses a frame; people of all frames go through the network together.
+    def __call__(self, frames: Sequence[Frame], boxes: Sequence[Detections]) -> list[Poses]:
+        """One Poses a frame, its people in the order of their boxes; people of all frames share batches."""
+        return [estimate.poses for estimate in self.estimate(frames, boxes)]
 
-        Of proposals (Detections.lowest) only those that the network confirms are left, with boxes that end where it
-        sees the person end, if it tells. Where it is in doubt, their mirror images are averaged in.
+    def estimate(
+        self, frames: Sequence[Frame], boxes: Sequence[Detections], needs_flip_test: NeedsFlipTest | None = None
+    ) -> list[Estimate]:
+        """The same with all that the model says of the boxes.
+
+        needs_flip_test: chooses people whose crops are averaged with their mirror images although the estimator does
+        no flip test (flip). Raises DataError where the network's answer is not finite.
         """
-        boxes = [found.boxes for found in detections]
-        config = self.config
+        config, corners = self.config, [people.boxes for people in boxes]
         crops, matrices = cut_crops(
-            [frame.pixels for frame in frames], boxes, config.input_size, config.preprocessing.padding
+            [frame.pixels for frame in frames], corners, config.input_size, config.preprocessing.padding
         )
         if not len(crops):
-            return [Poses.empty(len(config.keypoints)) for _ in frames]
-        outputs = self.runner(crops)
-        # Without left and right pairs a mirror image tells nothing.
-        flip = self.flip and config.keypoints.mirrors
-        rows = np.arange(len(crops)) if flip else doubtful(outputs.presence, detections)
-        rows = rows if config.keypoints.mirrors else rows[:0]
-        if len(rows):
-            other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
-            # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
-            ratio = config.split_ratio if self.shift_flipped else 1.0
-            outputs = averaged(outputs, other, rows, config.keypoints.flip_indices, ratio)
-        logits, presence, extent = outputs.logits, outputs.presence, outputs.extent
-        # Damaged weights, of which no value alone looks wrong; written as poses nobody would notice.
-        if not all(np.isfinite(values).all() for values in (*logits, presence, extent) if values is not None):
-            raise DataError("the pose network answers with values that are not finite: its weights are damaged")
-        in_crop, std, scores = read_logits(logits, config, np.concatenate(boxes), matrices, self.decoder)
+            return [Estimate(Poses.empty(len(config.keypoints))) for _ in frames]
+        outputs = self._run(crops, needs_flip_test)
+        every = np.concatenate(corners)
+        in_crop, std, scores = decode_logits(outputs.logits, config, every, matrices, self.decoder)
         keypoints = geometry.transform(np.linalg.inv(matrices), in_crop).astype(np.float32)
         pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]
         deviations = (std * pixel_size * config.std_scale).astype(np.float32)
-        found = _split(keypoints, deviations, scores, detections)
-        odds = np.zeros(len(crops), np.float32) if presence is None else presence
-        seen = np.concatenate(boxes) if extent is None else geometry.crop_to_source(extent, matrices, config.input_size)
-        ends = np.cumsum([len(poses) for poses in found])[:-1]
-        return [
-            poses
-            if people.lowest is None
-            else confirmed(refitted(poses, own, frame), part, people.lowest, config.keypoints.sigmas)
-            for poses, own, part, people, frame in zip(
-                found, np.split(seen, ends), np.split(odds, ends), detections, frames, strict=True
+        refined = None
+        if outputs.extent is not None:
+            refined = geometry.crop_to_source(outputs.extent, matrices, config.input_size)
+        result, first = [], 0
+        for people in boxes:
+            rows = slice(first, first + len(people))
+            first += len(people)
+            poses = Poses(
+                keypoints=keypoints[rows],
+                std=deviations[rows],
+                scores=scores[rows],
+                boxes=people.boxes,
+                box_scores=people.scores,
+                person_scores=person_scores(people.scores, scores[rows]),
             )
-        ]
+            odds = None if outputs.presence is None else outputs.presence[rows]
+            result.append(Estimate(poses, odds, None if refined is None else refined[rows]))
+        return result
+
+    def _run(self, crops: PixelArray, needs_flip_test: NeedsFlipTest | None) -> Outputs:
+        """The network's outputs of the crops (N, H, W, 3), with the mirror images' where they are asked for."""
+        outputs, config = self.runner(crops), self.config
+        rows = np.zeros(0, np.int64)
+        if self.flip:
+            rows = np.arange(len(crops))
+        elif needs_flip_test is not None and outputs.presence is not None:
+            rows = needs_flip_test(outputs.presence)
+        # Without left and right pairs a mirror image tells nothing.
+        if len(rows) and config.keypoints.mirrors:
+            other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
+            # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
+            ratio = config.split_ratio if self.shift_flipped else 1.0
+            outputs = flip_average(outputs, other, rows, config.keypoints.flip_indices, ratio)
+        # Damaged weights, of which no value alone looks wrong; written as poses nobody would notice.
+        every = (*outputs.logits, outputs.presence, outputs.extent)
+        if not all(np.isfinite(values).all() for values in every if values is not None):
+            raise DataError("the pose network answers with values that are not finite: its weights are damaged")
+        return outputs
 
 
-def doubtful(presence: FloatArray | None, detections: Sequence[Detections]) -> IntArray:
-    """Rows of the proposals of which it is not clear yet whether they are people: they are looked at in the mirror too.
-
-    presence: (N,) log-odds of all people of the detections.
-    """
-    if presence is None:
-        return np.zeros(0, np.int64)
-    proposed = np.repeat([people.lowest is not None for people in detections], [len(people) for people in detections])
-    odds = log_odds(np.concatenate([people.scores for people in detections])) + presence
-    return np.flatnonzero(proposed & (np.abs(odds) < DOUBT))
-
-
-def averaged(
+def flip_average(
     outputs: Outputs, mirrored: Outputs, rows: IntArray, flip_indices: tuple[int, ...], split_ratio: float
 ) -> Outputs:
-    """Outputs of N crops, in the given rows their means with what the network says of those crops' mirror images."""
+    """Outputs of N crops, those of the rows (M,) averaged with the outputs of these crops' mirror images."""
     x, y = (logits.copy() for logits in outputs.logits)
     x[rows], y[rows] = codec.merge_flipped((x[rows], y[rows]), mirrored.logits, flip_indices, split_ratio)
     sides = None if mirrored.extent is None else mirrored_sides(mirrored.extent)
@@ -132,12 +152,6 @@ def _with_means(values: FloatArray | None, rows: IntArray, others: FloatArray | 
     return result
 
 
-def log_odds(scores: ArrayLike) -> geometry.Float64Array:
-    """Of probabilities, kept finite at 0 and 1."""
-    clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)
-    return np.asarray(np.log(clipped / (1 - clipped)))
-
-
 def choose_decoder(decoder: str, config: PoseConfig) -> str:
     """The decoder that "auto" stands for: the highest expected OKS, without OKS sigmas the parabola."""
     if decoder != "auto":
@@ -145,7 +159,7 @@ def choose_decoder(decoder: str, config: PoseConfig) -> str:
     return "parabola" if config.keypoints.sigmas is None else "oks"
 
 
-def read_logits(
+def decode_logits(
     logits: tuple[FloatArray, FloatArray],
     config: PoseConfig,
     boxes: ArrayLike,
@@ -172,36 +186,6 @@ def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
     counted = scores > SCORE_FLOOR
     mean = (scores * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
     return np.asarray(box_scores * mean, np.float32)
-
-
-def refitted(poses: Poses, boxes: ArrayLike, frame: Frame) -> Poses:
-    """The same people with other boxes (N, 4), cut off where the picture ends; the old one where no pixel is left."""
-    limits = np.array([frame.width, frame.height] * 2)
-    cut = np.clip(np.asarray(boxes, np.float64), 0, limits)
-    whole = (cut[:, 2:] - cut[:, :2] >= 1).all(axis=1, keepdims=True)
-    return replace(poses, boxes=np.where(whole, cut, poses.boxes).astype(np.float32))
-
-
-def confirmed(poses: Poses, presence: FloatArray, lowest: float, sigmas: Sequence[float] | None) -> Poses:
-    """The proposals that are people, best first, each person once.
-
-    presence: (N,) log-odds that are added to those of the box scores. lowest: score to be reached. sigmas: of OKS;
-    without them only the boxes tell who is the same.
-    """
-    scores = (1 / (1 + np.exp(-log_odds(poses.box_scores) - presence))).astype(np.float32)
-    poses = replace(poses, box_scores=scores, person_scores=person_scores(scores, poses.scores))
-    order = np.argsort(-scores, kind="stable")
-    poses = poses.rows(order[scores[order] >= lowest])
-    same = geometry.iou(poses.boxes, poses.boxes) > SAME_BOX
-    if sigmas is not None:
-        areas, visible = geometry.person_areas(poses.boxes), np.ones(poses.scores.shape)
-        alike = geometry.oks(poses.keypoints[:, None], poses.keypoints[None], visible, areas[:, None], sigmas)
-        same |= alike > SAME_PERSON
-    kept: list[int] = []
-    for row in range(len(poses)):
-        if not same[kept, row].any():
-            kept.append(row)
-    return poses.rows(np.array(kept, np.int64))
 
 
 def mirrored_sides(sides: FloatArray) -> FloatArray:
@@ -266,21 +250,3 @@ def load_network(path: Path) -> tuple[SimCC, PoseConfig]:
     network = SimCC(config)
     network.load_state_dict(full)
     return network.eval(), config
-
-
-def _split(keypoints: FloatArray, std: FloatArray, scores: FloatArray, detections: Sequence[Detections]) -> list[Poses]:
-    result, first = [], 0
-    for found in detections:
-        rows = slice(first, first + len(found))
-        first += len(found)
-        result.append(
-            Poses(
-                keypoints=keypoints[rows],
-                std=std[rows],
-                scores=scores[rows],
-                boxes=found.boxes,
-                box_scores=found.scores,
-                person_scores=person_scores(found.scores, scores[rows]),
-            )
-        )
-    return result

@@ -7,7 +7,7 @@ import numpy as np
 from posecli.evaluate.error_types import calibrate_std
 from posecli.geometry import crop_matrices
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import read_logits
+from posecli.pose.estimator import decode_logits
 from posecli.pose.network import SimCC
 from posecli.pose.runner import load_runner
 from posecli.train.augment import NONE, draw_sample
@@ -45,7 +45,7 @@ def std_fitter(crops: Crops, count: int = 400, seed: int = 0) -> Calibrate:
         logits = load_runner(network, config, device=device, runtime="torch")(pixels).logits
         boxes = people.boxes[rows]
         matrices = crop_matrices(boxes, config.input_size, config.preprocessing.padding)
-        found, std, _ = read_logits(logits, config, boxes, matrices)
+        found, std, _ = decode_logits(logits, config, boxes, matrices)
         return calibrate_std(people.keypoint_set.names, points - found, std.astype(np.float64), weights > 0).scale
 
     return fit

@@ -1,0 +1,125 @@
+"""Verification: which of a detector's proposals are people, by the pose model's person score, and where they end."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from posecli import geometry
+from posecli.pose.estimator import Estimate, Estimator, person_scores
+from posecli.types import Detections, FloatArray, Frame, IntArray, Poses
+
+# Two proposals are one person where their poses have an OKS above this, or their boxes an IoU above that.
+SAME_PERSON_OKS = 0.5
+SAME_BOX_IOU = 0.6
+# A proposal gets a flip test where the log-odds that it is a person are nearer to 0 than this.
+FLIP_TEST_MARGIN = 1.5
+# A pose is estimated again where the refined box and the one that was cropped have an IoU below this.
+REESTIMATE_IOU = 0.7
+
+
+def verify(
+    estimator: Estimator,
+    frames: Sequence[Frame],
+    proposals: Sequence[Detections],
+    threshold: float,
+    *,
+    reestimate: bool = False,
+) -> list[Poses]:
+    """One Poses a frame: the proposals that are people, best first, each person once.
+
+    Proposals are rescored by the estimator's person score, which decides with a flip test where it is close, and must
+    reach the threshold; their boxes are refined where the estimator has a box head. The pose is that of the proposal's
+    crop; reestimate: of the refined box's crop where that box differs much.
+    """
+    scores = np.concatenate([people.scores for people in proposals]) if proposals else np.zeros(0, np.float32)
+    estimates = estimator.estimate(frames, proposals, lambda odds: needs_flip_test(scores, odds))
+    sigmas = estimator.config.keypoints.sigmas
+    found, cropped = [], []
+    for estimate, frame in zip(estimates, frames, strict=True):
+        poses = _rescored_and_refined(estimate, frame)
+        rows = select(poses, threshold, sigmas)
+        found.append(poses.rows(rows))
+        cropped.append(estimate.poses.boxes[rows])
+    if not reestimate:
+        return found
+    again = estimate_again(estimator, frames, found, cropped)
+    # Poses of better boxes may turn out to be one person's.
+    return [poses.rows(select(poses, 0.0, sigmas)) for poses in again]
+
+
+def needs_flip_test(scores: FloatArray, person_log_odds: FloatArray) -> IntArray:
+    """Rows of the proposals of which the scores (N,) and log-odds (N,) together hardly tell whether they are people."""
+    return np.flatnonzero(np.abs(log_odds(scores) + person_log_odds) < FLIP_TEST_MARGIN)
+
+
+def rescore(poses: Poses, person_log_odds: FloatArray) -> Poses:
+    """The same people with other box scores: log-odds (N,) are added to those of the scores that they have."""
+    scores = (1 / (1 + np.exp(-log_odds(poses.box_scores) - person_log_odds))).astype(np.float32)
+    return replace(poses, box_scores=scores, person_scores=person_scores(scores, poses.scores))
+
+
+def refine_boxes(poses: Poses, boxes: ArrayLike, frame: Frame) -> Poses:
+    """The same people with other boxes (N, 4), clipped to the image; the old one where less than a pixel is left."""
+    limits = np.array([frame.width, frame.height] * 2)
+    clipped = np.clip(np.asarray(boxes, np.float64), 0, limits)
+    whole = (clipped[:, 2:] - clipped[:, :2] >= 1).all(axis=1, keepdims=True)
+    return replace(poses, boxes=np.where(whole, clipped, poses.boxes).astype(np.float32))
+
+
+def select(poses: Poses, threshold: float, sigmas: Sequence[float] | None) -> IntArray:
+    """Rows of the people whose box score reaches the threshold, best first, without duplicates.
+
+    sigmas: of OKS; without them only the boxes tell duplicates.
+    """
+    order = np.argsort(-poses.box_scores, kind="stable")
+    order = order[poses.box_scores[order] >= threshold]
+    poses = poses.rows(order)
+    same = geometry.iou(poses.boxes, poses.boxes) > SAME_BOX_IOU
+    if sigmas is not None:
+        areas, visible = geometry.person_areas(poses.boxes), np.ones(poses.scores.shape)
+        alike = geometry.oks(poses.keypoints[:, None], poses.keypoints[None], visible, areas[:, None], sigmas)
+        same |= alike > SAME_PERSON_OKS
+    kept: list[int] = []
+    for row in range(len(poses)):
+        if not same[kept, row].any():
+            kept.append(row)
+    return order[np.array(kept, np.int64)]
+
+
+def estimate_again(
+    estimator: Estimator, frames: Sequence[Frame], people: Sequence[Poses], cropped: Sequence[FloatArray]
+) -> list[Poses]:
+    """People with new poses where their box and the one that was cropped (N, 4) have an IoU below REESTIMATE_IOU."""
+    rows = [
+        np.flatnonzero(np.diagonal(geometry.iou(poses.boxes, boxes)) < REESTIMATE_IOU)
+        for poses, boxes in zip(people, cropped, strict=True)
+    ]
+    boxes = [Detections(p.boxes[chosen], p.box_scores[chosen]) for p, chosen in zip(people, rows, strict=True)]
+    if not any(len(chosen) for chosen in rows):
+        return list(people)
+    scores = np.concatenate([of_frame.scores for of_frame in boxes])
+    # Their scores hold the person score already.
+    estimates = estimator.estimate(frames, boxes, lambda odds: needs_flip_test(scores, np.zeros_like(odds)))
+    result = []
+    for poses, chosen, estimate in zip(people, rows, estimates, strict=True):
+        names = ("keypoints", "std", "scores", "person_scores")
+        arrays = {name: getattr(poses, name).copy() for name in names}
+        for name, values in arrays.items():
+            values[chosen] = getattr(estimate.poses, name)
+        result.append(replace(poses, **arrays))
+    return result
+
+
+def log_odds(scores: ArrayLike) -> geometry.Float64Array:
+    """Of probabilities, kept finite at 0 and 1."""
+    clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def _rescored_and_refined(estimate: Estimate, frame: Frame) -> Poses:
+    poses = estimate.poses
+    if estimate.person_log_odds is not None:
+        poses = rescore(poses, estimate.person_log_odds)
+    return poses if estimate.refined_boxes is None else refine_boxes(poses, estimate.refined_boxes, frame)
