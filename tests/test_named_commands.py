@@ -111,7 +111,13 @@ def test_every_command_and_option_named_in_the_package_exists() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("document", ["README.md", "weights/README.md", "samples/README.md"])
+DOCUMENTS = [
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "weights/README.md", "samples/README.md"),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "cli.md"),
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_of_the_documents_exists(document: str) -> None:
     wrong = []
     for line, text in texts(ROOT / document):
