@@ -13,7 +13,7 @@ Each of the folder's clips (the first 12 by name) is damaged in five ways, seede
 
 Every variant is read by VideoReader in a process of its own, and by plain PyAV, packet by packet, in another.
 An edit list hides frames, genuinely or by its damage: no packet tells which. So each frame of the clip must be kept,
-said to be lost or said to be hidden: "lost" and "hidden" are what VideoReader says, "not kept" is what the undamaged
+reported as lost or as hidden: "lost" and "hidden" are VideoReader's figures, "not kept" is what the undamaged
 clip holds, hidden ones included, more than was kept.
 """
 
@@ -171,7 +171,7 @@ class Totals:
         return (
             f"{self.variants} variants: {self.wrong} crashed, hung or gave frames out of order; {self.fewer} with "
             f"fewer frames than plain PyAV decodes; {self.refused} refused in one line. Of the {read} read, the loss "
-            f"was told exactly in {self.exact}, within one frame in {self.near}."
+            f"was reported exactly in {self.exact}, within one frame in {self.near}."
         )
 
 
@@ -189,15 +189,15 @@ def row_of(clip: Path, name: str, target: Path, held_frames: tuple[int, int], to
     totals.fewer += plain.isdigit() and kept < int(plain)
     if "error" in found:
         totals.refused += 1
-        reasons, off, said_text = found["error"].replace(f"{target}: ", "refused: "), "–", "all"
+        reasons, off, reported_text = found["error"].replace(f"{target}: ", "refused: "), "–", "all"
     else:
         reasons = ", ".join(f"{n} {why}" for why, n in found["lost"].items())
         difference = said + hidden - (all_frames - kept)
-        off, said_text = f"{difference:+d}" if difference else "0", str(said)
+        off, reported_text = f"{difference:+d}" if difference else "0", str(said)
         totals.exact += difference == 0
         totals.near += abs(difference) <= 1
         totals.wrong += not found["ordered"]
-    numbers = (all_frames, hidden_before, plain, kept, all_frames - kept, said_text, hidden, off)
+    numbers = (all_frames, hidden_before, plain, kept, all_frames - kept, reported_text, hidden, off)
     return f"| {' | '.join(map(str, (clip.name, name, *numbers, reasons)))} |"
 
 
@@ -235,9 +235,10 @@ def main() -> None:
     print(
         "Frames: those in the undamaged clip, those its edit list hides of them; of the damaged one those kept, those"
     )
-    print("said to be lost and to be hidden. The script tells the damages.\n")
+    print("reported as lost and as hidden. The script describes the damages.\n")
     print(
-        "| clip | damage | held | hidden | plain PyAV | kept | not kept | said lost | said hidden | off by | reasons |"
+        "| clip | damage | held | hidden | plain PyAV | kept | not kept "
+        "| reported lost | reported hidden | off by | reasons |"
     )
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|")
     totals = Totals()

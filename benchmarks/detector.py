@@ -4,7 +4,7 @@ python benchmarks/detector.py --out results/detector_speed.md
 
 Both get the same frames, RGB in memory, and give people's boxes in the frame's pixels. ssdlite320 has random weights,
 for its official ones need a download: the network costs the same, but random scores would send everything through
-the suppression. It is therefore timed twice: with a background so sure that nothing is left to suppress, which is
+the suppression. It is therefore timed twice: with background scores so high that nothing is left to suppress, which is
 less than it ever has to do, and with the scores as they come, which is more. The ratio is taken to the first.
 """
 
@@ -38,11 +38,11 @@ def read_frames(count: int) -> list[Frame]:
     return frames
 
 
-def ssdlite(*, sure: bool) -> Callable[[list[Frame]], object]:
-    """torchvision's ssdlite320 with random weights; sure: it sees background everywhere."""
+def ssdlite(*, empty: bool) -> Callable[[list[Frame]], object]:
+    """torchvision's ssdlite320 with random weights; empty: it classifies everything as background."""
     torch.manual_seed(0)
     model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
-    if sure:
+    if empty:
         for layers in model.head.classification_head.module_list:
             with torch.no_grad():
                 layers[-1].bias.view(-1, 91)[:, 0] = 50.0
@@ -69,8 +69,8 @@ def main(threads: int, batch: int, rounds: int, out: Path | None) -> None:
     torch.set_num_threads(threads)
     frames = read_frames(batch)
     finders: dict[str, Callable[[list[Frame]], object]] = {
-        "ssdlite320, eager torch, nothing to suppress": ssdlite(sure=True),
-        "ssdlite320, eager torch, random scores": ssdlite(sure=False),
+        "ssdlite320, eager torch, nothing to suppress": ssdlite(empty=True),
+        "ssdlite320, eager torch, random scores": ssdlite(empty=False),
     }
     for runtime in ("openvino", "torch"):
         finders[f"person, {runtime}"] = partial(detect, load_detector("person", device="cpu", runtime=runtime))

@@ -1,6 +1,6 @@
 """Does `posecli eval` take longer than `posecli run` on the same boxes? Both commands in turns.
 
-Both look at all people that the annotation file has boxes for, and `run` writes no media. Compared are the seconds
+Both process all people that the annotation file has boxes for, and `run` writes no media. Compared are the seconds
 that each says it worked on the pictures; scoring, which `run` does not have, and the processor's time of the whole
 commands, imports and report included, are shown beside them.
 """
@@ -42,8 +42,8 @@ def main(annotations: Path, images: Path, rounds: int) -> None:
             if number == 0:
                 continue  # warms caches up
             ran = json.loads((out / "run/run.json").read_bytes())["seconds"]
-            judged = json.loads((out / "eval/metrics.json").read_bytes())
-            predicting, scoring = judged["predict_seconds"], judged["scoring_seconds"]
+            metrics = json.loads((out / "eval/metrics.json").read_bytes())
+            predicting, scoring = metrics["predict_seconds"], metrics["scoring_seconds"]
             ratios.append(predicting / ran)
             seconds = f"{ran:.1f} | {predicting:.1f} | {ratios[-1]:.2f} | {scoring:.1f}"
             print(f"| {number} | {seconds} | {used[0]:.1f} | {used[1]:.1f} |", flush=True)

@@ -184,9 +184,9 @@ def run_media(files: list[Path], out: Path, weights: Path, seconds: float) -> di
     answers = {}
     for file in files:
         row = rows.get(file.name, {"ended": "failed", "error": None, "warnings": []})
-        told = " ".join([row["error"] or "", *row["warnings"]])
-        unexpected = any(word in told for word in BAD_WORDS) or "\n" in told
-        answers[file] = f"unexpected {told[:200]!r}" if unexpected else ends[row["ended"]]
+        messages = " ".join([row["error"] or "", *row["warnings"]])
+        unexpected = any(word in messages for word in BAD_WORDS) or "\n" in messages
+        answers[file] = f"unexpected {messages[:200]!r}" if unexpected else ends[row["ended"]]
     return answers
 
 
@@ -286,8 +286,8 @@ def main() -> None:
     command = shlex.join(["python", "benchmarks/fuzz.py", *sys.argv[1:]])
     lines = ["# Mutated inputs", "", f"    {command}", ""]
     lines += [
-        "Of each source: how many mutations were read, read in part with the loss told, and refused in one line.",
-        'The others must be 0: lines with a traceback or "unexpected", errors that nobody expected, dead processes,',
+        "Of each source: how many mutations were read, read in part with the loss reported, and refused in one line.",
+        'The others must be 0: lines with a traceback or "unexpected", unexpected errors, dead processes,',
         "processes without an end, inputs whose bytes changed. The script tells the mutations.",
         "",
     ]

@@ -78,15 +78,15 @@ def main(frames: tuple[int, ...], height: int, photos: tuple[str, ...], out: Pat
             source = folder / "clip.mp4" if isinstance(what, int) else folder / "photos"
             if isinstance(what, int):
                 make_clip(source, what, height)
-                told = f"clip of {what} frames, {height} pixels high"
+                label = f"clip of {what} frames, {height} pixels high"
             else:
                 count, megapixels = map(int, what.split("x"))
                 make_photos(source, count, megapixels)
-                told = f"{count} photo{'s' * (count > 1)} of {megapixels} megapixels"
-            rows.append((told, *measure(source, folder)))
-            click.echo(f"{told}: {rows[-1][1]:.0f} s, peak {rows[-1][2]:.0f} MiB", err=True)
+                label = f"{count} photo{'s' * (count > 1)} of {megapixels} megapixels"
+            rows.append((label, *measure(source, folder)))
+            click.echo(f"{label}: {rows[-1][1]:.0f} s, peak {rows[-1][2]:.0f} MiB", err=True)
     lines = ["| input | seconds | peak RSS, MiB |", "|---|---|---|"]
-    lines += [f"| {told} | {seconds:.0f} | {peak:.0f} |" for told, seconds, peak in rows]
+    lines += [f"| {label} | {seconds:.0f} | {peak:.0f} |" for label, seconds, peak in rows]
     arguments = [a for count in frames for a in ("--frames", str(count))] + ["--height", str(height)] * bool(frames)
     arguments += [a for what in photos for a in ("--photos", what)]
     command_line = shlex.join(["python", "benchmarks/memory.py", *arguments])

@@ -3,7 +3,7 @@
 python benchmarks/propagate.py VIDEO... [--every 1 --every 4 --every auto]
 
 For each clip, poses with carried boxes against those with a detection in every frame: the distance of the
-keypoints that both are sure of, in shares of the box's size (root of its area), and people lost or gained.
+keypoints with a high score in both, in shares of the box's size (root of its area), and people lost or gained.
 Prints a Markdown table.
 """
 
@@ -53,9 +53,9 @@ def drift(reference: list[Poses], carried: list[Poses]) -> dict[str, float]:
         ]
         lost, gained = lost + len(true) - len(pairs), gained + len(own) - len(pairs)
         for i, j in pairs:
-            sure = np.minimum(true.scores[i], own.scores[j]) >= SURE
+            reliable = np.minimum(true.scores[i], own.scores[j]) >= SURE
             size = np.sqrt(np.prod(true.boxes[i, 2:] - true.boxes[i, :2]))
-            distances += (np.linalg.norm(true.keypoints[i] - own.keypoints[j], axis=-1)[sure] / size).tolist()
+            distances += (np.linalg.norm(true.keypoints[i] - own.keypoints[j], axis=-1)[reliable] / size).tolist()
     people = max(1, sum(map(len, reference)))
     return {
         "mean": float(np.mean(distances)),

@@ -34,7 +34,7 @@ HEIGHT = 300.0
 
 
 def points(poses: list[Poses]) -> np.ndarray:
-    """(T, K, 2) of the only person, NaN where nobody is."""
+    """(T, K, 2) of the only person, NaN in frames without it."""
     return np.stack([p.keypoints[0] if len(p) else np.full((17, 2), np.nan) for p in poses]).astype(float)
 
 

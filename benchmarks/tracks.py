@@ -3,7 +3,7 @@
 python benchmarks/tracks.py --tracks FOLDER
 
 FOLDER holds a folder a clip: NAME/NAME.mp4 and NAME/gt.txt (MOTChallenge text). trackeval (pip install trackeval)
-computes the figures. With the true boxes as detections the ids alone are judged.
+computes the figures. With the true boxes as detections the ids alone are evaluated.
 """
 
 import itertools
@@ -63,7 +63,7 @@ def figures(truth: Iterable[Sight], tracked: Iterable[Sight]) -> dict[str, float
 def painted(
     scene: Scene, noise: float = 0.02, misses: float = 0.03, stride: int = 1, seed: int = 0
 ) -> dict[str, float]:
-    """One painted scene; somebody hidden is no truth, since nobody could see them."""
+    """One painted scene; hidden people are not part of the ground truth."""
     tracker = Tracker(COCO17)
     truth, tracked = [], []
     for frame, poses, ids in list(scene.frames(noise, misses, seed))[::stride]:
@@ -92,7 +92,7 @@ def read_truth(path: Path) -> dict[int, Sight]:
 
 
 def best(folder: Path, detector: str) -> dict[str, float]:
-    """What nobody can surpass with a detector's boxes: those that meet a true one (IoU 0.5) have its id."""
+    """The upper bound with a detector's boxes: those that match a true one (IoU 0.5) have its id."""
     truth, predictor = read_truth(folder / "gt.txt"), load_predictor(detector=detector, device="cpu")
     expected, given, strangers = [], [], itertools.count(1_000_000)
     with VideoReader(folder / f"{folder.name}.mp4") as reader:

@@ -1,9 +1,9 @@
-"""Learn a few people by heart, from scratch: what a trainer must be able to do.
+"""Overfit a few people from random weights: a check that training can.
 
 Takes the first PEOPLE people of SHARED/coco's train2017 whose labelled keypoints all lie inside their crop (no network
-can point outside of it), trains on them from random weights, and judges by the very same people. Nobody is turned,
-mirrored or cut; small changes of size, place, colour and sharpness stay, since a network that has only ever seen the
-same pixels does not know the people again in the crops of inference, which are resampled once instead of twice. Options
+can point outside of it), trains on them from random weights, and evaluates on the same people. There is no
+rotation, flip or truncation; small changes of scale, position, colour and sharpness stay, since a network that was only
+trained on the same pixels fails on the crops of inference, which are resampled once instead of twice. Options
 after `--` go to `posecli train`.
 """
 
@@ -57,8 +57,8 @@ def main(shared: Path, people: int, out: Path, more: tuple[str, ...]) -> None:
     images = shared / "coco/train2017"
     posecli = [sys.executable, "-m", "posecli"]
     same = ("--allow-overlap", "--ann", chosen, "--images", images)
-    judged = ("--val-ann", chosen, "--val-images", images)
-    train = [*posecli, "train", "--runs", out.parent, "--name", out.name, *same, *judged, *TRAIN, *more]
+    validation = ("--val-ann", chosen, "--val-images", images)
+    train = [*posecli, "train", "--runs", out.parent, "--name", out.name, *same, *validation, *TRAIN, *more]
     subprocess.run(list(map(str, train)), check=True)
     evaluate = [*posecli, "eval", out / "last.safetensors", *same, "--out", out / "eval"]
     subprocess.run(list(map(str, evaluate)), check=True)
