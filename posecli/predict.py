@@ -35,7 +35,7 @@ class Predictor:
         names: the input that each frame is of. Raises PosecliError of the detector or the pose model.
         """
         propose = self.detector.propose
-        if propose is None or not self.estimator.config.presence:
+        if propose is None or not self.estimator.config.person_score:
             return self.estimator(frames, self.detector(frames, names))
         proposals, threshold = propose(frames, names), self.detector.threshold
         return verify(self.estimator, frames, proposals, threshold, reestimate=self.reestimate)

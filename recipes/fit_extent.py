@@ -1,9 +1,9 @@
-"""Add to a pose model with a presence output one that tells where its person's box ends (posecli.pose.network.Extent).
+"""Add to a pose model with a person score one that tells where its person's box ends (posecli.pose.network.BoxHead).
 
     python recipes/fit_extent.py --data SHARED --pose weights/pose.safetensors --out weights/pose.safetensors
 
 The network stays as it is. On training photos the embedded detector proposes boxes, and others are made up around the
-people: parts of them, and boxes that are shifted or of a wrong size. From the trunk's features of each such crop the
+people: parts of them, and boxes that are shifted or of a wrong size. From the backbone's features of each such crop the
 output learns the person's labelled box. Photos that the detector's training held out too (train_detector.is_held_out)
 give the figures and nothing else.
 """
@@ -29,7 +29,7 @@ from posecli.media.images import decode_image
 from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
 from posecli.pose.estimator import load_network
-from posecli.pose.network import Extent, SimCC
+from posecli.pose.network import BoxHead, SimCC
 from posecli.types import Frame
 from posecli.weights.files import find_weights, load_weights, save_weights, sha256
 
@@ -42,7 +42,7 @@ FOUND = 0.25
 
 @dataclass(frozen=True)
 class Examples:
-    """N crops: features (N, C, *Extent.GRID) float16, the sides that the box itself has and those of the person's
+    """N crops: features (N, C, *BoxHead.GRID) float16, the sides that the box itself has and those of the person's
     labelled box (N, 4) in shares of the crop, weights (N,), whether it is held out (N,).
     """
 
@@ -55,7 +55,7 @@ class Examples:
 
 def read_examples(data: Path, detector: Detector, network: SimCC, config: PoseConfig, share: int) -> Examples:
     """Every photo of COCO, and one in share of the everyday ones besides those held out."""
-    pooled = load_pooled(network, config, Extent.GRID)
+    pooled = load_pooled(network, config, BoxHead.GRID)
     random = np.random.default_rng(0)
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, bool]] = []
     for table, folder in TABLES:
@@ -115,11 +115,11 @@ def in_crops(boxes: np.ndarray, matrices: np.ndarray, size: tuple[int, int]) -> 
     return (transform(matrices, boxes.reshape(-1, 2, 2)) / [width, height]).reshape(-1, 4).astype(np.float32)
 
 
-def fit(found: Examples, epochs: int, batch_size: int, rate: float) -> Extent:
+def fit(found: Examples, epochs: int, batch_size: int, rate: float) -> BoxHead:
     """GIoU and the sides' distances in shares of the person's size, weighted by how sure the label is."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    model = Extent(found.features.shape[1])
+    model = BoxHead(found.features.shape[1])
     rows = np.flatnonzero(~found.held_out)
     steps = epochs * len(rows) // batch_size
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
@@ -180,8 +180,8 @@ def main(
         "boxes as refitted": figures(found, sides),
     }
     tensors, header = load_weights(pose)
-    tensors |= {f"extent.{name}": tensor.to(torch.float16) for name, tensor in model.state_dict().items()}
-    header["config"] = replace(config, extent=True).to_json()
+    tensors |= {f"box_head.{name}": tensor.to(torch.float16) for name, tensor in model.state_dict().items()}
+    header["config"] = replace(config, box_head=True).to_json()
     header["extent"] = {"detector_sha256": sha256(find_weights(detector)), "share": share, "epochs": epochs, **report}
     save_weights(out, tensors, header)
     click.echo(json.dumps(report, indent=2))

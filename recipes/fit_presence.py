@@ -3,7 +3,7 @@
     python recipes/fit_presence.py --data SHARED --pose runs/pose/last.safetensors --out weights/pose.safetensors
 
 The network stays as it is. The embedded detector proposes boxes on training photos; a logistic regression on the
-mean of the trunk's features is fitted to whether each is a person, with the log-odds of the detector's score as its
+mean of the backbone's features is fitted to whether each is a person, with the log-odds of the detector's score as its
 offset: the two add up. Photos of nobody are also shown mirrored and in parts, and searched for worse proposals, for
 there are few; --nobody adds more of them.
 
@@ -166,7 +166,7 @@ def share_on(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class Pooled(nn.Module):
-    """The trunk's features, averaged to a grid of (rows, columns), as the outputs after it take them."""
+    """The backbone's features, averaged to a grid of (rows, columns), as the outputs after it take them."""
 
     def __init__(self, network: PixelNetwork, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Pooled(nn.Module):
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Crops (N, H, W, 3) uint8 → (N, C, rows, columns)."""
         pixels = (crops.permute(0, 3, 1, 2).float() - self.network.mean) / self.network.std
-        return functional.adaptive_avg_pool2d(self.network.network.trunk(pixels), self.grid)
+        return functional.adaptive_avg_pool2d(self.network.network.backbone(pixels), self.grid)
 
 
 def load_pooled(network: SimCC, config: PoseConfig, grid: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
@@ -270,9 +270,9 @@ def main(
             "proposals a person": round(float(proposed[found.held_out & ~found.nobody].sum() / found.people), 2)
         }
     tensors, header = load_weights(pose)
-    tensors["presence.weight"] = torch.from_numpy(weight).to(torch.float16)[None]
-    tensors["presence.bias"] = torch.tensor([bias + shift], dtype=torch.float16)
-    header["config"] = replace(config, presence=True).to_json()
+    tensors["person_score.weight"] = torch.from_numpy(weight).to(torch.float16)[None]
+    tensors["person_score.bias"] = torch.tensor([bias + shift], dtype=torch.float16)
+    header["config"] = replace(config, person_score=True).to_json()
     header["presence"] = {"detector_sha256": sha256(detector_file), "proposal": lowest, "share": share, **report}
     save_weights(out, tensors, header)
     click.echo(json.dumps(report, indent=2))

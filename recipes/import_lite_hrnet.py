@@ -53,7 +53,7 @@ def read_ir(path: Path) -> tuple[HeatmapNetwork, tuple[int, int]]:
 def simcc_of(network: HeatmapNetwork, config: PoseConfig) -> SimCC:
     """A SimCC network on the same features, its classifiers marginals of the heatmaps."""
     model = SimCC(config)
-    model.trunk.load_state_dict(network.backbone.state_dict())
+    model.backbone.load_state_dict(network.backbone.state_dict())
     model.final.load_state_dict(network.final.state_dict())
     height, width = config.map_size
     for layer, cells, across in ((model.fc_x, width, True), (model.fc_y, height, False)):

@@ -2,7 +2,7 @@
 
     python recipes/measure_detector.py --data SHARED --weights weights/person.safetensors
 
-Where the pose weights have a presence output, each detector is also measured as `posecli run` uses it: its proposals
+Where the pose weights have a person score, each detector is also measured as `posecli run` uses it: its proposals
 verified by the pose model.
 
 --weights may be given several times: the detectors are then measured with one pose model in one run. With --write
@@ -118,7 +118,7 @@ def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | No
         }
         ratio = round(own.values["AP"] / max(true.values["AP"], 1e-9), 3)
         report[str(path)] = {"held_out": held_out} | figures | {"keypoints": keypoints, "ratio": ratio}
-        if estimator.config.presence:
+        if estimator.config.person_score:
             proposing = load_detector("person", weights=path, threshold=threshold)
             rescoring = Predictor(replace(proposing, threshold=0.0), replace(estimator, flip=False))
             judged = {i: rescored(rescoring, frame) for i, frame in frames.items()}

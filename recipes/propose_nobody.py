@@ -1,4 +1,4 @@
-"""Boxes in which a detector takes something else for a person, to train a presence output with.
+"""Boxes in which a detector takes something else for a person, to train a person score with.
 
     python recipes/propose_nobody.py --data SHARED --weights weights/person.safetensors --out runs/nobody
 

@@ -283,7 +283,7 @@ def pair_iou(first: Tensor, second: Tensor) -> Tensor:
 @click.option("--size", "sides", multiple=True, default=(320,), help="Sides of the training pictures, batches in turn.")
 @click.option("--run-size", default=416, help="Side that the weights are run at.")
 @click.option("--rate", default=1.2e-3)
-@click.option("--freeze", default=7, help="Leading blocks of the trunk that stay as they are.")
+@click.option("--freeze", default=7, help="Leading blocks of the backbone that stay as they are.")
 @click.option("--threads", default=1)
 @click.option("--device", default="cpu")
 @click.option("--negatives", default=1, help="How often photos of nobody are shown for each time that others are.")

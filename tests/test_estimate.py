@@ -27,7 +27,7 @@ class Models:
         self.estimated: list[int] = []
         self.batches: list[int] = []
         self._bad = bad
-        self.config = types.SimpleNamespace(keypoints=COCO17, presence=False)
+        self.config = types.SimpleNamespace(keypoints=COCO17, person_score=False)
 
     @property
     def predictor(self) -> Predictor:

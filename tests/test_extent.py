@@ -1,4 +1,4 @@
-"""The extent output: boxes of proposals that end where the pose network sees the person end."""
+"""The box head: boxes of proposals that end where the pose network sees the person end."""
 
 import importlib
 from dataclasses import replace
@@ -16,7 +16,7 @@ from posecli import geometry
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator, load_estimator, load_network, mirrored_sides
-from posecli.pose.network import Extent, SimCC
+from posecli.pose.network import BoxHead, SimCC
 from posecli.pose.runner import Outputs
 from posecli.pose.verification import refine_boxes, verify
 from posecli.train.start import build_model, read_start
@@ -30,14 +30,14 @@ SCORES = np.array([0.6, 0.5], np.float32)
 
 @pytest.fixture(scope="module")
 def seeing_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with presence and extent outputs that depend on the crop."""
+    """The tiny model with person score and box head that depend on the crop."""
     tensors, header = load_weights(tiny_weights)
-    config = replace(load_network(tiny_weights)[1], presence=True, extent=True)
+    config = replace(load_network(tiny_weights)[1], person_score=True, box_head=True)
     torch.manual_seed(0)
-    extent = Extent(1280)
-    nn.init.normal_(extent.sides.weight, std=0.3)
-    tensors |= {"presence.weight": torch.randn(1, 1280) * 0.1, "presence.bias": torch.zeros(1)}
-    tensors |= {f"extent.{name}": tensor for name, tensor in extent.state_dict().items()}
+    head = BoxHead(1280)
+    nn.init.normal_(head.sides.weight, std=0.3)
+    tensors |= {"person_score.weight": torch.randn(1, 1280) * 0.1, "person_score.bias": torch.zeros(1)}
+    tensors |= {f"box_head.{name}": tensor for name, tensor in head.state_dict().items()}
     path = tmp_path_factory.mktemp("extent") / "seeing.safetensors"
     save_weights(path, tensors, header | {"config": config.to_json()})
     return path
@@ -65,7 +65,7 @@ def test_sides_of_a_crop_lie_where_its_pixels_do(corners: list[float], sides: li
 
 
 def test_an_untrained_output_gives_back_a_box_of_the_crop_s_shape() -> None:
-    sides = Extent(8).eval()(torch.randn(1, 8, 8, 6)).detach().numpy()
+    sides = BoxHead(8).eval()(torch.randn(1, 8, 8, 6)).detach().numpy()
     box = np.array([[100, 50, 190, 170]])
     back = geometry.crop_to_source(sides, geometry.crop_matrices(box, (256, 192)), (256, 192))
     np.testing.assert_allclose(back, box, atol=1e-3)
@@ -77,7 +77,7 @@ def answering(estimator: Estimator, *extents: list[list[float]]) -> Estimator:
 
     def run(crops: np.ndarray) -> Outputs:
         sure = np.full(len(crops), 9, np.float32)
-        return replace(estimator.runner(crops), presence=sure, extent=np.array(next(answers), np.float32))
+        return replace(estimator.runner(crops), person_log_odds=sure, box_sides=np.array(next(answers), np.float32))
 
     return replace(estimator, runner=replace(estimator.runner, run=run))
 
@@ -125,7 +125,7 @@ def test_unsure_proposals_get_a_flip_test(seeing: Estimator) -> None:
 
     def run(crops: np.ndarray) -> Outputs:
         seen.append(len(crops))
-        return replace(seeing.runner(crops), presence=np.zeros(len(crops), np.float32))
+        return replace(seeing.runner(crops), person_log_odds=np.zeros(len(crops), np.float32))
 
     watched = replace(seeing, runner=replace(seeing.runner, run=run))
     scores = np.array([0.9, 0.6, 0.1], np.float32)
@@ -141,7 +141,7 @@ def test_unsure_proposals_get_a_flip_test(seeing: Estimator) -> None:
     watched([frame], [Detections(boxes, scores)])
     assert seen == [3]
     alone = replace(
-        seeing, runner=replace(seeing.runner, run=lambda crops: replace(seeing.runner(crops), presence=None))
+        seeing, runner=replace(seeing.runner, run=lambda crops: replace(seeing.runner(crops), person_log_odds=None))
     )
     assert len(verify(alone, [frame], [Detections(boxes, scores)], 0.3)[0]) == 2
 
@@ -165,9 +165,9 @@ def test_boxes_end_with_the_picture_and_never_vanish(sides: list[float]) -> None
 
 
 def test_an_extent_needs_a_presence_and_any_input_size_has_one() -> None:
-    with pytest.raises(DataError, match="presence"):
-        PoseConfig(extent=True)
-    config = PoseConfig(deconv_channels=(), presence=True, extent=True, input_size=(64, 32), sigma=(2, 2))
+    with pytest.raises(DataError, match="person score"):
+        PoseConfig(box_head=True)
+    config = PoseConfig(deconv_channels=(), person_score=True, box_head=True, input_size=(64, 32), sigma=(2, 2))
     assert PoseConfig.from_json(config.to_json()) == config
     with torch.inference_mode():
         outputs = SimCC(config).eval()(torch.randn(2, 3, 64, 32))
@@ -176,18 +176,18 @@ def test_an_extent_needs_a_presence_and_any_input_size_has_one() -> None:
 
 def test_weights_without_the_output_are_read_as_before() -> None:
     values = PoseConfig().to_json()
-    del values["extent"]
-    assert not PoseConfig.from_json(values).extent
+    del values["box_head"]
+    assert not PoseConfig.from_json(values).box_head
 
 
 def test_training_on_keeps_or_leaves_out_the_output(seeing_weights: Path) -> None:
     start = read_start(str(seeing_weights), "mobilenet_v2")
     assert start.config is not None
-    model, notes = build_model(replace(start.config, extent=False), start)
-    assert notes == ["the extent head is left out"] and model.extent is None
+    model, notes = build_model(replace(start.config, box_head=False), start)
+    assert notes == ["the box head is left out"] and model.box_head is None
     same, notes = build_model(start.config, start)
-    assert notes == [] and same.extent is not None
-    torch.testing.assert_close(same.extent.sides.weight, start.tensors["extent.sides.weight"])
+    assert notes == [] and same.box_head is not None
+    torch.testing.assert_close(same.box_head.sides.weight, start.tensors["box_head.sides.weight"])
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_the_recipe_learns_a_side_that_the_features_tell(recipe: ModuleType) -> 
     """Where one feature is the person's right side, a few hundred steps find it; held-out rows do not count."""
     random = np.random.default_rng(0)
     right = random.uniform(0.4, 0.9, 600).astype(np.float32)
-    features = np.zeros((600, 2, *Extent.GRID), np.float16)
+    features = np.zeros((600, 2, *BoxHead.GRID), np.float16)
     features[:, 0] = right[:, None, None]
     features[:, 1] = 1
     wanted = np.stack([np.full(600, 0.1), np.full(600, 0.1), right, np.full(600, 0.9)], axis=1).astype(np.float32)

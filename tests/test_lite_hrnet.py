@@ -54,7 +54,7 @@ def test_it_offers_no_levels_for_laterals() -> None:
 
 
 def test_outputs_of_all_heads() -> None:
-    outputs = SimCC(config(presence=True, extent=True)).eval()(torch.zeros(2, 3, *SIZE))
+    outputs = SimCC(config(person_score=True, box_head=True)).eval()(torch.zeros(2, 3, *SIZE))
     assert [tuple(o.shape) for o in outputs] == [(2, 17, 128), (2, 17, 128), (2,), (2, 4)]
 
 

@@ -1,4 +1,4 @@
-"""The presence output: proposals of the detector that the pose network confirms."""
+"""The person score: proposals of the detector that the pose network confirms."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,11 +24,11 @@ BOXES = np.array([[5, 5, 40, 60], [30, 2, 80, 69]], np.float32)
 
 @pytest.fixture(scope="module")
 def judging_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a presence output that depends on the crop."""
+    """The tiny model with a person score that depends on the crop."""
     tensors, header = load_weights(tiny_weights)
-    config = replace(load_network(tiny_weights)[1], presence=True)
+    config = replace(load_network(tiny_weights)[1], person_score=True)
     torch.manual_seed(0)
-    tensors |= {"presence.weight": torch.randn(1, 1280) * 0.1, "presence.bias": torch.zeros(1)}
+    tensors |= {"person_score.weight": torch.randn(1, 1280) * 0.1, "person_score.bias": torch.zeros(1)}
     path = tmp_path_factory.mktemp("presence") / "judging.safetensors"
     save_weights(path, tensors, header | {"config": config.to_json()})
     return path
@@ -124,11 +124,11 @@ def test_presence_is_the_mean_of_the_trunk_s_features(judging_weights: Path) -> 
     crops = torch.randn(2, 3, *config.input_size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         x, y, presence = network(crops)
-        features = network.trunk(crops).mean(dim=(2, 3))
-        assert network.presence is not None
-        expected = features @ network.presence.weight[0] + network.presence.bias
+        features = network.backbone(crops).mean(dim=(2, 3))
+        assert network.person_score is not None
+        expected = features @ network.person_score.weight[0] + network.person_score.bias
         np.testing.assert_allclose(presence, expected, rtol=1e-5)
-        network.presence = None
+        network.person_score = None
         for given, plain in zip((x, y), network(crops), strict=True):
             np.testing.assert_array_equal(given, plain)
 
@@ -137,12 +137,12 @@ def test_laterals_do_not_change_what_presence_sees() -> None:
     torch.manual_seed(0)
     from posecli.pose.config import PoseConfig
 
-    config = PoseConfig(deconv_channels=(8, 8), laterals=True, presence=True, input_size=(64, 32))
+    config = PoseConfig(deconv_channels=(8, 8), laterals=True, person_score=True, input_size=(64, 32))
     network = SimCC(config).eval()
     crops = torch.randn(1, 3, 64, 32)
     with torch.inference_mode():
-        assert network.presence is not None
-        expected = network.presence(network.trunk(crops).mean(dim=(2, 3)))[:, 0]
+        assert network.person_score is not None
+        expected = network.person_score(network.backbone(crops).mean(dim=(2, 3)))[:, 0]
         np.testing.assert_allclose(network(crops)[2], expected, rtol=1e-5)
 
 
@@ -162,6 +162,6 @@ def test_the_embedded_detector_proposes_below_its_threshold() -> None:
 def test_training_on_leaves_the_presence_output_out(judging_weights: Path) -> None:
     start = read_start(str(judging_weights), "mobilenet_v2")
     assert start.config is not None
-    model, notes = build_model(replace(start.config, presence=False), start)
-    assert notes == ["the presence head is left out"]
-    assert not any(name.startswith("presence") for name in model.state_dict())
+    model, notes = build_model(replace(start.config, person_score=False), start)
+    assert notes == ["the person score is left out"]
+    assert not any(name.startswith("person_score") for name in model.state_dict())

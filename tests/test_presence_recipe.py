@@ -1,4 +1,4 @@
-"""The recipes of the presence output: which boxes are people's, and which nobody's, to train on."""
+"""The recipes of the person score: which boxes are people's, and which nobody's, to train on."""
 
 import importlib
 import json

@@ -198,7 +198,7 @@ def test_frozen_blocks_and_decay_groups() -> None:
     recipe = tiny_recipe()
     model = build_model(recipe.model)[0].train()
     freeze(model, 4)
-    blocks = list(model.trunk.children())
+    blocks = list(model.backbone.children())
     assert not any(p.requires_grad for b in blocks[:4] for p in b.parameters()) and not blocks[3].training
     assert all(p.requires_grad for b in blocks[4:] for p in b.parameters()) and blocks[4].training
     groups = parameter_groups(model, recipe)
@@ -352,7 +352,7 @@ def test_another_number_of_keypoints_starts_only_their_maps_anew(crops: Crops, t
     assert all(torch.equal(new[name], old[name]) for name in new if not name.startswith("final."))
     other, notes = build_model(dataclasses.replace(start.config, deconv_channels=(8, 8)), start)
     assert "head starts anew" in notes[0]
-    assert torch.equal(other.state_dict()["trunk.0.0.weight"], old["trunk.0.0.weight"])
+    assert torch.equal(other.state_dict()["backbone.0.0.weight"], old["backbone.0.0.weight"])
     with pytest.raises(DataError, match="lack"):
         build_model(dataclasses.replace(start.config, backbone="resnet18"), start)
     with pytest.raises(UsageError, match="no such file"):

@@ -1,4 +1,4 @@
-"""Training a presence output: crops of nobody beside those of people."""
+"""Training a person score: crops of nobody beside those of people."""
 
 import csv
 import dataclasses
@@ -69,7 +69,7 @@ def crops(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Crops, 
 
 def recipe(samples: int = 96, **changes: object) -> Recipe:
     made = Recipe(
-        model=PoseConfig(deconv_channels=(), input_size=(64, 64), sigma=(3, 3), presence=True),
+        model=PoseConfig(deconv_channels=(), input_size=(64, 64), sigma=(3, 3), person_score=True),
         stages=(Stage((64, 64), samples, 8, freeze=19),),
         warmup_samples=16,
         learning_rate=0.01,
@@ -123,12 +123,12 @@ def test_it_learns_to_tell_people_from_nobody(crops: tuple[Crops, Crops], tmp_pa
     stages = (Stage((64, 64), 128, 8),)
     last = train(recipe(stages=stages, learning_rate=3e-3, ema=0.8), people, tmp_path, nobody=nobody)
     network, config = load_network(last)
-    assert config.presence
+    assert config.person_score
     shown = [next(iter(batches(source, recipe(8), Stage((64, 64), 8, 8), 0, 8))).crops for source in crops]
     pixels = torch.cat(shown).permute(0, 3, 1, 2).float()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.preprocessing.mean, config.preprocessing.std))
     with torch.inference_mode():
-        # A trunk that began at random needs the batch's own statistics after so few steps.
+        # A backbone that began at random needs the batch's own statistics after so few steps.
         told = network.train()((pixels - mean) / std)[2]
     assert told[:8].mean() > told[8:].mean() + 1, told
 
@@ -143,15 +143,15 @@ def test_accumulated_parts_make_the_same_step(crops: tuple[Crops, Crops], tmp_pa
 
 def test_what_a_start_means_for_the_presence_output(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
     start = read_start(str(train(recipe(16), crops[0], tmp_path, nobody=crops[1])), "mobilenet_v2")
-    assert start.config is not None and start.config.presence
+    assert start.config is not None and start.config.person_score
     same, notes = build_model(start.config, start)
-    assert notes == [] and torch.equal(same.state_dict()["presence.weight"], start.tensors["presence.weight"])
-    plain, notes = build_model(dataclasses.replace(start.config, presence=False), start)
-    assert notes == ["the presence head is left out"] and plain.presence is None
-    tensors = {name: tensor for name, tensor in start.tensors.items() if not name.startswith("presence.")}
-    old = dataclasses.replace(start, tensors=tensors, config=dataclasses.replace(start.config, presence=False))
+    assert notes == [] and torch.equal(same.state_dict()["person_score.weight"], start.tensors["person_score.weight"])
+    plain, notes = build_model(dataclasses.replace(start.config, person_score=False), start)
+    assert notes == ["the person score is left out"] and plain.person_score is None
+    tensors = {name: tensor for name, tensor in start.tensors.items() if not name.startswith("person_score.")}
+    old = dataclasses.replace(start, tensors=tensors, config=dataclasses.replace(start.config, person_score=False))
     new, notes = build_model(start.config, old)
-    assert notes == ["the presence head starts anew"] and not new.state_dict()["presence.weight"].any()
+    assert notes == ["the person score starts anew"] and not new.state_dict()["person_score.weight"].any()
 
 
 def test_the_command(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +161,7 @@ def test_the_command(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[st
     done = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data)
     assert done.code == 0 and "6 boxes without a person in 6 images" in done.err
     header = load_weights(tmp_path / "told" / "last.safetensors")[1]
-    assert header["config"]["presence"] and header["training"]["images"]["count"] == 14
+    assert header["config"]["person_score"] and header["training"]["images"]["count"] == 14
     sheet = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data, "--preview", 8)
     assert sheet.code == 0
     alone = posecli(capfd, *command, "--nobody", nobody)
@@ -229,7 +229,9 @@ def test_bad_boxes_are_named(data: Path, tmp_path: Path, change: dict[str, objec
 
 def test_heads_alone_are_trained_on_a_frozen_network(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
     people, nobody = crops
-    model = PoseConfig(backbone="resnet18", deconv_channels=(16,), input_size=(64, 64), presence=True, extent=True)
+    model = PoseConfig(
+        backbone="resnet18", deconv_channels=(16,), input_size=(64, 64), person_score=True, box_head=True
+    )
     network, _ = build_model(model, None, seed=3)
     start = Start(network.state_dict(), model)
     augmentation = Augmentation(flip_p=0.5, rotation_p=0, cut_p=0, half_body_p=0, proposal_p=1.0)
@@ -247,7 +249,7 @@ def test_heads_alone_are_trained_on_a_frozen_network(crops: tuple[Crops, Crops],
     )
     last = train(recipe, people, tmp_path / "run", nobody=nobody, start=start)
     trained, header = load_weights(last)
-    assert header["config"]["extent"] and header["config"]["presence"]
+    assert header["config"]["box_head"] and header["config"]["person_score"]
     for name, tensor in network.state_dict().items():
         same = torch.equal(trained[name].float(), tensor.half().float())
-        assert same != name.startswith(("presence.", "extent.")), name
+        assert same != name.startswith(("person_score.", "box_head.")), name

@@ -94,7 +94,7 @@ WRONG_POSE: dict[str, dict[str, Any]] = {
     "keypoints a list": {"keypoints": [1]},
     "keypoints null": {"keypoints": None},
     "preprocessing empty": {"preprocessing": {}},
-    "extent without presence": {"extent": True},
+    "box head without person score": {"box_head": True},
 }
 
 
@@ -171,8 +171,30 @@ def test_a_wrong_detector_configuration_is_one_line(tmp_path: Path, wrong: dict[
     assert str(path) in one_line(caught.value)
 
 
+def test_names_of_older_files_are_read_as_today_s(tmp_path: Path) -> None:
+    config = PoseConfig(
+        backbone="resnet18", deconv_channels=(), input_size=(64, 32), sigma=(1, 1), person_score=True, box_head=True
+    )
+    torch.manual_seed(1)
+    tensors = SimCC(config).state_dict()
+    old = {"backbone.": "trunk.", "person_score.": "presence.", "box_head.": "extent."}
+    names = {
+        name: next((o + name.removeprefix(n) for n, o in old.items() if name.startswith(n)), name) for name in tensors
+    }
+    values = config.to_json()
+    values["presence"], values["extent"] = values.pop("person_score"), values.pop("box_head")
+    path = tmp_path / "old.safetensors"
+    save_weights(path, {names[name]: tensor for name, tensor in tensors.items()}, {"kind": "pose", "config": values})
+    network, found = load_network(path)
+    assert found == config and sum(old != new for old, new in names.items()) > 60
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in network.state_dict().items())
+    save_weights(path, tensors, {"kind": "pose", "config": {**values, "box_head": True}})
+    with pytest.raises(DataError, match="unknown key 'extent'"):
+        load_network(path)
+
+
 def test_older_headers_without_later_keys_are_read(tmp_path: Path) -> None:
-    _, config = load_network(with_config(tmp_path / "x.safetensors", laterals=..., presence=..., extent=...))
+    _, config = load_network(with_config(tmp_path / "x.safetensors", laterals=..., person_score=..., box_head=...))
     assert config == POSE
     detector = with_config(tmp_path / "y.safetensors", "detector", proposal=...)
     assert load_detector("person", weights=detector, device="cpu", runtime="torch").threshold == PERSON.threshold
@@ -355,9 +377,10 @@ def test_a_torch_file_that_is_no_backbone_is_one_line(tmp_path: Path, state: Any
 
 
 def test_backbone_tensors_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    trunk = {name.removeprefix("trunk."): t for name, t in model_file("pose")[0].items() if name.startswith("trunk.")}
+    prefix = "backbone."
+    state = {name.removeprefix(prefix): t for name, t in model_file("pose")[0].items() if name.startswith(prefix)}
     for change in (lambda t: t.to(torch.complex64), lambda t: (t * 9).to(torch.int32), lambda t: t * math.nan):
-        torch.save({**trunk, "conv1.weight": change(trunk["conv1.weight"])}, tmp_path / "x.pth")
+        torch.save({**state, "conv1.weight": change(state["conv1.weight"])}, tmp_path / "x.pth")
         with pytest.raises(DataError, match=r"conv1\.weight"):
             build_model(POSE, read_start(str(tmp_path / "x.pth"), "resnet18"))
 

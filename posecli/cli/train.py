@@ -29,7 +29,7 @@ Report = Callable[[dict[str, float]], None]
 )
 @click.option("--ann", multiple=True, help="COCO keypoints, a file or a split's name; repeatable.")
 @click.option("--images", multiple=True, metavar="DIR[:WEIGHT]", help="Images of each --ann, and its weight.")
-@click.option("--nobody", multiple=True, help="COCO file of boxes without a person, for a presence output; repeatable.")
+@click.option("--nobody", multiple=True, help="COCO file of boxes without a person, for a person score; repeatable.")
 @click.option("--nobody-images", multiple=True, metavar="DIR", help="Images of each --nobody.")
 @click.option("--nobody-share", default=0.15, show_default=True, help="Of the samples, with --nobody.")
 @click.option("--box-head", is_flag=True, help="Train a box head too: where the person of a crop ends.")
@@ -50,7 +50,7 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--init", metavar="NAME|FILE|imagenet", help="Pose weights to start from, or weights of the backbone.")
 @click.option("--backbone", default="mobilenet_v2", show_default=True, help="A torchvision backbone.")
 @click.option("--deconv", default="128", help="Channels of the transposed convolutions, e.g. 256,256,256, or none.")
-@click.option("--laterals", is_flag=True, help="Add the trunk's finer features to each transposed convolution.")
+@click.option("--laterals", is_flag=True, help="Add the backbone's finer features to each transposed convolution.")
 @click.option("--split-ratio", default=2.0, show_default=True, help="Bins per pixel, k.")
 @click.option(
     "--sigma",
@@ -74,7 +74,7 @@ Report = Callable[[dict[str, float]], None]
 @click.option("--flat-share", default=0.6, show_default=True, help="Part of the run before the rate falls.")
 @click.option("--ema", default=0.998, show_default=True, help="Decay of the averaged weights.")
 @click.option("--weight-decay", default=0.05, show_default=True)
-@click.option("--freeze", default=0, show_default=True, help="Leading blocks of the trunk that stay as they are.")
+@click.option("--freeze", default=0, show_default=True, help="Leading blocks of the backbone that stay as they are.")
 @click.option("--no-augment", is_flag=True, help="The crops of inference, nothing drawn at random.")
 @click.option("--flip-p", default=0.5, show_default=True)
 @click.option("--scale", default=0.35, show_default=True, help="Enlargement by 1 ± this.")
@@ -260,11 +260,16 @@ def _model(options: dict[str, Any], people: "People", start: "Start | None", siz
     elif old is not None:
         ratio = size[0] / old.input_size[0] * changes.get("split_ratio", old.split_ratio) / old.split_ratio
         changes["sigma"] = (old.sigma[0] * ratio, old.sigma[1] * ratio)
-    presence = bool(options["nobody"]) or (old is not None and old.presence)
-    box_head = options["box_head"] or (old is not None and old.extent)
-    if box_head and not presence:
+    person_score = bool(options["nobody"]) or (old is not None and old.person_score)
+    box_head = options["box_head"] or (old is not None and old.box_head)
+    if box_head and not person_score:
         raise UsageError("--box-head: it stands beside a person score head; give --nobody files too")
-    changes |= {"presence": presence, "extent": box_head, "input_size": size, "keypoints": people.keypoint_set}
+    changes |= {
+        "person_score": person_score,
+        "box_head": box_head,
+        "input_size": size,
+        "keypoints": people.keypoint_set,
+    }
     return replace(old or PoseConfig(), **changes)
 
 
@@ -428,10 +433,13 @@ def _elsewhere(options: dict[str, Any]) -> Any:
 
 def check_resumable(folder: Path, recipe: "Recipe", data: dict[str, str | None]) -> None:
     """Write the run's options; an unfinished run is resumed only with the options and the data it began with."""
+    from posecli.weights.old_names import current_config
+
     path = folder / "options.json"
     mine = json.loads(json.dumps({**recipe.to_json(), **data}))
     if path.is_file() and (folder / "state.pt").is_file():
         began = json.loads(path.read_bytes())
+        began["model"] = current_config(began["model"])
         changed = sorted(key for key in mine if mine[key] != began.get(key, mine[key] if key in data else None))
         if changed:
             raise UsageError(f"{folder} began with other {', '.join(changed)}: take another --name, or delete it")

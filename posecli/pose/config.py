@@ -30,11 +30,11 @@ class Preprocessing:
 class PoseConfig:
     """A SimCC network and its codec.
 
-    laterals: whether the trunk's finer features are added to each transposed convolution (Lin et al., "Feature
+    laterals: whether the backbone's finer features are added to each transposed convolution (Lin et al., "Feature
     Pyramid Networks", CVPR 2017, section 3).
-    presence: whether a further output says if the crop shows a person at all (as the presence flag of Bazarevsky et
+    person_score: whether a further output says if the crop shows a person at all (as the presence flag of Bazarevsky et
     al., "BlazePose: On-device Real-time Body Pose Tracking", 2020).
-    extent: whether another one says where that person's box really ends; only with presence.
+    box_head: whether another one says where that person's box really ends; only with a person score.
     input_size: (height, width) of the crop in pixels.
     split_ratio: k, bins per crop pixel; width · k and height · k are the numbers of bins.
     sigma: standard deviation of the label's Gaussian in bins, (x, y).
@@ -46,8 +46,8 @@ class PoseConfig:
     deconv_channels: tuple[int, ...] = (128,)
     deconv_kernel: int = 4
     laterals: bool = False
-    presence: bool = False
-    extent: bool = False
+    person_score: bool = False
+    box_head: bool = False
     input_size: tuple[int, int] = (256, 192)
     split_ratio: float = 2.0
     sigma: tuple[float, float] = (6.0, 6.0)
@@ -63,8 +63,8 @@ class PoseConfig:
         for side in (height, width):
             if self.split_ratio <= 0 or side * self.split_ratio % 1:
                 raise DataError(f"split ratio {self.split_ratio}: {side} pixels do not give whole bins")
-        if self.extent and not self.presence:
-            raise DataError("an extent output needs a presence output beside it")
+        if self.box_head and not self.person_score:
+            raise DataError("a box head needs a person score beside it")
         if min(self.sigma) <= 0 or self.temperature <= 0:
             raise DataError("sigma and temperature must be positive")
         if len(self.deconv_channels) > 3 or self.deconv_kernel not in (2, 3, 4):
@@ -93,8 +93,8 @@ class PoseConfig:
             "deconv_channels": list(self.deconv_channels),
             "deconv_kernel": self.deconv_kernel,
             "laterals": self.laterals,
-            "presence": self.presence,
-            "extent": self.extent,
+            "person_score": self.person_score,
+            "box_head": self.box_head,
             "input_size": list(self.input_size),
             "split_ratio": self.split_ratio,
             "sigma": list(self.sigma),
@@ -130,8 +130,8 @@ class PoseConfig:
             deconv_channels=config.wholes("deconv_channels", 1, 4096, longest=3),
             deconv_kernel=config.whole("deconv_kernel", 2, 4),
             laterals=config.flag("laterals", False),  # older weights know none
-            presence=config.flag("presence", False),
-            extent=config.flag("extent", False),
+            person_score=config.flag("person_score", False),
+            box_head=config.flag("box_head", False),
             input_size=(height, width),
             split_ratio=config.number("split_ratio", 0.25, 32),
             sigma=(sigma_x, sigma_y),

@@ -93,8 +93,8 @@ class Estimator:
         pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]
         deviations = (std * pixel_size * config.std_scale).astype(np.float32)
         refined = None
-        if outputs.extent is not None:
-            refined = geometry.crop_to_source(outputs.extent, matrices, config.input_size)
+        if outputs.box_sides is not None:
+            refined = geometry.crop_to_source(outputs.box_sides, matrices, config.input_size)
         result, first = [], 0
         for people in boxes:
             rows = slice(first, first + len(people))
@@ -107,7 +107,7 @@ class Estimator:
                 box_scores=people.scores,
                 person_scores=person_scores(people.scores, scores[rows]),
             )
-            odds = None if outputs.presence is None else outputs.presence[rows]
+            odds = None if outputs.person_log_odds is None else outputs.person_log_odds[rows]
             result.append(Estimate(poses, odds, None if refined is None else refined[rows]))
         return result
 
@@ -117,8 +117,8 @@ class Estimator:
         rows = np.zeros(0, np.int64)
         if self.flip:
             rows = np.arange(len(crops))
-        elif needs_flip_test is not None and outputs.presence is not None:
-            rows = needs_flip_test(outputs.presence)
+        elif needs_flip_test is not None and outputs.person_log_odds is not None:
+            rows = needs_flip_test(outputs.person_log_odds)
         # Without left and right pairs a mirror image tells nothing.
         if len(rows) and config.keypoints.mirrors:
             other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
@@ -126,7 +126,7 @@ class Estimator:
             ratio = config.split_ratio if self.shift_flipped else 1.0
             outputs = flip_average(outputs, other, rows, config.keypoints.flip_indices, ratio)
         # Damaged weights, of which no value alone looks wrong; written as poses nobody would notice.
-        every = (*outputs.logits, outputs.presence, outputs.extent)
+        every = (*outputs.logits, outputs.person_log_odds, outputs.box_sides)
         if not all(np.isfinite(values).all() for values in every if values is not None):
             raise DataError("the pose network answers with values that are not finite: its weights are damaged")
         return outputs
@@ -138,10 +138,9 @@ def flip_average(
     """Outputs of N crops, those of the rows (M,) averaged with the outputs of these crops' mirror images."""
     x, y = (logits.copy() for logits in outputs.logits)
     x[rows], y[rows] = codec.merge_flipped((x[rows], y[rows]), mirrored.logits, flip_indices, split_ratio)
-    sides = None if mirrored.extent is None else mirrored_sides(mirrored.extent)
-    return Outputs(
-        (x, y), _with_means(outputs.presence, rows, mirrored.presence), _with_means(outputs.extent, rows, sides)
-    )
+    sides = None if mirrored.box_sides is None else mirrored_sides(mirrored.box_sides)
+    log_odds_of_person = _with_means(outputs.person_log_odds, rows, mirrored.person_log_odds)
+    return Outputs((x, y), log_odds_of_person, _with_means(outputs.box_sides, rows, sides))
 
 
 def _with_means(values: FloatArray | None, rows: IntArray, others: FloatArray | None) -> FloatArray | None:

@@ -17,9 +17,9 @@ from posecli.pose.config import PoseConfig
 _DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
 
 
-class Extent(nn.Module):
+class BoxHead(nn.Module):
     """Where the box of a crop's person ends: a box regression like that of the second stage of Girshick, "Fast R-CNN",
-    ICCV 2015, section 2, on the trunk's features.
+    ICCV 2015, section 2, on the backbone's features.
 
     forward: features (N, C, h, w) of any size → left, top, right, bottom (N, 4) in shares of the crop, from 0 at its
     left and upper edge to 1 at the others; what lies outside of the crop is below 0 or above 1.
@@ -47,17 +47,17 @@ class Extent(nn.Module):
 class SimCC(nn.Module):
     """Crops to one distribution per axis and keypoint.
 
-    forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k); with config.presence
-    also (N,), how surely there is a person; with config.extent also (N, 4), the sides of the person's box.
+    forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k); with config.person_score
+    also (N,), how surely there is a person; with config.box_head also (N, 4), the sides of the person's box.
     """
 
     def __init__(self, config: PoseConfig) -> None:
         super().__init__()
-        self.trunk, channels, levels, coarse = find_backbone(config.backbone).build()
+        self.backbone, channels, levels, coarse = find_backbone(config.backbone).build()
         if config.laterals and len(levels) < len(config.deconv_channels):
             raise DataError(f"backbone {config.backbone}: it offers {len(levels)} levels for laterals")
-        self.presence = nn.Linear(coarse or channels, 1) if config.presence else None
-        self.extent = Extent(coarse or channels) if config.extent else None
+        self.person_score = nn.Linear(coarse or channels, 1) if config.person_score else None
+        self.box_head = BoxHead(coarse or channels) if config.box_head else None
         layers: list[nn.Module] = []
         padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
         for out in config.deconv_channels:
@@ -80,8 +80,8 @@ class SimCC(nn.Module):
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """Normalised crops (N, 3, H, W) → x logits (N, K, W·k), y logits (N, K, H·k).
 
-        With config.presence also presence logits (N,): log-odds to be added to those of the box's own score. With
-        config.extent also sides (N, 4) as Extent gives them.
+        With config.person_score also (N,): log-odds to be added to those of the box's own score. With
+        config.box_head also sides (N, 4) as BoxHead gives them.
         """
         features, coarse = self._features(crops)
         maps = self.final(self._enlarged(features)).flatten(2)  # (N, K, h·w), row-major
@@ -94,23 +94,23 @@ class SimCC(nn.Module):
         return self._heads(coarse)
 
     def _heads(self, coarse: Tensor) -> tuple[Tensor, ...]:
-        if self.presence is None:
+        if self.person_score is None:
             return ()
-        presence = self.presence(coarse.mean(dim=(2, 3)))[:, 0]
-        return (presence,) if self.extent is None else (presence, self.extent(coarse))
+        log_odds = self.person_score(coarse.mean(dim=(2, 3)))[:, 0]
+        return (log_odds,) if self.box_head is None else (log_odds, self.box_head(coarse))
 
     def _features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The trunk's output, after its finer features for the laterals; and its coarsest one."""
+        """The backbone's output, after its finer features for the laterals; and its coarsest one."""
         if not self.levels:
-            found = self.trunk(x)
+            found = self.backbone(x)
             return ([found[0]], found[1]) if isinstance(found, tuple) else ([found], found)
         kept: dict[str, Tensor] = {}
-        for name, child in self.trunk.named_children():
+        for name, child in self.backbone.named_children():
             x = kept[name] = child(x)
         return [*(kept[name] for name in self.levels), x], x
 
     def _enlarged(self, features: list[Tensor]) -> Tensor:
-        """Transposed convolutions on the trunk's output, each with the trunk's own finer features added to it."""
+        """Transposed convolutions on the backbone's output, each with the backbone's own finer features added to it."""
         x = features[-1]
         if not self.levels:
             return cast(Tensor, self.deconv(x))
@@ -125,11 +125,11 @@ def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> 
 
     With marginal, each classifier starts as the marginal of a heatmap: row b of fc_x is a Gaussian bump
     over the map's columns around the column whose centre projects to bin b, fc_y alike over rows. The
-    trunk then gets a spatial signal from the first step. Else the weights are N(0, 0.01).
+    backbone then gets a spatial signal from the first step. Else the weights are N(0, 0.01).
     """
-    if model.presence is not None:
-        nn.init.zeros_(model.presence.weight)
-        nn.init.zeros_(model.presence.bias)
+    if model.person_score is not None:
+        nn.init.zeros_(model.person_score.weight)
+        nn.init.zeros_(model.person_score.bias)
     for module in (*model.deconv.modules(), *getattr(model, "laterals", ()), model.final):
         if isinstance(module, nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=(2 / module.in_channels / 4) ** 0.5 if marginal else 0.001)

@@ -20,13 +20,13 @@ Logits = tuple[Float, Float]
 class Outputs:
     """What the network says of N crops.
 
-    logits: x (N, K, W·k) and y (N, K, H·k). presence: (N,) log-odds that there is a person, None where the network
-    does not tell. extent: (N, 4) where the person's box ends, as network.Extent gives it, or None.
+    logits: x (N, K, W·k) and y (N, K, H·k). person_log_odds: (N,) of there being a person, None where the network
+    has no person score. box_sides: (N, 4) where the person's box ends, as network.BoxHead gives it, or None.
     """
 
     logits: Logits
-    presence: Float | None = None
-    extent: Float | None = None
+    person_log_odds: Float | None = None
+    box_sides: Float | None = None
 
     @classmethod
     def of(cls, arrays: Sequence[Float]) -> "Outputs":
@@ -49,7 +49,7 @@ class PixelNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
-        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k); perhaps presence (N,) and extent (N, 4)."""
+        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k); perhaps log-odds (N,) and sides (N, 4)."""
         pixels = crops.permute(0, 3, 1, 2).to(self.mean.dtype)
         if self.reverse_channels:
             pixels = pixels.flip(1)

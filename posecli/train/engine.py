@@ -2,7 +2,7 @@
 
 A training of any network:
 
-    groups = parameter_groups(network, weight_decay=0.05, backbone_prefix="trunk.", backbone_lr_factor=0.5)
+    groups = parameter_groups(network, weight_decay=0.05, backbone_prefix="backbone.", backbone_lr_factor=0.5)
     optimiser = torch.optim.AdamW(groups, lr=1e-3)
     engine = Engine(network, optimiser, MovingAverage(network, 0.998), clip=5.0)
     if (found := read_checkpoint(folder / "state.pt")) is not None:
@@ -77,7 +77,7 @@ class Schedule:
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, backbone_prefix: str = "trunk.", backbone_lr_factor: float = 1.0
+    model: nn.Module, *, weight_decay: float, backbone_prefix: str = "backbone.", backbone_lr_factor: float = 1.0
 ) -> list[dict[str, Any]]:
     """Parameters that are trained: backbone and the rest, with and without weight decay (none on norms and biases).
 

@@ -72,8 +72,8 @@ def train(
 ) -> Path:
     """Train through all stages, resuming where folder holds a state; the path of the last weights.
 
-    nobody: crops without a person, for a model that says if there is one (recipe.model.presence). teacher: a trained
-    model whose distributions on the same crops are learned too (recipe.teacher_weight).
+    nobody: crops without a person, for a model that says if there is one (recipe.model.person_score). teacher: a
+    trained model whose distributions on the same crops are learned too (recipe.teacher_weight).
 
     Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by
     AP) into folder. Ctrl-C saves before it leaves; a resumed run does again what was cut off, and ends in the same
@@ -256,12 +256,12 @@ def _part_loss(
             outputs = network(crops)
             heads = outputs[2:]
     loss = torch.zeros((), device=where)
-    if config.presence and recipe.nobody_share:
+    if config.person_score and recipe.nobody_share:
         loss = (
             loss
             + recipe.presence_weight * presence_sum(heads[0], part.present.to(where), recipe.nobody_share) / samples
         )
-    if config.extent:
+    if config.box_head:
         told = box_loss_sum(heads[1], part.sides.to(where), part.sides_weights.to(where))
         loss = loss + recipe.box_weight * told / samples
     if recipe.heads_only:

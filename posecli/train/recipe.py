@@ -13,7 +13,7 @@ from posecli.train.augment import WEAK, Augmentation
 class Stage:
     """A part of the schedule at one input size.
 
-    samples: how many are seen. rate: factor on the learning rate. freeze: leading blocks of the trunk
+    samples: how many are seen. rate: factor on the learning rate. freeze: leading blocks of the backbone
     that stay as they are, batch norms too.
     """
 
@@ -31,8 +31,8 @@ class Recipe:
 
     weak_share: last part of the schedule that uses weak augmentation. flat_share: part of the schedule at
     the full learning rate, after the warm-up and before the cosine. trunk_rate: factor on the learning
-    rate of a pretrained trunk. accumulate: parts that a batch is cut into where memory is short. nobody_share: share of
-    the samples that show nobody, where there are such. presence_weight, box_weight: of the losses of the person
+    rate of a pretrained backbone. accumulate: parts that a batch is cut into where memory is short. nobody_share: share
+    of the samples that show nobody, where there are such. presence_weight, box_weight: of the losses of the person
     score and the box. heads_only: only these two heads are trained.
     teacher: SHA-256 of the weights whose distributions are learned too, with teacher_weight (distillation), or None.
     precision: of the forward and backward pass, "bf16" by autocast or "fp32".

@@ -88,18 +88,18 @@ def build_model(
         return model, ["the head starts anew"]
     old = start.config
     state = dict(start.tensors)
-    _load_trunk(model, {n.removeprefix("trunk."): t for n, t in state.items() if n.startswith("trunk.")}, config)
+    _load_trunk(model, {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}, config)
     if _head(old) != _head(config):
         return model, [f"the head starts anew: {list(old.deconv_channels)} deconvolutions there, other ones here"]
     state = resample_classifiers(state, old, config)
     notes = []
-    for head in ("presence", "extent"):
+    for head, called in (("person_score", "person score"), ("box_head", "box head")):
         if getattr(old, head) and not getattr(config, head):
             state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{head}.")}
-            notes.append(f"the {head} head is left out")
+            notes.append(f"the {called} is left out")
         elif getattr(config, head) and not getattr(old, head):
             state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith(f"{head}.")}
-            notes.append(f"the {head} head starts anew")
+            notes.append(f"the {called} starts anew")
     if (old.input_size, old.split_ratio) != (config.input_size, config.split_ratio):
         notes.append("the classifiers are resampled to this input size and split ratio")
     if old.keypoints.names != config.keypoints.names:
@@ -114,16 +114,16 @@ def _head(config: PoseConfig) -> tuple[tuple[int, ...], int, bool]:
 
 
 def _load_trunk(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig) -> None:
-    own = model.trunk.state_dict()
+    own = model.backbone.state_dict()
     missing = [name for name in own if name not in found or not _alike(found[name], own[name])]
     if missing:
-        raise DataError(f"the trunk's weights lack {len(missing)} tensors of {config.backbone}, first {missing[0]}")
+        raise DataError(f"the backbone's weights lack {len(missing)} tensors of {config.backbone}, first {missing[0]}")
     broken = next((name for name in own if not bounded(found[name])), None)
     if broken is not None:
         raise DataError(
-            f"the trunk's weights are damaged: {broken} holds values that are not finite, or beyond all sense"
+            f"the backbone's weights are damaged: {broken} holds values that are not finite, or beyond all sense"
         )
-    model.trunk.load_state_dict({name: found[name] for name in own})
+    model.backbone.load_state_dict({name: found[name] for name in own})
 
 
 def _alike(found: Tensor, own: Tensor) -> bool:

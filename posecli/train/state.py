@@ -14,6 +14,7 @@ from posecli.pose.network import SimCC, resample_classifiers
 from posecli.train.recipe import Recipe, Stage
 from posecli.train.start import Start, build_model
 from posecli.weights.files import save_weights
+from posecli.weights.old_names import current_tensors
 
 
 class Average:
@@ -63,13 +64,13 @@ def stage_config(recipe: Recipe, stage: Stage) -> PoseConfig:
 
 
 def freeze(model: SimCC, blocks: int) -> None:
-    """Keep the first blocks of the trunk as they are, running statistics of batch norms too."""
-    for i, block in enumerate(model.trunk.children()):
+    """Keep the first blocks of the backbone as they are, running statistics of batch norms too."""
+    for i, block in enumerate(model.backbone.children()):
         block.requires_grad_(i >= blocks)
         block.train(i >= blocks and model.training)
 
 
-HEADS = ("presence", "extent")
+HEADS = ("person_score", "box_head")
 
 
 def freeze_all_but_heads(model: SimCC) -> None:
@@ -81,18 +82,18 @@ def freeze_all_but_heads(model: SimCC) -> None:
 
 
 def parameter_groups(model: SimCC, recipe: Recipe) -> list[dict[str, Any]]:
-    """Trunk and head, with and without weight decay (none on norms and biases)."""
+    """Backbone and head, with and without weight decay (none on norms and biases)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name.startswith("trunk."), parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": recipe.weight_decay if decays else 0.0,
-            "factor": recipe.trunk_rate if trunk else 1.0,
+            "factor": recipe.trunk_rate if backbone else 1.0,
         }
-        for (trunk, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (backbone, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
@@ -139,10 +140,10 @@ def restore(recipe: Recipe, folder: Path, where: torch.device) -> State | None:
         return None
     saved = torch.load(path, map_location="cpu", weights_only=True)
     model = SimCC(stage_config(recipe, recipe.stages[saved["stage"]]))
-    model.load_state_dict(saved["model"])
+    model.load_state_dict(current_tensors(saved["model"]))
     state = _begin(recipe, saved["stage"], saved["seen"], saved["best"], model, where)
     state.optimiser.load_state_dict(saved["optimiser"])
-    state.average.state = {name: tensor.to(where) for name, tensor in saved["average"].items()}
+    state.average.state = {name: tensor.to(where) for name, tensor in current_tensors(saved["average"]).items()}
     state.average.updates = saved["updates"]
     state.judged = saved.get("judged", state.seen)
     return state

@@ -19,6 +19,7 @@ from safetensors.torch import load, save_file
 
 from posecli.errors import DataError, MachineError
 from posecli.weights.header import Fields, shown
+from posecli.weights.old_names import current_config, current_tensors
 
 FORMAT = 1
 HEADER_KEY = "posecli"
@@ -36,7 +37,7 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappin
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header of a file that save_weights wrote.
+    """Tensors and header of a file that save_weights wrote; a pose model's under today's names (old_names.py).
 
     Raises MachineError where the file is missing or cannot be read, DataError where it is not such a file.
     """
@@ -54,6 +55,10 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = load(data)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise DataError(f"{path}: damaged ({_one_line(error)}); its header is there, its tensors are not") from error
+    if header.get("kind") == "pose":
+        tensors = current_tensors(tensors)
+        if isinstance(header.get("config"), dict):
+            header["config"] = current_config(header["config"])
     return tensors, header
 
 
