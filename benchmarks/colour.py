@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from posecli.media.encoders import EncodeOptions
 from posecli.media.orientation import Orientation
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
@@ -58,7 +59,7 @@ def measure(clip: Path, target: Path, codec: str) -> tuple[np.ndarray, float]:
     """Bias of each channel, and noise."""
     with (
         VideoReader(clip, Span(end=FRAMES)) as reader,
-        VideoWriter(target, reader, codec=codec, audio=False) as writer,
+        VideoWriter(target, reader, EncodeOptions(codec, audio=False)) as writer,
     ):
         matrix = reader.colour.matrix_code
         for frame in reader:

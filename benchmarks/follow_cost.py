@@ -12,11 +12,13 @@ import click
 from posecli.cli.progress import PlainProgress
 from posecli.media.inputs import find_inputs
 from posecli.pipeline import RunOptions, run, write
+from posecli.pipeline.run_options import TrackingOptions
 from posecli.predict import load_predictor
+from posecli.tracking.clip import ClipTracker
 from posecli.types import Frame, Poses
 
 
-class Timed(write.Follower):
+class Timed(ClipTracker):
     """A follower that notes how long it takes, in its own thread's time."""
 
     seconds = 0.0
@@ -36,14 +38,14 @@ class Timed(write.Follower):
 @click.option("--out", type=click.Path(path_type=Path))
 def main(clips: tuple[Path, ...], out: Path | None) -> None:
     """Print a table."""
-    write.Follower = Timed  # type: ignore[misc]
+    write.ClipTracker = Timed  # type: ignore[attr-defined]
     predictor = load_predictor(device="cpu")
     lines = ["| clip | frames | people a frame | CPU ms a frame | of the run's CPU time |", "|---|---|---|---|---|"]
     for clip in clips:
         Timed.seconds, Timed.people = 0.0, 0
         start = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            options = RunOptions(smooth="kalman")
+            options = RunOptions(tracking=TrackingOptions(smooth="kalman"))
             found = find_inputs([str(clip)])
             document = run(found, Path(folder), predictor, options, PlainProgress(1, quiet=True))
         frames, seconds = document["totals"]["frames"], time.process_time() - start

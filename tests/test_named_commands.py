@@ -52,7 +52,7 @@ def commands() -> dict[str, click.Command]:
 def options(command: click.Command) -> set[str]:
     names = {"--help", "--debug", "--version", "-h", "-v"}
     for parameter in command.params:
-        names |= {*parameter.opts, *parameter.secondary_opts}
+        names |= {*parameter.opts, *parameter.secondary_opts, *getattr(parameter, "old_names", ())}
     return names
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posecli.draw.annotate import Annotator, Look
+from posecli.draw.annotate import Annotator
 from posecli.draw.faces import FaceCover, cover, head_areas
 from posecli.draw.palette import ID_COLOURS, id_colour
 from posecli.draw.skeleton import draw_poses
+from posecli.draw.style import DrawStyle
 from posecli.draw.trails import Trails
 from posecli.keypoints import COCO17, KeypointSet
+from posecli.media.encoders import EncodeOptions
+from posecli.media.video import VideoReader
 from posecli.results import input_writer as sinks
 from posecli.results.gallery import thumbnail_path
 from posecli.results.input_writer import InputWriter
@@ -54,12 +57,8 @@ def noise(width: int = 400, height: int = 400) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
-def look(**options: Any) -> Look:
-    return Look(COCO17, **options)
-
-
 def shown(frame: Frame, poses: Poses, **options: Any) -> np.ndarray:
-    annotator = Annotator(look(**options))
+    annotator = Annotator(DrawStyle(**options), COCO17)
     annotator.follow(frame, poses)
     return annotator.draw(frame, poses)
 
@@ -128,7 +127,7 @@ def walk(trails: Trails, frames: int, track_id: int = 1, start: int = 0) -> None
 
 
 def test_trails_follow_the_hips_and_fade() -> None:
-    trails = Trails(2.0, COCO17, 0.3, "hips")
+    trails = Trails(COCO17, 0.3, 2.0)
     walk(trails, 31)
     canvas = np.zeros((400, 400, 3), np.uint8)
     trails.draw(canvas, 3.0)
@@ -138,13 +137,13 @@ def test_trails_follow_the_hips_and_fade() -> None:
 
 
 def test_trails_forget_and_leave_gaps() -> None:
-    trails = Trails(1.0, COCO17, 0.3, "hips")
+    trails = Trails(COCO17, 0.3, 1.0)
     walk(trails, 500)
-    assert sum(map(len, trails._sights.values())) <= 12
+    assert sum(map(len, trails._points.values())) <= 12
     for i in range(500, 520):
         trails.follow(Poses.empty(17), i / 10)
-    assert not trails._sights
-    gap = Trails(5.0, COCO17, 0.3, "hips")
+    assert not trails._points
+    gap = Trails(COCO17, 0.3, 5.0)
     walk(gap, 5)
     walk(gap, 5, start=15)
     canvas = np.zeros((400, 400, 3), np.uint8)
@@ -152,24 +151,21 @@ def test_trails_forget_and_leave_gaps() -> None:
     assert canvas[195, 55:68].any() and not canvas[195, 80:115].any() and canvas[195, 130:140].any()
 
 
-def test_trails_need_ids_and_can_follow_wrists_or_boxes() -> None:
+def test_trails_need_ids_and_follow_boxes_without_hips() -> None:
     canvas = np.zeros((400, 400, 3), np.uint8)
-    nobody = Trails(2.0, COCO17, 0.3, "hips")
+    nobody = Trails(COCO17, 0.3, 2.0)
     nobody.follow(standing(), 0.0)
     nobody.draw(canvas, 0.0)
     assert not canvas.any()
-    wrists = Trails(2.0, COCO17, 0.3, "wrists")
-    walk(wrists, 3)
-    assert set(wrists._sights) == {(1, 0), (1, 1)}
-    fish = Trails(2.0, KeypointSet("fish", tuple(f"k{i}" for i in range(17))), 0.3, "hips")
+    fish = Trails(KeypointSet("fish", tuple(f"k{i}" for i in range(17))), 0.3, 2.0)
     walk(fish, 3)
-    assert set(fish._sights) == {(1, 0)}
+    assert set(fish._points) == {1}
 
 
 @given(st.lists(st.tuples(st.floats(-1e8, 1e8), st.floats(-1e8, 1e8)), min_size=2, max_size=6))
 @settings(max_examples=30, deadline=None)
 def test_trails_far_out_can_be_drawn(places: list[tuple[float, float]]) -> None:
-    trails = Trails(2.0, COCO17, 0.3, "hips")
+    trails = Trails(COCO17, 0.3, 2.0)
     for i, (x, y) in enumerate(places):
         trails.follow(standing(x, y, track_id=1), i / 10)
     trails.draw(np.zeros((40, 60, 3), np.uint8), 1.0)
@@ -280,7 +276,16 @@ def test_a_fast_head_is_covered_where_it_is_not_where_it_was_smoothed_to() -> No
 def test_photo_and_thumbnail_show_no_face(tmp_path: Path) -> None:
     record = record_path(tmp_path, "a.png")
     frame = Frame(noise())
-    sink = InputWriter(tmp_path, "a.png", record, {"name": "a.png"}, look(blur_faces=True), None)
+    sink = InputWriter(
+        tmp_path,
+        "a.png",
+        record,
+        {"name": "a.png"},
+        COCO17,
+        None,
+        style=DrawStyle(blur_faces=True),
+        encoding=EncodeOptions(),
+    )
     sink.write(frame, standing(200, 200))
     sink.finish(seconds=0, lost={})
     plain = draw_poses(frame.pixels, standing(200, 200), COCO17)
@@ -294,25 +299,27 @@ def test_photo_and_thumbnail_show_no_face(tmp_path: Path) -> None:
 
 def test_an_input_that_fails_leaves_no_picture_behind(tmp_path: Path) -> None:
     record = record_path(tmp_path, "a.png")
-    sink = InputWriter(tmp_path, "a.png", record, {"name": "a.png"}, look(), None)
+    sink = InputWriter(
+        tmp_path, "a.png", record, {"name": "a.png"}, COCO17, None, style=DrawStyle(), encoding=EncodeOptions()
+    )
     sink.write(Frame(noise()), standing())
     sink.abort()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_video_is_told_its_size_and_codec_only_where_they_differ(
+def test_a_video_is_encoded_as_the_options_say_at_the_size_of_the_style(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[dict[str, Any]] = []
+    told: list[tuple[Any, ...]] = []
 
     class Writer:
         warnings: tuple[str, ...] = ()
 
-        def __init__(self, path: Path, source: Any, **options: Any) -> None:
-            told.append(options)
+        def __init__(self, path: Path, source: Any, options: EncodeOptions, *, size: tuple[int, int]) -> None:
+            self._given = options, size
 
         def write(self, pixels: np.ndarray, time: Fraction) -> None:
-            told[-1]["written"] = pixels.shape
+            told.append((*self._given, pixels.shape))
 
         def close(self) -> None: ...
         def abort(self) -> None: ...
@@ -321,21 +328,18 @@ def test_a_video_is_told_its_size_and_codec_only_where_they_differ(
         width, height, frame_rate = 400, 400, Fraction(30000, 1001)
 
     monkeypatch.setattr(sinks, "VideoWriter", Writer)
-    for options in ({}, {"side_by_side": True, "codec": "hevc"}):
-        record = record_path(tmp_path, "a.mp4")
-        sink = InputWriter(tmp_path, "a.mp4", record, {"name": "a.mp4"}, look(**options), Source())  # type: ignore[arg-type]
-        sink.write(Frame(noise(), 0, Fraction(0)), standing(track_id=4))
-        summary = sink.finish(seconds=0, lost={})
+    for style, encoding in (
+        (DrawStyle(), EncodeOptions()),
+        (DrawStyle(side_by_side=True), EncodeOptions("hevc", audio=False)),
+    ):
+        record, source = record_path(tmp_path, "a.mp4"), cast(VideoReader, Source())
+        header = {"name": "a.mp4"}
+        writer = InputWriter(tmp_path, "a.mp4", record, header, COCO17, source, style=style, encoding=encoding)
+        writer.write(Frame(noise(), 0, Fraction(0)), standing(track_id=4))
+        summary = writer.finish(seconds=0, lost={})
         assert (summary.frame_rate, summary.tracks) == (29.97, 1)
         assert next(iter(read_frames(record)))["people"][0]["track_id"] == 4
     assert told == [
-        {"crf": 20, "preset": "veryfast", "audio": True, "written": (400, 400, 3)},
-        {
-            "crf": 20,
-            "preset": "veryfast",
-            "audio": True,
-            "size": (800, 400),
-            "codec": "hevc",
-            "written": (400, 800, 3),
-        },
+        (EncodeOptions(), (400, 400), (400, 400, 3)),
+        (EncodeOptions("hevc", audio=False), (800, 400), (400, 800, 3)),
     ]

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.detect import Detector
-from posecli.draw.annotate import Annotator, Look
+from posecli.draw.annotate import Annotator
 from posecli.draw.faces import Area, cover
+from posecli.draw.style import DrawStyle
 from posecli.errors import DataError, MediaError
 from posecli.geometry import crop_matrices
 from posecli.keypoints import COCO17
@@ -27,6 +28,7 @@ from posecli.media.write_video import VideoWriter
 from posecli.pipeline import RunOptions, run
 from posecli.pipeline.channel import Budget, Channel, Stopped
 from posecli.pipeline.read import photo_bytes
+from posecli.pipeline.run_options import TrackingOptions
 from posecli.pose import crops
 from posecli.pose.estimator import load_estimator
 from posecli.predict import Predictor
@@ -80,7 +82,13 @@ def read_frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def do(root: Path, out: Path, weights: Path, detector: Detector, **options: Any) -> dict[str, Any]:
     estimator = load_estimator(str(weights), device="cpu", runtime="torch")
-    return run(find_inputs([str(root)]), out, Predictor(detector, estimator), RunOptions(**options), Still())
+    return run(
+        find_inputs([str(root)]),
+        out,
+        Predictor(detector, estimator),
+        RunOptions(tracking=TrackingOptions(**options)),
+        Still(),
+    )
 
 
 # ---- failed clips are left ------------------------------------------------------------------------------
@@ -230,7 +238,7 @@ def test_a_photo_drawn_on_itself_looks_the_same(
     drawn = []
     for last in (False, True):
         frame = Frame(pixels.copy())
-        annotator = Annotator(Look(COCO17, **look))
+        annotator = Annotator(DrawStyle(**look), COCO17)
         annotator.follow(frame, poses)
         drawn.append(annotator.draw(frame, poses, last=last))
         assert (drawn[-1] is frame.pixels) == (last and "side_by_side" not in look)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,16 +45,16 @@ CHANGE: dict[str, list[str]] = {
     "black": ["--black"],
     "side_by_side": ["--side-by-side"],
     "blur_faces": ["--blur-faces"],
-    "no_media": ["--no-media"],
+    "media": ["--no-media"],
     "start": ["--start", "f1"],
     "end": ["--end", "f2"],
     "duration": ["--duration", "f2"],
     "stride": ["--stride", "2"],
     "detect_every": ["--detect-every", "2"],
-    "no_track": ["--no-track"],
+    "track": ["--no-track"],
     "smooth": ["--smooth", "none"],
-    "no_audio": ["--no-audio"],
-    "codec": ["--codec", "vp9"],
+    "audio": ["--no-audio"],
+    "encoder": ["--encoder", "vp9"],
     "crf": ["--crf", "40"],
     "preset": ["--preset", "ultrafast"],
     "fast": ["--fast"],
@@ -133,6 +134,19 @@ def test_a_second_run_with_another_option(
         assert status(*change) == {"skipped": 1}
 
 
+def test_every_field_of_the_options_is_an_option_of_the_command_line() -> None:
+    from posecli.draw.style import DrawStyle
+    from posecli.media.encoders import EncodeOptions
+    from posecli.media.span import Span
+    from posecli.pipeline.run_options import RunOptions, TrackingOptions
+
+    subjects = {"span": Span, "tracking": TrackingOptions, "style": DrawStyle, "encoding": EncodeOptions}
+    names = {field.name for field in fields(RunOptions)} - subjects.keys()
+    names |= {field.name for subject in subjects.values() for field in fields(subject)}
+    assert names <= options_of(run_command)
+    assert names - {"max_pixels"} <= options_of(video_command)
+
+
 def test_fewer_people_after_more(here: Path, tmp_path: Path, tiny_weights: Path, capfd: Any) -> None:
     boxes = tmp_path / "boxes.json"
     boxes_file(boxes, (10, 20))
@@ -152,7 +166,8 @@ def test_fewer_people_after_more(here: Path, tmp_path: Path, tiny_weights: Path,
 
 def test_a_journal_of_other_people_is_not_gone_on_with(tiny_weights: Path) -> None:
     from posecli.detect import load_detector
-    from posecli.pipeline.options import RunOptions, inference_key, options_key
+    from posecli.pipeline.keys import inference_key, options_key
+    from posecli.pipeline.run_options import RunOptions
     from posecli.pose.estimator import load_estimator
     from posecli.predict import Predictor
 
@@ -165,11 +180,10 @@ def test_a_journal_of_other_people_is_not_gone_on_with(tiny_weights: Path) -> No
 
 def test_what_the_models_turned_out_to_be_is_in_the_keys(tiny_weights: Path) -> None:
     """Every field of the detector and of the estimator that says something of their answers."""
-    from dataclasses import fields, replace
-
     from posecli.detect import load_detector
     from posecli.detect.detector import Detector, DetectorOptions
-    from posecli.pipeline.options import RunOptions, inference_key, options_key
+    from posecli.pipeline.keys import inference_key, options_key
+    from posecli.pipeline.run_options import RunOptions
     from posecli.pose.estimator import Estimator, load_estimator
     from posecli.predict import Predictor
 

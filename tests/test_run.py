@@ -156,7 +156,7 @@ def test_boxes_from_a_file_fail_only_the_picture_they_do_not_know(
     [
         (["run"], 2, "Missing argument"),
         (["run", "IN", "--kpt-thr", "2"], 2, "range"),
-        (["run", "IN", "--decode", "magic"], 2, "choose from auto, argmax"),
+        (["run", "IN", "--decode", "magic"], 2, "is not one of 'auto', 'argmax'"),
         (["run", "IN", "--detector", "yolo"], 2, "choose from person"),
         (["run", "IN", "--device", "tpu"], 2, "auto, cpu, cuda"),
         (["run", "EMPTY"], 3, "no photo or video"),

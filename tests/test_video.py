@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from posecli.errors import MediaError
+from posecli.media.encoders import EncodeOptions
 from posecli.media.orientation import Orientation
 from posecli.media.video import VideoReader
 from posecli.media.write_video import VideoWriter, video_name
@@ -16,7 +17,7 @@ from tests.media_factory import picture, write_video
 
 
 def copy(source: Path, target: Path, **options: bool) -> list[str]:
-    with VideoReader(source) as reader, VideoWriter(target, reader, crf=12, **options) as writer:
+    with VideoReader(source) as reader, VideoWriter(target, reader, EncodeOptions(crf=12, **options)) as writer:
         for frame in reader:
             assert frame.time is not None
             writer.write(frame.pixels, frame.time)

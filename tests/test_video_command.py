@@ -124,9 +124,9 @@ def test_numbered_pictures(tmp_path: Path, tiny_weights: Path, capfd: pytest.Cap
     [
         (("--start", "soon"), 2, "no position"),
         (("--start", "9", "--end", "3"), 2, "nothing would be read"),
-        (("--codec", "mpeg2"), 2, "choose from h264"),
-        (("--smooth", "much"), 2, "choose from none"),
-        (("--detect-every", "often"), 2, "a number of frames, or auto"),
+        (("--encoder", "mpeg2"), 2, "is not one of 'h264'"),
+        (("--smooth", "much"), 2, "is not one of 'none'"),
+        (("--detect-every", "often"), 2, "a number of frames nor auto"),
         (("--person", "tall"), 2, "all, largest"),
         (("--no-track", "--person", "id:1"), 2, "no ids"),
         (("--format", "xls"), 2, "xls"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from posecli.errors import MediaError, UsageError
-from posecli.media.encoders import ENCODERS, PRESETS
+from posecli.media.encoders import ENCODERS, PRESETS, EncodeOptions
 from posecli.media.orientation import Orientation
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
@@ -20,7 +20,7 @@ BT601, BT709, BT2020 = (6, 6, 6), (1, 1, 1), (9, 9, 14)
 
 
 def copy(source: Path, target: Path, span: Span | None = None, **options: object) -> list[str]:
-    with VideoReader(source, span) as reader, VideoWriter(target, reader, **options) as writer:  # type: ignore[arg-type]
+    with VideoReader(source, span) as reader, VideoWriter(target, reader, EncodeOptions(**options)) as writer:  # type: ignore[arg-type]
         for frame in reader:
             assert frame.time is not None
             writer.write(frame.pixels, frame.time)
@@ -68,7 +68,7 @@ def test_every_codec_keeps_times_sound_and_colour_and_gives_the_same_bytes(tmp_p
     source = write_video(tmp_path / "a.mkv", 12, times=times, sound="aac", pictures=pictures)
     contents = set()
     for _ in range(3):
-        assert copy(source, tmp_path / "out.mp4", codec=codec, crf=10) == []
+        assert copy(source, tmp_path / "out.mp4", encoder=codec, crf=10) == []
         contents.add((tmp_path / "out.mp4").read_bytes())
     assert len(contents) == 1
     with VideoReader(source) as before, VideoReader(tmp_path / "out.mp4") as after:
@@ -84,7 +84,7 @@ def test_every_codec_keeps_times_sound_and_colour_and_gives_the_same_bytes(tmp_p
 @pytest.mark.parametrize("codec", ENCODERS)
 def test_the_shortest_clips_can_be_written(tmp_path: Path, codec: str, frames: int) -> None:
     source = write_video(tmp_path / "a.mkv", frames, times=[0, 40, 90][:frames])
-    assert copy(source, tmp_path / "out.mp4", codec=codec) == []
+    assert copy(source, tmp_path / "out.mp4", encoder=codec) == []
     with VideoReader(source) as before, VideoReader(tmp_path / "out.mp4") as after:
         assert [frame.time for frame in before] == [frame.time for frame in after]
 
@@ -100,10 +100,10 @@ def test_every_preset_and_quality_is_one_of_the_encoders() -> None:
 
 def test_codecs_and_qualities_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     with VideoReader(write_video(tmp_path / "a.mp4", 3)) as reader:
-        for options in ({"codec": "theora"}, {"crf": 52}, {"preset": "quick"}):
-            with pytest.raises(UsageError, match="must be"):
-                VideoWriter(tmp_path / "out.mp4", reader, **options)  # type: ignore[arg-type]
-        with pytest.raises(MediaError, match="want of frames"), VideoWriter(tmp_path / "out.mp4", reader):
+        for options in ({"encoder": "theora"}, {"crf": 52}, {"preset": "quick"}):
+            with pytest.raises(UsageError, match=r"must be|choose from"):
+                EncodeOptions(**options)  # type: ignore[arg-type]
+        with pytest.raises(MediaError, match="no frames"), VideoWriter(tmp_path / "out.mp4", reader):
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4"]
 

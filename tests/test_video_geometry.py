@@ -12,10 +12,10 @@ import pytest
 
 from posecli.keypoints import COCO17
 from posecli.media.aspect import square_size
+from posecli.media.encoders import EncodeOptions
 from posecli.media.video import VideoReader
 from posecli.media.write_video import VideoWriter
-from posecli.pipeline.options import RunOptions
-from posecli.pipeline.write import Follower
+from posecli.tracking.clip import ClipTracker
 from posecli.tracking.propagate import BoxPropagator
 from posecli.tracking.tracker import Tracker
 from tests.entry_points import QUICK, posecli
@@ -189,7 +189,7 @@ def test_the_size_may_change_in_mid_stream(tmp_path: Path) -> None:
     parts = [clip(tmp_path / f"{w}.ts", Fraction(1), (w, 48)).read_bytes() for w in (64, 32, 96)]
     with (
         VideoReader(joined(tmp_path / "a.ts", *parts)) as reader,
-        VideoWriter(tmp_path / "out.mp4", reader, crf=5) as writer,
+        VideoWriter(tmp_path / "out.mp4", reader, EncodeOptions(crf=5)) as writer,
     ):
         frames = list(reader)
         for i, frame in enumerate(frames):
@@ -231,8 +231,8 @@ def test_results_are_in_each_frame_s_own_pixels(
 
 def test_ids_and_smoothing_go_on_where_the_size_changes() -> None:
     scene = Scene((Walker(200, RED, line(100, 300, 80, 4)),), 2)
-    tracker, follow = Tracker(COCO17), Follower(COCO17, RunOptions(smooth="kalman"))
-    reference = Follower(COCO17, RunOptions(smooth="kalman"))
+    tracker, follow = Tracker(COCO17), ClipTracker(COCO17, "kalman")
+    reference = ClipTracker(COCO17, "kalman")
     for i, (frame, poses, _) in enumerate(scene.frames(0.01)):
         expected = reference(frame, poses)
         if i >= 20:

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from posecli.media.encoders import EncodeOptions
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
 from posecli.media.write_video import VideoWriter
@@ -81,7 +82,7 @@ def test_frames_are_written_in_another_order_and_shown_in_theirs(tmp_path: Path,
     for name in ("one.mp4", "two.mp4"):
         with (
             VideoReader(source) as reader,
-            VideoWriter(tmp_path / name, reader, codec="hevc", crf=8, preset="medium") as writer,
+            VideoWriter(tmp_path / name, reader, EncodeOptions("hevc", crf=8, preset="medium")) as writer,
         ):
             for frame in reader:
                 assert frame.time is not None

@@ -1,36 +1,34 @@
-"""How far a run is: a live bar on a terminal, plain lines in logs."""
+"""Progress of a run: a live bar on a terminal, plain lines otherwise."""
 
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from posecli.cli.environment import Environment
 from posecli.text import printed
 
 if TYPE_CHECKING:
     from posecli.results.manifest import Finished
 
-# A terminal gets a live bar; anything else a plain line this often, in seconds.
+# Seconds between two plain lines.
 PLAIN_EVERY = 10.0
 
 
 class Pace:
-    """How far a run is, in inputs and parts of the one at work, and how long the rest will take."""
+    """Counts inputs and frames, and estimates the time left. clock: seconds of a monotonic clock."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.inputs, self.ended, self.frames = inputs, 0, 0
         self._expected = self._done = 0
-        self._start = time.monotonic()
+        self._clock, self._start = clock, clock()
 
     def begin(self, frames: int) -> None:
         """An input with about so many frames begins."""
         self._expected, self._done = frames, 0
 
     def advance(self, frames: int) -> None:
-        """Frames of it were done."""
+        """Frames of it were written."""
         self.frames += frames
         self._done += frames
 
@@ -41,66 +39,68 @@ class Pace:
 
     @property
     def completed(self) -> float:
-        """Inputs done, the one at work counted by its frames."""
+        """Finished inputs, plus the finished part of the current one."""
         return self.ended + (min(1.0, self._done / self._expected) if self._expected else 0.0)
 
     @property
     def rate(self) -> float:
         """Frames a second so far."""
-        return self.frames / max(time.monotonic() - self._start, 1e-9)
+        return self.frames / max(self._clock() - self._start, 1e-9)
 
     @property
     def left(self) -> str:
-        """Time left as minutes:seconds, if inputs go on taking what they took so far."""
+        """Time left as minutes:seconds, from the mean time an input."""
         if not self.completed:
             return "unknown"
-        seconds = (time.monotonic() - self._start) * (self.inputs / self.completed - 1)
+        seconds = (self._clock() - self._start) * (self.inputs / self.completed - 1)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
 
 class PlainProgress:
-    """A line now and then, for logs and pipes; each failure at once."""
+    """A line every PLAIN_EVERY seconds, for logs and pipes; failures at once."""
 
-    def __init__(self, inputs: int, quiet: bool) -> None:
-        self._pace, self._quiet = Pace(inputs), quiet
-        self._last = time.monotonic()
+    def __init__(self, inputs: int, quiet: bool, environment: Environment | None = None) -> None:
+        self._environment = environment or Environment()
+        self._pace, self._quiet = Pace(inputs, self._environment.clock), quiet
+        self._last = self._environment.clock()
 
     def begin(self, name: str, frames: int) -> None:
         """An input begins."""
         self._pace.begin(frames)
 
     def advance(self, name: str, frames: int) -> None:
-        """Count, and speak where it is time."""
+        """Count frames; write a line if the last one is old enough."""
         pace = self._pace
         pace.advance(frames)
-        now = time.monotonic()
+        now = self._environment.clock()
         if now - self._last >= PLAIN_EVERY and not self._quiet:
             self._last = now
             counts = f"{pace.ended} of {pace.inputs} inputs, {pace.frames} frames"
-            say(f"{counts}, {pace.rate:.1f} frames/s, {pace.left} left, now {name!r}")
+            self._environment.say(f"{counts}, {pace.rate:.1f} frames/s, {pace.left} left, now {name!r}")
 
     def finish(self, item: "Finished") -> None:
-        """Say what failed."""
+        """Write what failed and other remarks."""
         self._pace.finish()
-        # A failure is named whatever the user wants to hear.
+        # Failures are written with --quiet too.
         if not self._quiet or item.summary.status == "failed":
             for line in _remarks(item):
-                say(line)
+                self._environment.say(line)
 
 
 class LiveProgress:
     """A bar by rich: inputs done, frames/s, time left."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, environment: Environment | None = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._pace = Pace(inputs)
+        environment = environment or Environment()
+        self._pace = Pace(inputs, environment.clock)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[facts]}"),
-            console=Console(stderr=True),
+            console=Console(file=environment.stderr),
             transient=True,
         )
         self._task = self._bar.add_task("starting", total=inputs, facts="")
@@ -139,7 +139,7 @@ class LiveProgress:
 
 
 def _remarks(item: "Finished") -> list[str]:
-    """What the user should know of an input that ended, a line each."""
+    """Lines about an input that ended: its error, lost frames and warnings."""
     summary = item.summary
     if summary.status == "failed":
         return [f"failed: {summary.error}"]
@@ -158,16 +158,11 @@ def _short(name: str, width: int = 32) -> str:
     return name if len(name) <= width else "…" + name[-(width - 1) :]
 
 
-def say(line: str) -> None:
-    """A line to the user."""
-    click.echo(line, err=True)
-
-
 @contextmanager
-def progress_of(inputs: int, quiet: bool) -> Iterator[Any]:
-    """The progress to show: a bar where stderr is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield PlainProgress(inputs, quiet)
+def progress_of(inputs: int, quiet: bool, environment: Environment) -> Iterator[Any]:
+    """The progress display: a bar where stderr is a terminal."""
+    if quiet or not environment.is_tty:
+        yield PlainProgress(inputs, quiet, environment)
         return
-    with LiveProgress(inputs) as live:
+    with LiveProgress(inputs, environment) as live:
         yield live

@@ -1,21 +1,24 @@
-"""Codecs of annotated videos: what a quality and a preset mean to each encoder."""
+"""Encoders of annotated videos, and how their options map to each of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-# x264's names, from quick to thorough; the other encoders' own speeds are found by their place here.
+from posecli.errors import UsageError
+
+# x264's presets from fast to slow; other encoders' speeds are derived from the index.
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
 @dataclass(frozen=True)
 class VideoEncoder:
-    """An encoder. settings: (crf on x264's scale of 0 to 51, preset) → its options. tag: MP4's name for the stream.
+    """An encoder of FFmpeg.
 
-    chroma: where decoders take chroma to sit, left of the middle unless the stream says otherwise.
-    The options fix the number of threads: with it the same frames give the same bytes on any machine.
+    name: FFmpeg's name. settings: (crf on x264's scale of 0 to 51, preset) → its options, which fix the number of
+    threads, so that the same frames give the same bytes on any machine. tag: codec tag in MP4, None for FFmpeg's own.
+    chroma: FFmpeg's name of the chroma sample location that is written into the stream.
     """
 
-    encoder: str
+    name: str
     settings: Callable[[int, str], Mapping[str, str]]
     tag: str | None = None
     chroma: str = "left"
@@ -50,3 +53,27 @@ ENCODERS: dict[str, VideoEncoder] = {
     "av1": VideoEncoder("libsvtav1", _av1),
     "vp9": VideoEncoder("libvpx-vp9", _vp9, chroma="unspecified"),
 }
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How annotated videos are encoded. Field names are those of the command line's options.
+
+    encoder: a name in ENCODERS. crf: quality on x264's scale, 0 to 51, lower is better, for each encoder. preset: a
+    name in PRESETS. audio: keep the source's sound.
+
+    Raises UsageError for values that do not exist.
+    """
+
+    encoder: str = "h264"
+    crf: int = 20
+    preset: str = "veryfast"
+    audio: bool = True
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ENCODERS:
+            raise UsageError(f"--encoder {self.encoder}: choose from {', '.join(ENCODERS)}")
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"--crf {self.crf}: must be 0 to 51")
+        if self.preset not in PRESETS:
+            raise UsageError(f"--preset {self.preset}: choose from {', '.join(PRESETS)}")

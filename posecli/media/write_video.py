@@ -14,45 +14,38 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from posecli.atomic import new_temporary
-from posecli.errors import MediaError, UsageError, is_full
+from posecli.errors import MediaError, is_full
 from posecli.media.colour import ToYuv
-from posecli.media.encoders import ENCODERS, PRESETS
+from posecli.media.encoders import ENCODERS, EncodeOptions
 from posecli.media.sound import Sound
 from posecli.media.video import VideoReader
 from posecli.types import PixelArray
 
 
 class VideoWriter:
-    """Writes upright RGB frames; a context manager that leaves a whole file or none.
+    """Writes upright RGB frames into an MP4 file; a context manager that leaves a complete file or none.
 
-    codec: a name of ENCODERS. crf: quality on x264's scale (0 to 51, less is better), whatever the codec. preset:
-    one of PRESETS. size: (width, height) of the frames written, where it is not the source's.
+    size: (width, height) of the frames, None for the source's.
 
-    Timestamps are the source's, to the tick; a part of a source and a live one begin at zero. Frames of odd
-    size are padded by a row or column of their own edge, since 4:2:0 needs even sides; coordinates do not
-    move. A frame of another size than the video's stands in its middle, unstretched, with black beside it. The
-    colour's description (matrix, primaries, transfer) is the source's and is written into the stream; the range is
-    limited. Sound is copied, cut to the source's span; where MP4 does not take its codec it is encoded as AAC, and
-    where that fails too it is left out, with a line in warnings. The same frames give the same bytes.
+    Timestamps are exactly the source's; a span of a source and a live source begin at zero. Frames of odd
+    size are padded by repeating the last row or column, since 4:2:0 needs even sides; coordinates stay the same.
+    A frame of another size than the video's is centred in it with its aspect ratio kept, on black. The
+    colour description (matrix, primaries, transfer) of the source is written into the stream; the range is
+    limited. Audio is copied, cut to the source's span; where MP4 does not support its codec it is encoded as AAC,
+    and where that fails too it is left out, with a line in `warnings`. The same frames give the same bytes.
 
-    Raises UsageError for a codec, quality or preset that does not exist, OSError where nothing can be written.
+    Raises OSError where nothing can be written.
     """
 
     def __init__(
         self,
         path: Path,
         source: VideoReader,
+        options: EncodeOptions | None = None,
         *,
-        codec: str = "h264",
-        crf: int = 20,
-        preset: str = "veryfast",
-        audio: bool = True,
         size: tuple[int, int] | None = None,
     ) -> None:
-        if codec not in ENCODERS:
-            raise UsageError(f"codec {codec}: must be one of {', '.join(ENCODERS)}")
-        if preset not in PRESETS or not 0 <= crf <= 51:
-            raise UsageError(f"crf {crf}, preset {preset}: must be 0 to 51 and one of {', '.join(PRESETS)}")
+        options = options or EncodeOptions()
         self.path = path
         self.warnings: list[str] = []
         self._source = source
@@ -65,22 +58,22 @@ class VideoWriter:
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
         try:
             self._size = size or (source.width, source.height)
-            self._add_video(codec, crf, preset, self._size)
-            if audio:
+            self._add_video(options)
+            if options.audio:
                 self._open_sounds()
         except BaseException:
             self.abort()
             raise
 
-    def _add_video(self, codec: str, crf: int, preset: str, size: tuple[int, int]) -> None:
-        source, colour, chosen = self._source, self._source.colour.written, ENCODERS[codec]
-        if chosen.encoder == "libsvtav1":
-            os.environ.setdefault("SVT_LOG", "1")  # errors; else it fills the terminal with its settings
+    def _add_video(self, options: EncodeOptions) -> None:
+        source, colour, encoder = self._source, self._source.colour.written, ENCODERS[options.encoder]
+        if encoder.name == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # errors only
         rate = (source.frame_rate or Fraction(30)) / source.span.stride
-        settings = {**chosen.settings(crf, preset), "chroma_sample_location": chosen.chroma}
-        stream = self._container.add_stream(chosen.encoder, rate=rate, options=settings)
+        settings = {**encoder.settings(options.crf, options.preset), "chroma_sample_location": encoder.chroma}
+        stream = self._container.add_stream(encoder.name, rate=rate, options=settings)
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height = (side + side % 2 for side in size)
+        stream.width, stream.height = (side + side % 2 for side in self._size)
         stream.pix_fmt = "yuv420p"
         stream.time_base = source.time_base
         context = stream.codec_context
@@ -88,10 +81,10 @@ class VideoWriter:
         context.colorspace, context.color_range = colour.matrix_code, int(colour.range)
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         context.flags |= av.codec.context.Flags.bitexact
-        if chosen.tag is not None:
-            context.codec_tag = chosen.tag
+        if encoder.tag is not None:
+            context.codec_tag = encoder.tag
         self._stream = stream
-        self._to_yuv = ToYuv(colour, stream.width, stream.height, chosen.chroma)
+        self._to_yuv = ToYuv(colour, stream.width, stream.height, encoder.chroma)
 
     def _open_sounds(self) -> None:
         tracks = self._source.audio_tracks
@@ -108,9 +101,9 @@ class VideoWriter:
     def write(self, pixels: PixelArray, time: Fraction) -> None:
         """Append a frame (height, width, 3) uint8 RGB shown at time, in seconds on the source's timeline."""
         if self._origin is None:
-            moved = self._source.span.start or self._source.source.live
-            self._origin = time if moved else Fraction(0)
-            for sound in self._sounds if moved else []:
+            from_zero = self._source.span.start or self._source.source.live
+            self._origin = time if from_zero else Fraction(0)
+            for sound in self._sounds if from_zero else []:
                 sound.begin(self._origin)
         frame = self._to_yuv(_fitted(pixels, *self._size))
         frame.pts = round((time - self._origin) / self._source.time_base)
@@ -122,14 +115,14 @@ class VideoWriter:
             sound.write_until(time)
 
     def close(self) -> None:
-        """Finish the file and give it its name. Raises MediaError or OSError where that fails."""
+        """Finish the file and rename it. Raises MediaError or OSError where that fails."""
         if self._origin is None:
             self.abort()
-            raise MediaError(f"{self.path}: not written, for want of frames")
+            raise MediaError(f"{self.path}: not written, because it has no frames")
         try:
             packets = self._stream.encode(None)
             if self._frames <= 2:
-                # Too few to be reordered; x265 leaves their decoding times to chance.
+                # Too few to be reordered; x265 does not set their decoding times reliably.
                 for packet in packets:
                     packet.dts = packet.pts
             self._container.mux(packets)
@@ -146,7 +139,7 @@ class VideoWriter:
         self._part.replace(self.path)
 
     def abort(self) -> None:
-        """Drop what was written."""
+        """Delete what was written."""
         for sound in self._sounds:
             sound.close()
         # An unfinished file has no valid trailer, and is deleted anyway.
@@ -167,7 +160,7 @@ class VideoWriter:
 
 
 def _fitted(pixels: PixelArray, width: int, height: int) -> PixelArray:
-    """A picture of another size in the middle of one of this size, in its own shape, with black beside it."""
+    """An image scaled into (height, width) with its aspect ratio kept, centred on black; unchanged if it fits."""
     if pixels.shape[:2] == (height, width):
         return pixels
     rows, columns = pixels.shape[:2]
@@ -181,5 +174,5 @@ def _fitted(pixels: PixelArray, width: int, height: int) -> PixelArray:
 
 
 def video_name(name: str) -> str:
-    """The annotated video's name for an input's: MP4 whatever the source was; clip.avi → clip.avi.mp4."""
+    """The annotated video's file name for that of the input: clip.mp4 → clip.mp4, clip.avi → clip.avi.mp4."""
     return name if name.lower().endswith(".mp4") else f"{name}.mp4"

@@ -12,7 +12,7 @@ PIPELINE_BYTES = 300_000_000
 
 
 class Stopped(Exception):
-    """Another thread failed or the user interrupted; this one just leaves."""
+    """Another thread failed or the user interrupted: this thread ends without an error of its own."""
 
 
 class Channel(Generic[T]):
@@ -23,7 +23,7 @@ class Channel(Generic[T]):
         self._stop = stop
 
     def put(self, item: T | None) -> None:
-        """Add an item, waiting for room; None ends the channel."""
+        """Add an item, waiting while the queue is full; None ends the channel."""
         while not self._stop.is_set():
             try:
                 return self._queue.put(item, timeout=0.1)
@@ -40,7 +40,7 @@ class Channel(Generic[T]):
             if item is None:
                 return
             yield item
-            item = None  # a frame is not kept while the next one is waited for
+            item = None  # release the frame while waiting for the next one
         raise Stopped
 
 

@@ -1,11 +1,11 @@
-"""What went wrong with an input, as the one line that the user sees."""
+"""One-line messages for errors of an input."""
 
 from posecli.errors import PosecliError, is_full
 from posecli.text import printed
 
 
 def error_message(error: BaseException, shown: str) -> str:
-    """One line that names the input and the cause. A full disk is passed on: it is not this input's fault."""
+    """One line with the input (shown) and the cause. The error of a full disk is raised again: it ends the run."""
     if is_full(error):
         raise error
     text = printed(" ".join(str(error).splitlines()))

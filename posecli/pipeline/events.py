@@ -1,4 +1,4 @@
-"""What travels between the threads of a run."""
+"""Events passed between the threads of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from posecli.types import Frame, Poses
 
 @dataclass(frozen=True)
 class Job:
-    """One input with its places in the output. place: what its tables are named by, "" for the input's name."""
+    """One input and its output files. place: base name of its tables, "" for the input's name."""
 
     number: int
     input: Input
@@ -24,7 +24,7 @@ class Job:
 
     @property
     def journal(self) -> Path:
-        """Where the networks' answers for a video are kept until it is finished."""
+        """The file of the networks' results for a video until it is finished."""
         return self.record.parent.with_name("journals") / self.record.name
 
 
@@ -39,12 +39,12 @@ class Opened:
 
 @dataclass(frozen=True)
 class Flush:
-    """No frame comes before those that are under way are done: the next one is too large to join them."""
+    """The frames in the pipeline must be processed first: the next one exceeds the memory budget beside them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """A frame of it."""
+    """A decoded frame of an input."""
 
     job: Job
     frame: Frame
@@ -52,7 +52,7 @@ class Read:
 
 @dataclass(frozen=True, eq=False)
 class Estimated:
-    """A frame with its people."""
+    """A frame with its poses."""
 
     job: Job
     frame: Frame
@@ -61,9 +61,9 @@ class Estimated:
 
 @dataclass(frozen=True, eq=False)
 class Closed:
-    """An input has no more frames. error is None unless it failed; ended is set for one finished before.
+    """An input has no more frames. error: None unless it failed. ended: its summary if an earlier run finished it.
 
-    damage: what is wrong with a photo that is kept all the same.
+    damage: what is wrong with a photo that was decoded in part.
     """
 
     job: Job
@@ -76,13 +76,13 @@ class Closed:
 
 
 class Progress(Protocol):
-    """Who wants to know how far a run is."""
+    """Receives the progress of a run."""
 
     def begin(self, name: str, frames: int) -> None:
-        """An input begins, with about so many frames; 0 where nobody knows."""
+        """An input begins, with about so many frames; 0 if unknown."""
 
     def advance(self, name: str, frames: int) -> None:
-        """Frames of an input were done."""
+        """Frames of an input were written."""
 
     def finish(self, item: Finished) -> None:
         """An input ended."""

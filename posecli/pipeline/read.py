@@ -13,7 +13,7 @@ from posecli.media.video import VideoReader
 from posecli.pipeline.channel import Budget, Channel, GivenUp
 from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Flush, Job, Opened, Read
-from posecli.pipeline.options import RunOptions
+from posecli.pipeline.run_options import RunOptions
 from posecli.results.records import Summary, read_header, read_summary
 from posecli.types import Frame
 

@@ -1,7 +1,7 @@
-"""The whole run: three threads with bounded queues between them.
+"""A run: three threads with bounded queues between them.
 
-One decodes, the caller's runs the networks, one follows, draws and encodes. Frames of several inputs share a batch,
-order is kept, and an input is either finished or not there.
+A reader thread decodes, the caller's thread runs the networks, a writer thread tracks, draws and encodes. Frames of
+several inputs share a batch, their order is kept, and the outputs of an input are written completely or not at all.
 """
 
 import threading
@@ -16,9 +16,10 @@ from posecli.media.inputs import Input
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, Channel, GivenUp, Stopped
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Progress, Read
-from posecli.pipeline.options import RunOptions, inference_key, models, options_key, plain
+from posecli.pipeline.keys import describe_models, inference_key, options_key, to_json
 from posecli.pipeline.plan import plan, prepare_output, refuse_harm_to_inputs
 from posecli.pipeline.read import read_all
+from posecli.pipeline.run_options import RunOptions
 from posecli.pipeline.window import Window
 from posecli.pipeline.write import write_all
 from posecli.predict import Predictor
@@ -26,8 +27,8 @@ from posecli.results.manifest import Finished
 from posecli.results.write import write_results
 from posecli.text import printed
 
-# Seconds that a thread gets to end when the run does; one that waits for a silent stream does not hear of it.
-_PATIENCE = 0.5
+# Seconds that the reader gets to end; one that waits for data of a live stream cannot be stopped.
+_END_TIMEOUT = 0.5
 
 
 def run(
@@ -41,12 +42,12 @@ def run(
     tables: Sequence[str] = (),
     window: Window | None = None,
 ) -> dict[str, Any]:
-    """Do all inputs; annotated media, coco.json, coco_results.json, run.json, index.html and tables go into out.
+    """Process all inputs; annotated media, coco.json, coco_results.json, run.json, index.html and tables go into out.
 
     Returns the document of run.json. An input that fails is recorded there and the others go on. Raises
     UsageError where an output would harm an input, MachineError where out cannot be written, OSError where the disk
-    is full, and passes KeyboardInterrupt on; what was finished then stays finished, and the result files hold it.
-    The caller holds out against other runs, see plan.output_folder.
+    is full, and passes KeyboardInterrupt on; finished inputs are kept then, and the result files hold them.
+    The caller locks out against other runs, see plan.output_folder.
     """
     jobs = plan(inputs, out)
     refuse_harm_to_inputs(jobs, out, tables, media=options.media)
@@ -58,7 +59,7 @@ def run(
     stop, enough = threading.Event(), threading.Event()
     budget, given_up = Budget(PIPELINE_BYTES, stop), GivenUp()
     answers = inference_key(options, predictor)
-    step = PoseStep(predictor, every=options.detect_every, answers=answers, budget=budget, given_up=given_up)
+    step = PoseStep(predictor, every=options.tracking.detect_every, answers=answers, budget=budget, given_up=given_up)
     read: Channel[Opened | Read | Closed | Flush] = Channel(4, stop)
     estimated: Channel[Opened | Estimated | Closed] = Channel(8, stop)
     keypoint_set = predictor.keypoints
@@ -89,20 +90,20 @@ def run(
         try:
             for item in step(read):
                 estimated.put(item)
-                del item  # a frame is not kept while the next one is waited for
+                del item  # release the frame while waiting for the next one
                 if window is not None and window.refresh():
-                    _leave(jobs, enough)
+                    _stop_reading(jobs, enough)
             estimated.put(None)
             while writer.is_alive():
                 writer.join(0.1)
         except Stopped:
-            pass  # the failure of the other thread is raised below
+            pass  # the other thread's error is raised below
         finally:
             stop.set()
             _wait_for(reader, writer)
             described = {
-                "models": models(predictor),
-                "options": plain(options),
+                "models": describe_models(predictor),
+                "options": to_json(options),
                 "seconds": round(time.monotonic() - started, 3),
                 "unfinished": len(jobs) - len(finished),
             }
@@ -120,17 +121,17 @@ def run(
 
 
 def _wait_for(reader: threading.Thread, writer: threading.Thread) -> None:
-    """Until they have ended. The writer reads no live source, and has files to close or to take away."""
-    until = time.monotonic() + _PATIENCE
-    writer.join(_PATIENCE if interrupt.received() is not None else None)
+    """Wait until the threads end; the writer has files to complete or delete."""
+    until = time.monotonic() + _END_TIMEOUT
+    writer.join(_END_TIMEOUT if interrupt.received() is not None else None)
     reader.join(max(0.1, until - time.monotonic()))
     for thread in (reader, writer):
         if thread.is_alive():
             interrupt.abandon(thread)
 
 
-def _leave(jobs: Sequence[Job], enough: threading.Event) -> None:
-    """The window was closed: a live source ends here and is kept; files are left to be gone on with."""
+def _stop_reading(jobs: Sequence[Job], enough: threading.Event) -> None:
+    """The window was closed: a live source ends here; other inputs are interrupted and can be resumed."""
     if not all(job.input.live for job in jobs):
         raise KeyboardInterrupt
     enough.set()

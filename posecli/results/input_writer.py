@@ -1,11 +1,14 @@
-"""Where the frames of one input go: annotated media, record, thumbnail."""
+"""Writes the outputs of one input: annotated media, record, thumbnail."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posecli.draw.annotate import Annotator, Look
+from posecli.draw.annotate import Annotator
+from posecli.draw.style import DrawStyle
+from posecli.keypoints import KeypointSet
+from posecli.media.encoders import EncodeOptions
 from posecli.media.exif import Metadata, metadata_of
 from posecli.media.pages import append_page
 from posecli.media.video import VideoReader
@@ -15,14 +18,13 @@ from posecli.results.gallery import thumbnail_path, write_thumbnail
 from posecli.results.records import RecordWriter, Summary
 from posecli.types import Frame, PixelArray, Poses
 
-__all__ = ["InputWriter", "Look"]
-
 
 class InputWriter:
-    """Takes the frames of one input in order; finish makes its files appear, abort leaves none.
+    """Takes the frames of one input in order; `finish` completes its files, `abort` deletes them.
 
-    source is the open video, or None for a photo. output is the annotated file's place under out. shown sees each
-    annotated picture, where somebody looks on. photo: the photo's file, whose metadata its annotated copy gets.
+    out: output folder. output: path of the annotated file below it. record, header: see results.records.
+    source: the open video, None for a photo. encoding: None where no annotated media are written. on_frame: called
+    with each annotated image (height, width, 3) uint8 RGB. photo: the photo's file, whose metadata are copied.
     """
 
     def __init__(
@@ -31,69 +33,64 @@ class InputWriter:
         output: str,
         record: Path,
         header: Mapping[str, Any],
-        look: Look,
+        keypoint_set: KeypointSet,
         source: VideoReader | None,
-        shown: Callable[[PixelArray], None] | None = None,
+        *,
+        style: DrawStyle,
+        encoding: EncodeOptions | None,
+        on_frame: Callable[[PixelArray], None] | None = None,
         photo: Path | None = None,
     ) -> None:
-        self._photo = photo
-        self._shown = shown
-        self._out, self._output, self._look, self._source = out, output, look, source
+        self._out, self._output, self._source, self._photo = out, output, source, photo
+        self._style, self._keypoint_set, self._media = style, keypoint_set, encoding is not None
+        self._on_frame = on_frame
         self._thumbnail = thumbnail_path(out, record)
         self._most_people = -1
         self._pages = self._undrawn = 0
         self._size: tuple[int, int] | None = None
         self._stack = contextlib.ExitStack()
-        self._annotator = Annotator(look)
-        header = {**header, "keypoints": list(look.keypoint_set.names)}
-        self._record = self._stack.enter_context(RecordWriter(record, header, look.keypoint_threshold))
+        self._annotator = Annotator(style, keypoint_set)
+        header = {**header, "keypoints": list(keypoint_set.names)}
+        self._record = self._stack.enter_context(RecordWriter(record, header, style.kpt_thr))
         self._video: VideoWriter | None = None
-        if look.media and source is not None:
+        if encoding is not None and source is not None:
             try:
-                self._video = self._open_video(look, source)
+                size = style.size(source.width, source.height)
+                self._video = VideoWriter(out / output, source, encoding, size=size)
             except BaseException:
                 self._stack.close()
                 raise
             self._stack.callback(self._video.abort)
 
-    def _open_video(self, look: Look, source: VideoReader) -> VideoWriter:
-        size = look.size(source.width, source.height)
-        options: dict[str, Any] = {"crf": look.crf, "preset": look.preset, "audio": look.audio}
-        if size != (source.width, source.height):
-            options["size"] = size
-        if look.codec != "h264":
-            options["codec"] = look.codec
-        return VideoWriter(self._out / self._output, source, **options)
-
     def write(self, frame: Frame, poses: Poses) -> None:
         """Draw, encode and record a frame."""
         self._record.write(frame, poses)
-        if self._source is None:  # the pages of a photo have nothing to do with each other
-            self._annotator = Annotator(self._look)
+        if self._source is None:  # the pages of a photo are independent
+            self._annotator = Annotator(self._style, self._keypoint_set)
         self._annotator.follow(frame, poses)
         self._size = self._size or (frame.width, frame.height)
         better = len(poses) > self._most_people
-        if not (self._look.media or better or self._shown is not None):
+        if not (self._media or better or self._on_frame is not None):
             return
-        # A video's decoder may keep the frame, to make the next one of it.
+        # The decoder of a video may still need the frame.
         drawn = self._annotator.draw(frame, poses, last=self._source is None)
-        if self._shown is not None:
-            self._shown(drawn)
+        if self._on_frame is not None:
+            self._on_frame(drawn)
         if better:
             write_thumbnail(self._thumbnail, drawn)
             self._most_people = len(poses)
         if self._video is not None and frame.time is not None:
             self._video.write(drawn, frame.time)
-        elif self._look.media:
+        elif self._media:
             self._write_page(drawn)
 
     def _metadata(self) -> Metadata:
-        """What the annotated photo takes over. Where faces are hidden, the place is too."""
+        """The metadata of the annotated photo, without the GPS position where faces are blurred."""
         if self._photo is None:
             return Metadata()
         try:
-            return metadata_of(self._photo, place=not self._look.blur_faces)
-        except OSError:  # gone since it was read
+            return metadata_of(self._photo, place=not self._style.blur_faces)
+        except OSError:  # deleted since it was read
             return Metadata()
 
     def _write_page(self, drawn: PixelArray) -> None:
@@ -113,9 +110,9 @@ class InputWriter:
     def finish(
         self, *, seconds: float, lost: Mapping[str, int], warnings: Sequence[str] = (), damage: str | None = None
     ) -> Summary:
-        """Complete the files. The record is last: it says that all the others stand.
+        """Complete the files. The record is written last: it marks the input as finished.
 
-        damage: what is wrong with the pictures that were written, which makes the input a partial one.
+        damage: what is wrong with the photo, which makes its status partial.
         """
         if self._video is not None:
             self._video.close()
@@ -123,7 +120,7 @@ class InputWriter:
         lost_frames = sum(lost.values())
         warnings = [damage, *warnings] if damage is not None else warnings
         if self._undrawn:
-            warnings = [*warnings, f"{self._undrawn} more pages are not drawn: their file is no .tif by its name"]
+            warnings = [*warnings, f"{self._undrawn} more pages are not drawn: the file's suffix is not .tif"]
         summary = Summary(
             status="partial" if lost_frames or damage is not None else "done",
             frames=self._record.frames,
@@ -131,7 +128,7 @@ class InputWriter:
             lost_frames=lost_frames,
             lost=dict(lost),
             seconds=round(seconds, 3),
-            outputs=(self._output,) if self._look.media else (),
+            outputs=(self._output,) if self._media else (),
             warnings=tuple(warnings),
             width=self._size[0] if self._size else 0,
             height=self._size[1] if self._size else 0,
@@ -148,9 +145,9 @@ class InputWriter:
         return round(float(rate), 3) if rate else None
 
     def abort(self) -> None:
-        """Leave nothing of this input behind."""
+        """Delete the files of this input."""
         self._stack.close()
-        with contextlib.suppress(OSError):  # a folder in its place, say, which is why it failed
+        with contextlib.suppress(OSError):  # such as a folder of that name
             self._thumbnail.unlink(missing_ok=True)
-            if self._look.media and self._source is None:
+            if self._media and self._source is None:
                 (self._out / self._output).unlink(missing_ok=True)

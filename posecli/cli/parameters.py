@@ -1,0 +1,59 @@
+"""Types of option values: converted and checked while the command line is parsed, with shell completion."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from posecli.errors import UsageError
+
+
+class Parsed(click.ParamType[Any]):
+    """A value converted by a function that raises UsageError. suggestions: values for shell completion."""
+
+    def __init__(self, name: str, convert: Callable[[str], Any], suggestions: Sequence[str] = ()) -> None:
+        self.name, self._convert, self._suggestions = name, convert, suggestions
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The converted value; defaults of another type than text are returned as they are."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._convert(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The suggestions that begin with what is typed."""
+        return [CompletionItem(text) for text in self._suggestions if text.startswith(incomplete)]
+
+
+def _position(text: str) -> Any:
+    from posecli.media.span import parse_position
+
+    return parse_position(text)
+
+
+def _detect_every(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"{text!r} is neither a number of frames nor auto")
+    return int(text)
+
+
+def _person(text: str) -> str:
+    from posecli.tracking.choose import person_choice
+
+    person_choice(text)
+    return text
+
+
+POSITION = Parsed("TIME|FRAME", _position)
+DETECT_EVERY = Parsed("N|auto", _detect_every, ["auto"])
+PERSON = Parsed("all|largest|N|id:N", _person, ["all", "largest", "id:"])
+# Names that are checked where they are used; the suggestions are for shell completion only.
+WEIGHTS = Parsed("NAME|FILE", str, ["pose", "pose-fast"])
+DEVICE = Parsed("auto|cpu|cuda|cuda:N", str, ["auto", "cpu", "cuda"])
+DETECTOR = Parsed("NAME|boxes:FILE", str, ["person", "whole", "boxes:"])
