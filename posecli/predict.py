@@ -3,17 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
 
 from posecli.detect.detector import Detector, load_detector
+from posecli.errors import UsageError
 from posecli.keypoints import KeypointSet
 from posecli.pose.estimator import Estimator, load_estimator
 from posecli.pose.verification import verify
-from posecli.types import Detections, Frame, Poses
+from posecli.types import Detections, Frame, PixelArray, Poses
+
+# Frames that are predicted together when a list is given.
+_CHUNK = 8
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A detector and a pose model ready to run.
+    """A detector and a pose model ready to run. Calling it maps images to poses.
 
     Where the detector makes proposals and the pose model has a person score, the proposals are verified, see
     pose.verification; the people of other detectors are taken as they are. reestimate: poses are estimated again from
@@ -28,6 +35,36 @@ class Predictor:
     def keypoints(self) -> KeypointSet:
         """The keypoints of the poses."""
         return self.estimator.config.keypoints
+
+    @overload
+    def __call__(self, images: PixelArray | Frame, *, names: str | None = None) -> Poses: ...
+
+    @overload
+    def __call__(self, images: Sequence[PixelArray | Frame], *, names: Sequence[str] | None = None) -> list[Poses]: ...
+
+    def __call__(
+        self, images: PixelArray | Frame | Sequence[PixelArray | Frame], *, names: str | Sequence[str] | None = None
+    ) -> Poses | list[Poses]:
+        """People of an image with their poses, best first; of a list of images, one Poses each.
+
+        images: RGB arrays (height, width, 3) of uint8, upright, or Frames; their sizes may differ. names: of the files
+        that the images are of; needed only by boxes:FILE, which finds people by them.
+        Raises UsageError for anything else, saying what was expected.
+        """
+        if not isinstance(images, (list, tuple)):
+            if names is not None and not isinstance(names, str):
+                raise UsageError("one image has one name: expected a text")
+            return self([as_frame(images)], names=None if names is None else [names])[0]
+        frames = [as_frame(image, f"image {i}: ") for i, image in enumerate(images)]
+        if names is None and self.detector.by_name:
+            raise UsageError(f"{self.detector.name} finds people by the names of the images: give names=")
+        if isinstance(names, str):
+            raise UsageError(f"expected a list of {len(frames)} names, one an image, not a text")
+        texts = [""] * len(frames) if names is None else list(names)
+        if len(texts) != len(frames):
+            raise UsageError(f"{len(frames)} images, but {len(texts)} names: expected one each")
+        chunks = range(0, len(frames), _CHUNK)
+        return [poses for i in chunks for poses in self.predict(frames[i : i + _CHUNK], texts[i : i + _CHUNK])]
 
     def predict(self, frames: Sequence[Frame], names: Sequence[str]) -> list[Poses]:
         """People of each frame with their poses, best first. All frames share batches.
@@ -45,8 +82,38 @@ class Predictor:
         return self.estimator(frames, boxes)
 
 
+def as_frame(image: Any, where: str = "") -> Frame:
+    """An RGB array (height, width, 3) of uint8, or a Frame, as a Frame.
+
+    where: beginning of the message. Raises UsageError for another type, dtype or layout, saying what was expected.
+    """
+    pixels = image.pixels if isinstance(image, Frame) else image
+    expected = f"{where}expected an RGB array (height, width, 3) of uint8, or a Frame, not"
+    if not isinstance(pixels, np.ndarray):
+        hint = "; posecli.read_image reads a file" if isinstance(pixels, (str, Path)) else ""
+        raise UsageError(f"{expected} {type(pixels).__name__}{hint}")
+    shape = f"an array of shape {pixels.shape}"
+    if pixels.ndim == 4:
+        raise UsageError(f"{expected} {shape}: give several images as a list")
+    if pixels.ndim == 3 and pixels.shape[2] != 3 and pixels.shape[0] == 3:
+        raise UsageError(f"{expected} {shape}: this is channels first, use image.transpose(1, 2, 0)")
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        raise UsageError(f"{expected} {shape}: leave alpha out, image[:, :, :3]")
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
+        raise UsageError(f"{expected} {shape}: grey is no RGB, use np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)")
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise UsageError(f"{expected} {shape}")
+    if pixels.dtype != np.uint8:
+        raise UsageError(f"{expected} {pixels.dtype}: scale it to 0 to 255, and use astype(np.uint8)")
+    if not pixels.size:
+        raise UsageError(f"{expected} an empty one of shape {pixels.shape}")
+    if isinstance(image, Frame):
+        return image
+    return Frame(np.ascontiguousarray(pixels))
+
+
 def load_predictor(
-    weights: str = "pose",
+    weights: str | Path = "pose",
     *,
     detector: str = "person",
     device: str = "auto",
@@ -54,7 +121,7 @@ def load_predictor(
     decoder: str = "auto",
     flip: bool = False,
     detector_threshold: float | None = None,
-    detector_weights: Path | None = None,
+    detector_weights: str | Path | None = None,
     max_people: int = 100,
     reestimate: bool = False,
 ) -> Predictor:
@@ -67,13 +134,13 @@ def load_predictor(
 
     Raises UsageError (an unknown name), MachineError (no such weights or device) or DataError (a broken file).
     """
-    estimator = load_estimator(weights, device=device, runtime=runtime, decoder=decoder, flip=flip)
+    estimator = load_estimator(str(weights), device=device, runtime=runtime, decoder=decoder, flip=flip)
     found = load_detector(
         detector,
         device=device,
         runtime=runtime if detector == "person" else "auto",
         threshold=detector_threshold,
-        weights=detector_weights,
+        weights=None if detector_weights is None else Path(detector_weights),
         max_people=max_people,
     )
     return Predictor(found, estimator, reestimate)

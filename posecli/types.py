@@ -1,10 +1,14 @@
 """The three data types: Frame, Detections and Poses, frozen dataclasses of arrays."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from posecli.errors import DataError, MachineError
 
 FloatArray = NDArray[np.float32]
 PixelArray = NDArray[np.uint8]
@@ -113,3 +117,138 @@ class Poses:
             box_scores=np.zeros(0, np.float32),
             person_scores=np.zeros(0, np.float32),
         )
+
+    def to_coco(self, keypoint_threshold: float = 0.3) -> list[dict[str, Any]]:
+        """The people as COCO annotations without ids, as `posecli run` writes them into coco.json.
+
+        Of each person bbox (x, y, width, height), its area, keypoints (x, y, v; v is 2 where the score reaches the
+        threshold, else 1), num_keypoints, score (of the person), box_score, keypoint_scores, keypoint_std (σx, σy per
+        keypoint). track_id is there after tracking; keypoints_raw, x y per keypoint, where keypoints are smoothed;
+        filled for people without a detection in this frame, who have no keypoints_raw. Pixels are rounded to 0.01.
+        """
+        boxes = _rounded(np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1), 2)
+        visibility = np.where(self.scores >= keypoint_threshold, 2.0, 1.0)[..., None]
+        keypoints = _rounded(np.concatenate([self.keypoints, visibility], axis=-1), 2)
+        std, scores = _rounded(self.std, 2), _rounded(self.scores, 4)
+        person_scores, box_scores = _rounded(self.person_scores, 5), _rounded(self.box_scores, 5)
+        people = []
+        for i in range(len(self)):
+            person: dict[str, Any] = {
+                "bbox": boxes[i].tolist(),
+                "area": round(float(boxes[i, 2] * boxes[i, 3]), 2),
+                "keypoints": [v for x, y, seen in keypoints[i].tolist() for v in (x, y, int(seen))],
+                "num_keypoints": int(keypoints.shape[1]),
+                "score": float(person_scores[i]),
+                "box_score": float(box_scores[i]),
+                "keypoint_scores": scores[i].tolist(),
+                "keypoint_std": std[i].tolist(),
+            }
+            if self.track_ids is not None:
+                person["track_id"] = int(self.track_ids[i])
+            filled = self.filled is not None and bool(self.filled[i])
+            if filled:
+                person["filled"] = True
+            elif self.raw_keypoints is not None:
+                person["keypoints_raw"] = _rounded(self.raw_keypoints[i], 2).ravel().tolist()
+            people.append(person)
+        return people
+
+    @classmethod
+    def from_coco(cls, annotations: Sequence[Mapping[str, Any]], keypoint_count: int = 17) -> "Poses":
+        """People of COCO annotations: of one image, of to_coco, of a results file or of ground truth.
+
+        Only keypoints are needed. Without bbox it is the box around the labelled keypoints; without scores those of
+        keypoints are 1 where v > 0, else 0, and those of people and boxes 1; without keypoint_std it is 0.
+        keypoint_count: K, by which also an empty list has a shape. Raises DataError where a person does not fit.
+        """
+        people = [_person(annotation, i, keypoint_count) for i, annotation in enumerate(annotations)]
+        if not people:
+            return cls.empty(keypoint_count)
+        tracked = [person["track_ids"] is not None for person in people]
+        if any(tracked) and not all(tracked):
+            raise DataError(f"annotation {tracked.index(False)} has no track_id, others have one")
+        raw = any(person["raw_keypoints"] is not None for person in people)
+        for person in people:
+            if raw and person["raw_keypoints"] is None:
+                person["raw_keypoints"] = person["keypoints"]
+
+        def stacked(name: str, dtype: Any = np.float32) -> Any:
+            return np.array([person[name] for person in people], dtype)
+
+        return cls(
+            keypoints=stacked("keypoints"),
+            std=stacked("std"),
+            scores=stacked("scores"),
+            boxes=stacked("boxes"),
+            box_scores=stacked("box_scores"),
+            person_scores=stacked("person_scores"),
+            track_ids=stacked("track_ids", np.int64) if all(tracked) else None,
+            raw_keypoints=stacked("raw_keypoints") if raw else None,
+            filled=stacked("filled", bool) if any(person["filled"] for person in people) else None,
+        )
+
+    def to_supervision(self) -> Any:
+        """The people as supervision.KeyPoints (the extra posecli[supervision]); data holds box, std and track_id.
+
+        Raises MachineError where supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise MachineError("supervision is not installed: pip install 'posecli[supervision]'") from error
+        data: dict[str, Any] = {"box": self.boxes, "std": self.std}
+        if self.track_ids is not None:
+            data["track_id"] = self.track_ids
+        return supervision.KeyPoints(
+            xy=self.keypoints,
+            class_id=np.zeros(len(self), int),
+            keypoint_confidence=self.scores,
+            detection_confidence=self.person_scores,
+            data=data,
+        )
+
+
+def _person(annotation: Mapping[str, Any], number: int, keypoint_count: int) -> dict[str, Any]:
+    """The fields of Poses for one COCO annotation. Raises DataError."""
+
+    def array(name: str, *shape: int) -> NDArray[np.float64] | None:
+        if annotation.get(name) is None:
+            return None
+        try:
+            values = np.array(annotation[name], np.float64)
+        except (TypeError, ValueError):
+            values = np.full(1, np.nan)
+        if values.size != np.prod(shape, dtype=int) or not np.isfinite(values).all():
+            size = " × ".join(map(str, shape)) or "1"
+            raise DataError(f"annotation {number}: {name} must be {size} finite numbers")
+        return values.reshape(shape)
+
+    keypoints = array("keypoints", keypoint_count, 3)
+    if keypoints is None:
+        raise DataError(f"annotation {number} has no keypoints")
+    points, labelled = keypoints[:, :2], keypoints[:, 2] > 0
+    bbox, track_id = array("bbox", 4), annotation.get("track_id")
+    if bbox is None:
+        around = points[labelled] if labelled.any() else points
+        box = np.concatenate([around.min(axis=0), around.max(axis=0)])
+    else:
+        box = np.concatenate([bbox[:2], bbox[:2] + bbox[2:]])
+    scores, std = array("keypoint_scores", keypoint_count), array("keypoint_std", keypoint_count, 2)
+    score, box_score = array("score"), array("box_score")
+    score = np.array(1.0) if score is None else score
+    return {
+        "keypoints": points,
+        "std": np.zeros((keypoint_count, 2)) if std is None else std,
+        "scores": labelled.astype(np.float64) if scores is None else scores,
+        "boxes": box,
+        "box_scores": score if box_score is None else box_score,
+        "person_scores": score,
+        "track_ids": None if track_id is None else int(track_id),
+        "raw_keypoints": array("keypoints_raw", keypoint_count, 2),
+        "filled": bool(annotation.get("filled", False)),
+    }
+
+
+def _rounded(values: Any, digits: int) -> Any:
+    """float64 rounded, so that JSON shows just these digits."""
+    return np.round(np.asarray(values, np.float64), digits)

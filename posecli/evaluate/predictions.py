@@ -21,7 +21,6 @@ from posecli.pose.estimator import Estimator, person_scores
 from posecli.pose.runner import Outputs, Runner
 from posecli.predict import Predictor
 from posecli.results.coco import result_of
-from posecli.results.records import people_of
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 
 # Images whose people share a batch.
@@ -104,7 +103,7 @@ def predict_all(
             for image_id, poses in zip(image_ids, source(image_ids, frames, names), strict=True):
                 own_ids += [image_id] * len(poses)
                 ranked = replace(poses, person_scores=RANKINGS[rank_by](poses.box_scores, poses.scores))
-                of_estimator += people_of(ranked, 0.0)
+                of_estimator += ranked.to_coco(0.0)
     remarks = repairs.lines()
     return [_collect(own_ids, of_estimator, truth, remarks) for own_ids, of_estimator in zip(ids, people, strict=True)]
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-import numpy as np
 import orjson
 
 from posecli.atomic import remove, temporary
@@ -86,7 +85,7 @@ class RecordWriter:
                 "time_s": None if frame.time is None else round(float(frame.time), 6),
                 "width": frame.width,
                 "height": frame.height,
-                "people": people_of(poses, self._threshold),
+                "people": poses.to_coco(self._threshold),
             }
         )
         self.frames += 1
@@ -110,47 +109,6 @@ class RecordWriter:
         with contextlib.suppress(OSError):  # what the disk has no room for is dropped anyway
             self._file.close()
         self._part.unlink(missing_ok=True)
-
-
-def people_of(poses: Poses, keypoint_threshold: float) -> list[dict[str, Any]]:
-    """The people of a frame as COCO annotations without their ids.
-
-    v is 2 where the keypoint's score reaches the threshold, else 1 with its coordinates kept. area is that
-    of the box. keypoint_std is (σx, σy) per keypoint in source pixels. track_id is there for people with ids;
-    keypoints_raw, x y per keypoint as the network gave them, where keypoints are smoothed; filled only for
-    people whom no detection stands for, and these have no keypoints_raw.
-    """
-    boxes = _rounded(np.concatenate([poses.boxes[:, :2], poses.boxes[:, 2:] - poses.boxes[:, :2]], axis=1), 2)
-    visibility = np.where(poses.scores >= keypoint_threshold, 2.0, 1.0)[..., None]
-    keypoints = _rounded(np.concatenate([poses.keypoints, visibility], axis=-1), 2)
-    std, scores = _rounded(poses.std, 2), _rounded(poses.scores, 4)
-    person_scores, box_scores = _rounded(poses.person_scores, 5), _rounded(poses.box_scores, 5)
-    people = []
-    for i in range(len(poses)):
-        person: dict[str, Any] = {
-            "bbox": boxes[i].tolist(),
-            "area": round(float(boxes[i, 2] * boxes[i, 3]), 2),
-            "keypoints": [v for x, y, seen in keypoints[i].tolist() for v in (x, y, int(seen))],
-            "num_keypoints": int(keypoints.shape[1]),
-            "score": float(person_scores[i]),
-            "box_score": float(box_scores[i]),
-            "keypoint_scores": scores[i].tolist(),
-            "keypoint_std": std[i].tolist(),
-        }
-        if poses.track_ids is not None:
-            person["track_id"] = int(poses.track_ids[i])
-        filled = poses.filled is not None and bool(poses.filled[i])
-        if filled:
-            person["filled"] = True
-        elif poses.raw_keypoints is not None:
-            person["keypoints_raw"] = _rounded(poses.raw_keypoints[i], 2).ravel().tolist()
-        people.append(person)
-    return people
-
-
-def _rounded(values: Any, digits: int) -> Any:
-    """float64 rounded, so that JSON shows just these digits."""
-    return np.round(np.asarray(values, np.float64), digits)
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
