@@ -141,3 +141,17 @@ def test_the_backbone_of_contributing_trains_and_predicts(monkeypatch: pytest.Mo
     network = SimCC(PoseConfig(backbone=new, deconv_channels=(8,), input_size=(64, 32))).eval()
     x, y = network(torch.zeros(1, 3, 64, 32))[:2]
     assert x.shape == (1, 17, 64) and y.shape == (1, 17, 128)
+
+
+METAPHORS = re.compile(
+    r"\b(house|front door|corridor|had its say|has its say|in the mirror too|whole or not)\b", re.IGNORECASE
+)
+
+
+def test_documents_and_code_use_no_metaphors() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in [*DOCUMENTS, *(ROOT / "posecli").rglob("*.py"), ROOT / "weights" / "README.md"]
+        for found in METAPHORS.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong, "\n".join(wrong)

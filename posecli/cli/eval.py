@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from posecli.cli.groups import GroupedCommand, option, option_group
+from posecli.cli.options import DECODERS, RUNTIMES
+from posecli.cli.parameters import DEVICE
 from posecli.errors import DataError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
 _FILES = ("metrics.json", "coco_results.json", "report.html", "comparison.json", "comparison.md")
 
 
-# Spelt out, so that help needs no scipy; tests hold them to the registries.
-RUNTIMES = ("auto", "torch", "openvino")
-DECODERS = ("auto", "argmax", "dark", "oks", "parabola")
+# Names of registries, spelt out as in cli/options.py; tests/test_eval_command.py compares them.
 FLIP_TESTS = ("none", "shifted", "unshifted")
 RANKINGS = ("box-keypoints", "box-all-keypoints", "box")
 
@@ -63,7 +63,7 @@ EXAMPLES = (
         help="Score a COCO results file in place of a model; repeatable.",
     ),
     option("--runtime", multiple=True, type=click.Choice(RUNTIMES), default=("auto",), help="Repeatable."),
-    option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    option("--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."),
     option("--input-size", multiple=True, metavar="HxW", help="In place of the model's own, to compare; repeatable."),
 )
 @option_group(
@@ -75,7 +75,7 @@ EXAMPLES = (
         metavar="gt|DETECTOR|FILE",
         help="Boxes of the ground truth, of a detector, or of a COCO file; repeatable.",
     ),
-    option("--detector-thr", type=_SHARE, help="Score threshold of the detector.  [default: the detector's own]"),
+    option("--detector-thr", type=_SHARE, help="Lowest score of a person.  [default: the detector's own]"),
     option("--oks-nms", type=_SHARE, help="Suppress all but the best of people with a higher OKS to each other."),
     option(
         "--rank-by",

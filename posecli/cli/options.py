@@ -24,7 +24,7 @@ people_options = option_group(
     option("--detector", default="person", type=DETECTOR, metavar="NAME|boxes:FILE",
            help="Person detector: person, one of torchvision, whole (one person an image), or boxes from a file."),
     option("--detector-weights", type=_FILE, help="Weights file of the detector."),
-    option("--detector-thr", type=_SCORE, help="Lowest score of a person; by default the detector's own."),
+    option("--detector-thr", type=_SCORE, help="Lowest score of a person.  [default: the detector's own]"),
     option("--max-people", type=click.IntRange(1), default=100, help="Most people in a frame."),
     option("--person", default="all", type=PERSON, metavar="all|largest|N|id:N",
            help="Keep all people, the N largest, or one track id."),

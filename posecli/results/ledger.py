@@ -45,7 +45,7 @@ def read_ledger(out: Path) -> Ledger:
 
 
 def write_ledger(out: Path, ledger: Ledger) -> None:
-    """Write it, whole or not at all. Raises OSError."""
+    """Write it atomically. Raises OSError."""
     document = {"files": sorted(ledger.files), "sources": dict(ledger.sources), "complete": ledger.complete}
     with AtomicFile(_path(out)) as file:
         file.write(orjson.dumps({"schema": 1, **document}))

@@ -75,6 +75,6 @@ def manifest(inputs: Sequence[Finished], run: Mapping[str, Any]) -> dict[str, An
 
 
 def write_manifest(out: Path, document: Mapping[str, Any]) -> None:
-    """Write out/run.json, whole or not at all."""
+    """Write out/run.json atomically."""
     with AtomicFile(out / "run.json") as file:
         file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")

@@ -8,7 +8,7 @@ A record is a file of JSON lines under OUT/.posecli/records:
     {"status", "frames", "people", "lost_frames", "lost", "seconds", "error", "outputs", "warnings",
      "width", "height", "frame_rate", "tracks"}
 
-It is written under a temporary name and renamed when its last line stands: a record is whole or not there.
+It is written under a temporary name and renamed after its last line: a record is complete or absent.
 """
 
 import contextlib

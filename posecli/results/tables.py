@@ -67,7 +67,7 @@ def write_tables(
 ) -> list[str]:
     """Write the tables of these names of all inputs; their places under out, folders for openpose.
 
-    The same records give the same bytes, each file is whole or not there, and memory does not grow with the
+    The same records give the same bytes, each file is written atomically, and memory does not grow with the
     records. failed takes the names of inputs whose tables cannot be written, with the reason; where it is None, that
     raises. Raises as check_tables does, OSError where the disk is full.
     """

@@ -27,7 +27,7 @@ EMBEDDED = ("pose", "pose-lite-hrnet", "person")
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and header, whole or not at all. The same content gives the same bytes."""
+    """Write tensors and header atomically. The same content gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = json.dumps({"format": FORMAT, **header}, sort_keys=True, ensure_ascii=False)
     part = path.with_name(path.name + ".part")
