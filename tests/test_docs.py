@@ -143,6 +143,25 @@ def test_the_backbone_of_contributing_trains_and_predicts(monkeypatch: pytest.Mo
     assert x.shape == (1, 17, 64) and y.shape == (1, 17, 128)
 
 
+def test_the_python_page_runs_and_lists_every_name_and_field(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dataclasses
+
+    import posecli as library
+
+    text = text_of("docs/python.md")
+    monkeypatch.chdir(ROOT)
+    namespace: dict[str, Any] = {}
+    for example in re.findall(r"^```python\n(.+?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(example, namespace)
+    assert len(namespace["annotations"]) == len(namespace["again"]) > 0
+    assert namespace["drawn"].shape == namespace["image"].pixels.shape
+    assert capfd.readouterr().out.count("\n") == 8
+    for name in (*library.__all__, *(field.name for field in dataclasses.fields(library.Poses))):
+        assert re.search(rf"\b{name}\b", text), name
+
+
 METAPHORS = re.compile(
     r"\b(house|front door|corridor|had its say|has its say|in the mirror too|whole or not)\b", re.IGNORECASE
 )
