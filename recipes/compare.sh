@@ -14,16 +14,16 @@ train() {
     --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017:$COCO_WEIGHT" \
     --stages 128x96:24000 --freeze 4 --batch-size 64 --sigma 6 --evaluate-every 1000000 "${VAL[@]}" "${@:2}"
 }
-train plain --rate 1.5e-3 --deconv 128
-train laterals --rate 1.5e-3 --deconv 128,64 --laterals
-train faster --rate 3e-3 --deconv 128,64 --laterals
-train temperature --rate 1.5e-3 --deconv 128,64 --laterals --temperature 4
-train narrow --rate 3e-3 --deconv 128,64 --laterals --sigma 3
+train plain --learning-rate 1.5e-3 --deconv 128
+train laterals --learning-rate 1.5e-3 --deconv 128,64 --laterals
+train faster --learning-rate 3e-3 --deconv 128,64 --laterals
+train temperature --learning-rate 1.5e-3 --deconv 128,64 --laterals --temperature 4
+train narrow --learning-rate 3e-3 --deconv 128,64 --laterals --sigma 3
 # Sizes of the batch, judged by everyday people that are held out.
 python "$HERE/hold_out.py" "$EVERYDAY" "$RUNS/everyday"
 EVERYDAY=$RUNS/everyday/train.json
 COCO_WEIGHT=2
 VAL=(--val-ann "$RUNS/everyday/held.json" --val-images "$SHARED/everyday/images")
-train batch-64 --rate 3e-3 --deconv 128,64 --laterals --batch-size 64 --ema 0.99
-train batch-32 --rate 2e-3 --deconv 128,64 --laterals --batch-size 32 --ema 0.995
-train batch-16 --rate 1.4e-3 --deconv 128,64 --laterals --batch-size 16 --ema 0.9975
+train batch-64 --learning-rate 3e-3 --deconv 128,64 --laterals --batch-size 64 --ema 0.99
+train batch-32 --learning-rate 2e-3 --deconv 128,64 --laterals --batch-size 32 --ema 0.995
+train batch-16 --learning-rate 1.4e-3 --deconv 128,64 --laterals --batch-size 16 --ema 0.9975

@@ -22,7 +22,7 @@ SIZE = (128, 96)
 
 TRAIN = (
     *("--backbone", "mobilenet_v2", "--deconv", "128", "--sigma", "3", "--stages", "128x96:12000"),
-    *("--batch-size", "16", "--weight-decay", "0", "--flat-share", "0.5", "--evaluate-every", "3000"),
+    *("--batch-size", "16", "--weight-decay", "0", "--constant-fraction", "0.5", "--evaluate-every", "3000"),
     *("--scale", "0.05", "--shift", "0.02", "--colour", "0.05", "--blur-p", "0.2", "--weak-share", "0"),
     *(word for name in ("flip", "rotation", "half-body", "dropout", "cut") for word in (f"--{name}-p", "0")),
 )

@@ -2,11 +2,11 @@
 
     python recipes/propose_nobody.py --data SHARED --weights weights/person.safetensors --out runs/nobody
 
-Writes a COCO file each for the everyday photos, COCO's and those of nobody, for `posecli train --nobody`. A box counts
-where it overlaps no person, labelled or uncertain, by more than OVERLAP of its own area. On photos that show people a
-score up to SURE is believed to be wrong; above, those who labelled may have overlooked somebody. Photos of nobody
-are searched in parts too. Photos that are held out anywhere (train_detector.is_held_out, hold_out.is_held_out) are left
-out.
+Writes a COCO file each for the everyday photos, COCO's and those of nobody, for `posecli train --negatives`. A box
+counts where it overlaps no person, labelled or uncertain, by more than OVERLAP of its own area. On photos that show
+people a score up to SURE is believed to be wrong; above, those who labelled may have overlooked somebody. Photos of
+nobody are searched in parts too. Photos that are held out anywhere (train_detector.is_held_out,
+hold_out.is_held_out) are left out.
 """
 
 import json

@@ -30,7 +30,7 @@ from posecli.train.augment import Augmentation, change_pixels
 from posecli.weights.files import load_weights, save_weights, sha256
 
 STRIDES = PersonConfig().strides
-COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, dropout_p=0, coarse_p=0)
+COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, erasing_p=0, downscale_p=0)
 GREY = 114
 
 

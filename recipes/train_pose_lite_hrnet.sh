@@ -20,9 +20,9 @@ train() {
     --backbone lite_hrnet --deconv none --batch-size 64 "${@:6}"
 }
 # The classifiers and the convolution to the maps, on the frozen backbone.
-train head 0.5 0.5 1 3 --init "$RUNS/start.safetensors" --freeze 5 --stages 256x192:48000 --rate 1.5e-3 \
-  --flat-share 0.3 --weak-share 0.3 --evaluate-every 16000
+train head 0.5 0.5 1 3 --init "$RUNS/start.safetensors" --freeze 5 --stages 256x192:48000 --learning-rate 1.5e-3 \
+  --constant-fraction 0.3 --weak-share 0.3 --evaluate-every 16000
 # Everything, people's labels first, held near to the first run's distributions.
 train pose-lite-hrnet 0.3 0.5 0.5 5 --init "$RUNS/head/last.safetensors" --teacher "$RUNS/head/last.safetensors" \
-  --teacher-weight 0.5 --stages 256x192:48000 --rate 4e-4 --backbone-lr-factor 0.15 --flat-share 0.4 --weak-share 0.4 \
+  --teacher-weight 0.5 --stages 256x192:48000 --learning-rate 4e-4 --backbone-lr-factor 0.15 --constant-fraction 0.4 --weak-share 0.4 \
   --scale 0.3 --rotation 35 --evaluate-every 8000 "$@"

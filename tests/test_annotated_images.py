@@ -21,7 +21,7 @@ from posecli.evaluate.ground_truth import read_ground_truth
 from posecli.evaluate.predictions import read_ahead
 from posecli.keypoints import COCO17, describe_category
 from posecli.pose.estimator import load_estimator
-from posecli.train.augment import NONE, draw_sample
+from posecli.train.augment import NONE, augment_sample
 from posecli.train.data import Source, read_people
 from posecli.train.packing import pack_crops
 from posecli.types import Detections, Frame
@@ -251,7 +251,7 @@ def test_samples_are_mirrored_only_where_pairs_are_known() -> None:
     for names, mirrored in ((list(COCO17.names), True), ([f"p{i}" for i in range(17)], False)):
         keypoint_set = describe_category({"keypoints": names})[0]
         crops = [
-            draw_sample(
+            augment_sample(
                 pixels, box, points[:, :2], np.ones(17), keypoint_set, (64, 48),
                 dataclasses.replace(NONE, flip_p=p), np.random.default_rng(0),
             )[0]

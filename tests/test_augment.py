@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.keypoints import COCO17
-from posecli.train.augment import NONE, cut_off, draw_sample
+from posecli.train.augment import NONE, augment_sample, cut_off
 
 PIXELS = np.random.default_rng(0).integers(1, 255, (120, 160, 3), np.uint8)
 BOX = np.array([30.0, 10.0, 130.0, 110.0])
@@ -49,10 +49,10 @@ def test_a_person_with_one_keypoint_left_is_not_cut() -> None:
 
 def test_a_coarse_crop_keeps_its_brightness_and_loses_detail() -> None:
     keypoints, weights = np.full((17, 2), 60.0), np.ones(17)
-    coarse = dataclasses.replace(NONE, coarse_p=1.0)
+    coarse = dataclasses.replace(NONE, downscale_p=1.0)
     for seed in range(5):
         fine, few = (
-            draw_sample(PIXELS, BOX, keypoints, weights, COCO17, (128, 96), kind, np.random.default_rng(seed))[0]
+            augment_sample(PIXELS, BOX, keypoints, weights, COCO17, (128, 96), kind, np.random.default_rng(seed))[0]
             for kind in (NONE, coarse)
         )
         assert few.shape == fine.shape

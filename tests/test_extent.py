@@ -19,7 +19,7 @@ from posecli.pose.estimator import Estimator, load_estimator, load_network, mirr
 from posecli.pose.network import BoxHead, SimCC
 from posecli.pose.runner import Outputs
 from posecli.pose.verification import refine_boxes, verify
-from posecli.train.start import build_model, read_start
+from posecli.train.init import build_model, read_init
 from posecli.types import Detections, Frame, Poses
 from posecli.weights.files import load_weights, save_weights
 from tests.media_factory import picture
@@ -181,7 +181,7 @@ def test_weights_without_the_output_are_read_as_before() -> None:
 
 
 def test_training_on_keeps_or_leaves_out_the_output(seeing_weights: Path) -> None:
-    start = read_start(str(seeing_weights), "mobilenet_v2")
+    start = read_init(str(seeing_weights), "mobilenet_v2")
     assert start.config is not None
     model, notes = build_model(replace(start.config, box_head=False), start)
     assert notes == ["the box head is left out"] and model.box_head is None

@@ -44,14 +44,10 @@ def test_no_import_cycle_within_any_package_nor_across_them() -> None:
 
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 # To be emptied.
-LONG_FILES = {"cli/train.py"}
+LONG_FILES: set[str] = set()
 LONG_FUNCTIONS = {
     "cli/run.py: execute",
-    "cli/train.py: train_command",
     "pipeline/run.py: run",
-    "train/batches.py: batches",
-    "train/data.py: _write_crops",
-    "train/loop.py: _run_stage",
 }
 
 

@@ -263,7 +263,7 @@ def test_a_library_that_does_not_return(warm: Warm, tmp_path: Path, tiny_weights
     ("command", "where"),
     [
         ("eval", "import posecli.cli.eval as m; m._truth = wait"),
-        ("train", "import posecli.cli.train as m; m._sources = wait"),
+        ("train", "import posecli.cli.train_options as m; m.sources = wait"),
     ],
 )
 def test_eval_and_train(warm: Warm, command: str, where: str) -> None:

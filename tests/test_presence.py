@@ -14,7 +14,7 @@ from posecli.keypoints import COCO17
 from posecli.pose.estimator import load_estimator, load_network
 from posecli.pose.network import SimCC
 from posecli.pose.verification import rescore, select, verify
-from posecli.train.start import build_model, read_start
+from posecli.train.init import build_model, read_init
 from posecli.types import Detections, Frame, Poses
 from posecli.weights.files import find_weights, load_weights, save_weights
 from tests.media_factory import picture
@@ -160,7 +160,7 @@ def test_the_embedded_detector_proposes_below_its_threshold() -> None:
 
 
 def test_training_on_leaves_the_presence_output_out(judging_weights: Path) -> None:
-    start = read_start(str(judging_weights), "mobilenet_v2")
+    start = read_init(str(judging_weights), "mobilenet_v2")
     assert start.config is not None
     model, notes = build_model(replace(start.config, person_score=False), start)
     assert notes == ["the person score is left out"]

@@ -22,16 +22,18 @@ from posecli.errors import DataError, PosecliError, UsageError
 from posecli.keypoints import COCO17, KeypointSet
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
-from posecli.train.augment import NONE, Augmentation, draw_sample
-from posecli.train.batches import batches, sample_order
+from posecli.train.augment import NONE, Augmentation, augment_sample
+from posecli.train.batches import batches
 from posecli.train.data import Source, read_people
-from posecli.train.loop import Watch, train
+from posecli.train.distributed import Distributed
+from posecli.train.engine import parameter_groups
+from posecli.train.init import build_model, read_init
+from posecli.train.loop import PoseCallbacks, train
 from posecli.train.loss import kl_sums
 from posecli.train.packing import Crops, pack_crops
-from posecli.train.parallel import World
 from posecli.train.recipe import Recipe, Stage
-from posecli.train.start import build_model, read_start
-from posecli.train.state import freeze, parameter_groups
+from posecli.train.samples import sample_order
+from posecli.train.state import freeze
 from posecli.weights.files import load_weights
 from posecli.weights.fingerprints import fingerprint, overlap
 from tests.entry_points import posecli
@@ -93,7 +95,7 @@ def crops(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Crops:
 def tiny_recipe(samples: int = 64, **changes: object) -> Recipe:
     recipe = Recipe(
         model=PoseConfig(deconv_channels=(8,), input_size=(64, 64), sigma=(3, 3)),
-        stages=(Stage((32, 32), samples // 2, 8), Stage((64, 64), samples // 2, 8, rate=0.5)),
+        stages=(Stage((32, 32), samples // 2, 8), Stage((64, 64), samples // 2, 8, lr_factor=0.5)),
         warmup_samples=16,
     )
     return dataclasses.replace(recipe, **changes)  # type: ignore[arg-type]
@@ -127,11 +129,11 @@ def test_packed_crops_show_their_keypoints(crops: Crops) -> None:
 def test_augmented_keypoints_stay_on_their_dots(crops: Crops, seed: int) -> None:
     """Scale, shift, rotation, half body and the mirror with its swap of sides: pixels and points move alike."""
     # Cuts, of which test_augment.py tells, leave too few dots for a median; few pixels change their colours.
-    pixels_as_they_are = {"colour": 0, "blur_p": 0, "dropout_p": 0, "coarse_p": 0, "cut_p": 0}
+    pixels_as_they_are = {"colour": 0, "blur_p": 0, "erasing_p": 0, "downscale_p": 0, "truncation_p": 0}
     augmentation = Augmentation(flip_p=0.5, rotation=80, scale=0.4, **pixels_as_they_are)
     random = np.random.default_rng(seed)
     row = seed % len(crops)
-    pixels, points, weights = draw_sample(*sample_of(crops, row), COCO17, (256, 192), augmentation, random)
+    pixels, points, weights = augment_sample(*sample_of(crops, row), COCO17, (256, 192), augmentation, random)
     orders = (list(range(17)), list(COCO17.flip_indices))
     if (weights > 0).sum() >= 4:
         assert min(dot_colour_error(pixels, points, weights, order) for order in orders) < 30
@@ -155,7 +157,7 @@ def test_without_augmentation_a_sample_is_the_crop_of_inference(crops: Crops) ->
 
     people = crops.people
     random = np.random.default_rng(0)
-    pixels, _, _ = draw_sample(*sample_of(crops, 0), COCO17, (64, 64), NONE, random)
+    pixels, _, _ = augment_sample(*sample_of(crops, 0), COCO17, (64, 64), NONE, random)
     expected, _ = cut_crops([crops.pixels(0)], [people.boxes[0][None].astype(np.float32)], (64, 64), 1.25)
     assert np.abs(pixels.astype(int) - expected[0]).mean() < 1
 
@@ -173,7 +175,7 @@ def test_loss_against_a_slow_version_and_its_floor() -> None:
         q = q * 0.9 + 0.1 / z.shape[-1]
         slow += float(((q * np.log(q / p)).sum(-1) * weights.numpy()).sum()) / 2
     total, weight = kl_sums(
-        (logits[0], logits[1]), points, weights, split_ratio=2, sigma=(2, 3), temperature=1.5, smoothing=0.1
+        (logits[0], logits[1]), points, weights, split_ratio=2, sigma=(2, 3), temperature=1.5, label_smoothing=0.1
     )
     assert float(total) == pytest.approx(slow, rel=1e-4) and float(weight) == pytest.approx(2.7)
     perfect = tuple(
@@ -184,11 +186,14 @@ def test_loss_against_a_slow_version_and_its_floor() -> None:
 
 
 def test_schedule_warms_up_stays_and_falls() -> None:
-    recipe = tiny_recipe(1000, warmup_samples=100, flat_share=0.5, learning_rate=1.0)
-    rates = [recipe.rate_at(n) for n in range(0, 1001, 10)]
+    recipe = tiny_recipe(1000, warmup_samples=100, constant_fraction=0.5, learning_rate=1.0)
+    rates = [recipe.schedule.at(n) for n in range(0, 1001, 10)]
     assert rates[0] < 0.02 and rates[20] == 1.0 and rates[50] == 1.0
     assert all(a >= b for a, b in pairwise(rates[50:]))
     assert rates[-1] == pytest.approx(0.01)
+    # The second stage, with half the rate, warms up again.
+    assert recipe.learning_rate_at(499) == 1.0 and recipe.learning_rate_at(510) < 0.15
+    assert recipe.learning_rate_at(560) == pytest.approx(0.5 * recipe.schedule.at(560))
     assert (
         recipe.augmentation_at(799) == recipe.augmentation and recipe.augmentation_at(800) == recipe.weak_augmentation
     )
@@ -201,7 +206,7 @@ def test_frozen_blocks_and_decay_groups() -> None:
     blocks = list(model.backbone.children())
     assert not any(p.requires_grad for b in blocks[:4] for p in b.parameters()) and not blocks[3].training
     assert all(p.requires_grad for b in blocks[4:] for p in b.parameters()) and blocks[4].training
-    groups = parameter_groups(model, recipe)
+    groups = parameter_groups(model, weight_decay=0.1)
     for group in groups:
         assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
     assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in model.parameters())
@@ -220,7 +225,7 @@ def test_a_resumed_run_ends_in_the_same_weights(crops: Crops, tmp_path: Path) ->
 
     for where in (24, 72):  # once in each stage
         with pytest.raises(Stop):
-            train(recipe, crops, tmp_path / "parts", watch=Watch(evaluate=interrupt, evaluate_every=where))
+            train(recipe, crops, tmp_path / "parts", callbacks=PoseCallbacks(evaluate=interrupt, evaluate_every=where))
     parts = train(recipe, crops, tmp_path / "parts")
     assert whole.read_bytes() == parts.read_bytes()
     rows = list(csv.DictReader((tmp_path / "whole" / "metrics.csv").open()))
@@ -297,7 +302,7 @@ def test_the_command_trains_judges_and_resumes(
     images = header["training"]["images"]
     assert images["count"] == 12 and overlap(images, [dataset / "train2017" / "000003.png"])
     assert posecli(capfd, *command).code == 0  # nothing left to do
-    other = posecli(capfd, *command, "--rate", 0.1)
+    other = posecli(capfd, *command, "--learning-rate", 0.1)
     assert other.code == 2 and "learning_rate" in other.err
     sheet = posecli(capfd, *command, "--name", "p", "--preview", 4)
     assert sheet.code == 0 and (tmp_path / "p" / "preview.jpg").is_file()
@@ -330,7 +335,7 @@ def test_the_command_refuses_bad_data(dataset: Path, tmp_path: Path, capfd: pyte
 def test_a_start_from_own_weights_is_those_weights(crops: Crops, tmp_path: Path) -> None:
     recipe = tiny_recipe(32)
     first = train(recipe, crops, tmp_path / "first")
-    start = read_start(str(first), "mobilenet_v2")
+    start = read_init(str(first), "mobilenet_v2")
     assert start.config is not None
     model, notes = build_model(start.config, start)
     assert notes == []
@@ -342,7 +347,7 @@ def test_a_start_from_own_weights_is_those_weights(crops: Crops, tmp_path: Path)
 
 
 def test_another_number_of_keypoints_starts_only_their_maps_anew(crops: Crops, tmp_path: Path) -> None:
-    start = read_start(str(train(tiny_recipe(16), crops, tmp_path)), "mobilenet_v2")
+    start = read_init(str(train(tiny_recipe(16), crops, tmp_path)), "mobilenet_v2")
     assert start.config is not None
     mouse = KeypointSet("mouse", ("nose", "left_ear", "right_ear", "tail"))
     model, notes = build_model(dataclasses.replace(start.config, keypoints=mouse), start)
@@ -356,10 +361,10 @@ def test_another_number_of_keypoints_starts_only_their_maps_anew(crops: Crops, t
     with pytest.raises(DataError, match="lack"):
         build_model(dataclasses.replace(start.config, backbone="resnet18"), start)
     with pytest.raises(UsageError, match="no such file"):
-        read_start(str(tmp_path / "gone"), "mobilenet_v2")
+        read_init(str(tmp_path / "gone"), "mobilenet_v2")
     (tmp_path / "junk.pth").write_bytes(b"junk")
     with pytest.raises(DataError, match="not a torch state"):
-        read_start(str(tmp_path / "junk.pth"), "mobilenet_v2")
+        read_init(str(tmp_path / "junk.pth"), "mobilenet_v2")
 
 
 def test_accumulated_parts_make_the_same_step(crops: Crops, tmp_path: Path) -> None:
@@ -404,12 +409,12 @@ def test_two_processes_follow_the_curve_of_one(dataset: Path, tmp_path: Path) ->
 
 def test_processes_share_each_epoch_without_overlap(crops: Crops) -> None:
     stage = Stage((32, 32), 30, 8)
-    shares = [list(batches(crops, tiny_recipe(), stage, 0, 30, World(rank, 3))) for rank in range(3)]
+    shares = [list(batches(crops, tiny_recipe(), stage, 0, 30, Distributed(rank, 3))) for rank in range(3)]
     alone = list(batches(crops, tiny_recipe(), stage, 0, 30))
     for whole, *parts in zip(alone, *shares, strict=True):
         counted = [person for part in parts for person in part.ids if bool(part.weights.any())]
         assert sorted(counted) == sorted(whole.ids) and {part.samples for part in parts} == {whole.samples}
-    tail = next(iter(batches(crops, tiny_recipe(), Stage((32, 32), 1, 8), 0, 1, World(1, 2))))
+    tail = next(iter(batches(crops, tiny_recipe(), Stage((32, 32), 1, 8), 0, 1, Distributed(1, 2))))
     assert tail.samples == 1 and not tail.weights.any() and tail.present.tolist() == [-1]
 
 

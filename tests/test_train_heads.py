@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from posecli import geometry
 from posecli.keypoints import COCO17
-from posecli.train.augment import NONE, Augmentation, draw_sample_and_sides
-from posecli.train.heads import box_loss_sum, disturbed_box, sides_in_crop
+from posecli.train.augment import NONE, Augmentation, augment_sample_and_sides
+from posecli.train.loss import box_loss_sum
+from posecli.train.proposals import disturbed_box, sides_in_crop
 
 BOX = np.array([40.0, 30, 100, 150])
 
@@ -34,11 +35,11 @@ def test_sides_are_what_crop_to_source_inverts() -> None:
     pixels = random.integers(0, 255, (180, 140, 3), np.uint8)
     points, weights = random.uniform(45, 95, (17, 2)), np.ones(17)
     augmentation = Augmentation(
-        flip_p=0.5, scale=0.3, shift=0.1, rotation_p=0, half_body_p=0.5, cut_p=0, proposal_p=0.5
+        flip_p=0.5, scale=0.3, shift=0.1, rotation_p=0, half_body_p=0.5, truncation_p=0, proposal_p=0.5
     )
     seen = 0
     for seed in range(20):
-        _, moved, _, sides, weight = draw_sample_and_sides(
+        _, moved, _, sides, weight = augment_sample_and_sides(
             pixels, BOX, points, weights, COCO17, (64, 48), augmentation, np.random.default_rng(seed)
         )
         width, height = np.ptp(sides[[0, 2]]) * 48, np.ptp(sides[[1, 3]]) * 64
@@ -49,15 +50,14 @@ def test_sides_are_what_crop_to_source_inverts() -> None:
 
 
 def test_turned_crops_teach_no_box() -> None:
-    turned = Augmentation(flip_p=0, scale=0, shift=0, rotation=60, rotation_p=1, half_body_p=0, cut_p=0)
+    turned = Augmentation(flip_p=0, scale=0, shift=0, rotation=60, rotation_p=1, half_body_p=0, truncation_p=0)
     pixels, points = np.zeros((180, 140, 3), np.uint8), np.tile([60.0, 90], (17, 1))
-    weights = [
-        draw_sample_and_sides(pixels, BOX, points, np.ones(17), COCO17, (64, 48), turned, np.random.default_rng(seed))[
-            4
-        ]
-        for seed in range(30)
-    ]
-    assert 0 < sum(weights) < 30
+
+    def weight(seed: int) -> float:
+        random = np.random.default_rng(seed)
+        return augment_sample_and_sides(pixels, BOX, points, np.ones(17), COCO17, (64, 48), turned, random)[4]
+
+    assert 0 < sum(weight(seed) for seed in range(30)) < 30
 
 
 def test_box_loss_is_zero_for_the_right_box_and_counts_by_weight() -> None:

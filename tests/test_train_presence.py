@@ -21,13 +21,14 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.train.augment import Augmentation
 from posecli.train.batches import batches
-from posecli.train.data import Source, read_nobody, read_people, trained_images
-from posecli.train.judge import read_validation
+from posecli.train.data import Source, read_negatives, read_people, trained_images
+from posecli.train.distributed import Distributed
+from posecli.train.init import Init, build_model, read_init
 from posecli.train.loop import train
 from posecli.train.loss import presence_sum
-from posecli.train.packing import Crops, pack_crops
+from posecli.train.packing import Crops, pack_crops, pack_data
 from posecli.train.recipe import Recipe, Stage
-from posecli.train.start import Start, build_model, read_start
+from posecli.train.validation import read_validation
 from posecli.weights.files import load_weights
 from tests.entry_points import posecli
 from tests.media_factory import write_photo
@@ -62,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def crops(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Crops, Crops]:
     """People and nobody."""
     people = read_people([Source(data / "people.json", data)])
-    nobody = read_nobody([Source(data / "nobody.json", data)], people.keypoint_set)
+    nobody = read_negatives([Source(data / "nobody.json", data)], people.keypoint_set)
     cache = tmp_path_factory.mktemp("crops")
     return pack_crops(people, cache, height=96), pack_crops(nobody, cache, height=96)
 
@@ -73,7 +74,7 @@ def recipe(samples: int = 96, **changes: object) -> Recipe:
         stages=(Stage((64, 64), samples, 8, freeze=19),),
         warmup_samples=16,
         learning_rate=0.01,
-        nobody_share=0.4,
+        negatives_share=0.4,
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
@@ -87,14 +88,14 @@ def test_nobody_s_boxes_become_crops_without_keypoints(crops: tuple[Crops, Crops
 def test_the_share_of_nobody_s_crops_and_what_they_are_told_as(crops: tuple[Crops, Crops]) -> None:
     people, nobody = crops
     stage = Stage((64, 64), 400, 8)
-    seen = list(batches(people, recipe(400), stage, 0, 400, nobody=nobody))
+    seen = list(batches(people, recipe(400), stage, 0, 400, negatives=nobody))
     present = torch.cat([batch.present for batch in seen])
     told = [name.split(":")[0] for batch in seen for name in batch.ids]
     assert [name == "people" for name in told] == present.bool().tolist()
     assert 0.5 < float(present.mean()) < 0.7
     for batch in seen:
         assert not batch.weights[batch.present == 0].any() and batch.weights[batch.present == 1].any()
-    again = list(batches(people, recipe(400), stage, 200, 400, nobody=nobody))
+    again = list(batches(people, recipe(400), stage, 200, 400, negatives=nobody))
     for first, second in zip(seen[25:], again, strict=True):
         assert first.ids == second.ids and torch.equal(first.crops, second.crops)
     part = seen[0].parts(3)
@@ -121,7 +122,7 @@ def test_presence_loss_against_a_slow_version(seed: int, share: float) -> None:
 def test_it_learns_to_tell_people_from_nobody(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
     people, nobody = crops
     stages = (Stage((64, 64), 128, 8),)
-    last = train(recipe(stages=stages, learning_rate=3e-3, ema=0.8), people, tmp_path, nobody=nobody)
+    last = train(recipe(stages=stages, learning_rate=3e-3, ema=0.8), people, tmp_path, negatives=nobody)
     network, config = load_network(last)
     assert config.person_score
     shown = [next(iter(batches(source, recipe(8), Stage((64, 64), 8, 8), 0, 8))).crops for source in crops]
@@ -136,13 +137,13 @@ def test_it_learns_to_tell_people_from_nobody(crops: tuple[Crops, Crops], tmp_pa
 def test_accumulated_parts_make_the_same_step(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
     losses = []
     for name, count in (("whole", 1), ("parts", 4)):
-        train(recipe(64, accumulate=count), crops[0], tmp_path / name, nobody=crops[1])
+        train(recipe(64, accumulate=count), crops[0], tmp_path / name, negatives=crops[1])
         losses.append(float(list(csv.DictReader((tmp_path / name / "metrics.csv").open()))[-1]["loss"]))
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
 def test_what_a_start_means_for_the_presence_output(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
-    start = read_start(str(train(recipe(16), crops[0], tmp_path, nobody=crops[1])), "mobilenet_v2")
+    start = read_init(str(train(recipe(16), crops[0], tmp_path, negatives=crops[1])), "mobilenet_v2")
     assert start.config is not None and start.config.person_score
     same, notes = build_model(start.config, start)
     assert notes == [] and torch.equal(same.state_dict()["person_score.weight"], start.tensors["person_score.weight"])
@@ -158,26 +159,26 @@ def test_the_command(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[st
     people, nobody = data / "people.json", data / "nobody.json"
     command = ["train", "--ann", people, "--images", data, "--runs", tmp_path, "--stages", "32x32:16"]
     command += ["--batch-size", 8, "--deconv", "none", "--freeze", 19, "--device", "cpu", "--name", "told"]
-    done = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data)
+    done = posecli(capfd, *command, "--negatives", nobody, "--negative-images", data)
     assert done.code == 0 and "6 boxes without a person in 6 images" in done.err
     header = load_weights(tmp_path / "told" / "last.safetensors")[1]
     assert header["config"]["person_score"] and header["training"]["images"]["count"] == 14
-    sheet = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data, "--preview", 8)
+    sheet = posecli(capfd, *command, "--negatives", nobody, "--negative-images", data, "--preview", 8)
     assert sheet.code == 0
-    alone = posecli(capfd, *command, "--nobody", nobody)
-    assert alone.code == 2 and "--nobody-images" in alone.err
-    folder = posecli(capfd, *command, "--nobody-images", data)
-    assert folder.code == 2 and "--nobody-images" in folder.err
+    alone = posecli(capfd, *command, "--negatives", nobody)
+    assert alone.code == 2 and "--negative-images" in alone.err
+    folder = posecli(capfd, *command, "--negative-images", data)
+    assert folder.code == 2 and "--negative-images" in folder.err
     for share in (0, 1):
-        bad = posecli(capfd, *command, "--nobody", nobody, "--nobody-images", data, "--nobody-share", share)
-        assert bad.code == 2 and "--nobody-share" in bad.err
+        bad = posecli(capfd, *command, "--negatives", nobody, "--negative-images", data, "--negatives-share", share)
+        assert bad.code == 2 and "--negatives-share" in bad.err
 
 
 @pytest.mark.slow  # as test_train's, which is not
 def test_two_processes_follow_the_curve_of_one(data: Path, tmp_path: Path) -> None:
     """The last batch, of one sample, leaves the second process with one that does not count."""
-    command = ["train", "--ann", data / "people.json", "--images", data, "--nobody", data / "nobody.json"]
-    command += ["--nobody-images", data, "--nobody-share", 0.4, "--stages", "64x64:121", "--deconv", "none"]
+    command = ["train", "--ann", data / "people.json", "--images", data, "--negatives", data / "nobody.json"]
+    command += ["--negative-images", data, "--negatives-share", 0.4, "--stages", "64x64:121", "--deconv", "none"]
     command += ["--freeze", 19, "--batch-size", 8, "--device", "cpu", "--threads", 1, "--runs", tmp_path]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "posecli"]
@@ -190,13 +191,14 @@ def test_two_processes_follow_the_curve_of_one(data: Path, tmp_path: Path) -> No
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
-def test_nobody_is_taken_from_no_validation_image(data: Path) -> None:
+def test_negatives_are_taken_from_no_validation_image(data: Path, tmp_path: Path) -> None:
     people = read_people([Source(data / "people.json", data)])
-    one = people.subset([0])
-    nobody = dataclasses.replace(people.subset([1]), weights=np.zeros((1, 17)))
-    assert trained_images(one, None) == one.images
+    one, other = people.subset([0]), dataclasses.replace(people.subset([1]), weights=np.zeros((1, 17)))
+    assert trained_images(one, None) == one.images and trained_images(one, other) == (*one.images, *other.images)
+    known = pack_data(one, other, tmp_path, 0.0, Distributed()).fingerprint
     with pytest.raises(DataError, match="2 validation images are trained on"):
-        read_validation(data / "people.json", data, one, nobody)
+        read_validation(data / "people.json", data, people.keypoint_set, known)
+    assert len(read_validation(data / "people.json", data, people.keypoint_set).files) == 8
 
 
 def test_missing_images_of_nobody_are_refused_or_left_out(data: Path, tmp_path: Path) -> None:
@@ -205,8 +207,8 @@ def test_missing_images_of_nobody_are_refused_or_left_out(data: Path, tmp_path: 
     (tmp_path / "nobody.json").write_text(json.dumps(document))
     sources = [Source(tmp_path / "nobody.json", data)]
     with pytest.raises(DataError, match=r"1 of 6 training images are missing.*--missing-limit"):
-        read_nobody(sources, COCO17)
-    left = read_nobody(sources, COCO17, missing_limit=0.2)
+        read_negatives(sources, COCO17)
+    left = read_negatives(sources, COCO17, missing_limit=0.2)
     assert len(left) == 5 and "1 of 6" in left.remarks[0]
 
 
@@ -224,7 +226,7 @@ def test_bad_boxes_are_named(data: Path, tmp_path: Path, change: dict[str, objec
     document["annotations"][2] |= change
     (tmp_path / "nobody.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match=f"annotation 2.*{told}"):
-        read_nobody([Source(tmp_path / "nobody.json", data)], COCO17)
+        read_negatives([Source(tmp_path / "nobody.json", data)], COCO17)
 
 
 def test_heads_alone_are_trained_on_a_frozen_network(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
@@ -233,21 +235,21 @@ def test_heads_alone_are_trained_on_a_frozen_network(crops: tuple[Crops, Crops],
         backbone="resnet18", deconv_channels=(16,), input_size=(64, 64), person_score=True, box_head=True
     )
     network, _ = build_model(model, None, seed=3)
-    start = Start(network.state_dict(), model)
-    augmentation = Augmentation(flip_p=0.5, rotation_p=0, cut_p=0, half_body_p=0, proposal_p=1.0)
+    init = Init(network.state_dict(), model)
+    augmentation = Augmentation(flip_p=0.5, rotation_p=0, truncation_p=0, half_body_p=0, proposal_p=1.0)
     recipe = Recipe(
         model=model,
         stages=(Stage((64, 64), 256, batch_size=16),),
         learning_rate=3e-3,
         warmup_samples=16,
-        nobody_share=0.3,
+        negatives_share=0.3,
         heads_only=True,
         precision="fp32",
         ema=0.9,
         augmentation=augmentation,
         weak_augmentation=augmentation,
     )
-    last = train(recipe, people, tmp_path / "run", nobody=nobody, start=start)
+    last = train(recipe, people, tmp_path / "run", negatives=nobody, init=init)
     trained, header = load_weights(last)
     assert header["config"]["box_head"] and header["config"]["person_score"]
     for name, tensor in network.state_dict().items():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from posecli.train.interrupt import whole_step
+from posecli.interrupt import deferred as whole_step
 from tests.entry_points import posecli, start
 from tests.test_train import crops, dataset
 

@@ -126,8 +126,8 @@ def test_training_comes_nearer_to_the_teacher(crops: Crops, teacher_file: Path, 
 
 def distance(weights: Path | None, teacher: Teacher, batch: object) -> float:
     from posecli.pose.estimator import load_network
-    from posecli.train.start import build_model
-    from posecli.train.state import normalise
+    from posecli.train.batches import normalise
+    from posecli.train.init import build_model
 
     network = build_model(recipe(8).model)[0].eval() if weights is None else load_network(weights)[0]
     where = torch.device("cpu")

@@ -139,7 +139,7 @@ def test_an_unfinished_training_is_not_resumed_with_other_data(
 
     def begin(*arguments: object) -> Result:
         line = ("--ann", data / "truth.json", "--images", data, "--device", "cpu", "--stages", "64x64:4")
-        line += ("--batch-size", 2, "--deconv", 8, "--runs", tmp_path / "runs", "--flat-share", 0.5)
+        line += ("--batch-size", 2, "--deconv", 8, "--runs", tmp_path / "runs", "--constant-fraction", 0.5)
         return posecli(capfd, "train", *line, *arguments)
 
     def stop(*arguments: object, **options: object) -> None:

@@ -22,7 +22,7 @@ from posecli.errors import DataError, MachineError, PosecliError
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.pose.network import SimCC
-from posecli.train.start import build_model, read_start
+from posecli.train.init import build_model, read_init
 from posecli.weights.files import HEADER_KEY, find_weights, load_weights, save_weights
 from posecli.weights.fingerprints import overlap
 from tests.entry_points import QUICK, posecli
@@ -372,7 +372,7 @@ def test_a_file_of_another_suffix_in_this_folder_is_found(tmp_path: Path, monkey
 def test_a_torch_file_that_is_no_backbone_is_one_line(tmp_path: Path, state: Any) -> None:
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(DataError) as caught:
-        read_start(str(tmp_path / "x.pth"), "resnet18")
+        read_init(str(tmp_path / "x.pth"), "resnet18")
     one_line(caught.value)
 
 
@@ -382,7 +382,7 @@ def test_backbone_tensors_of_other_kinds_are_refused(tmp_path: Path) -> None:
     for change in (lambda t: t.to(torch.complex64), lambda t: (t * 9).to(torch.int32), lambda t: t * math.nan):
         torch.save({**state, "conv1.weight": change(state["conv1.weight"])}, tmp_path / "x.pth")
         with pytest.raises(DataError, match=r"conv1\.weight"):
-            build_model(POSE, read_start(str(tmp_path / "x.pth"), "resnet18"))
+            build_model(POSE, read_init(str(tmp_path / "x.pth"), "resnet18"))
 
 
 @pytest.mark.parametrize(

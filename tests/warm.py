@@ -19,8 +19,8 @@ _SERVER = """
 import json, os, signal, socket, sys
 import posecli.cli.eval, posecli.cli.run, posecli.cli.train, posecli.cli.video
 import posecli.detect.embedded, posecli.evaluate.evaluation, posecli.results.tables, posecli.pipeline
-import posecli.pipeline.window, posecli.pose.estimator, posecli.train.loop, posecli.train.pictures
-import posecli.train.judge, posecli.train.calibrate, posecli.tracking.offline, torch
+import posecli.pipeline.window, posecli.pose.estimator, posecli.train.loop, posecli.train.visualise
+import posecli.train.validation, posecli.train.calibrate, posecli.tracking.offline, torch
 torch.set_num_threads(1)
 server = socket.socket(fileno=int(sys.argv[1]))
 while True:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from posecli import geometry
 from posecli.keypoints import KeypointSet
 from posecli.pose.crops import warp
-from posecli.train.heads import disturbed_box, sides_in_crop
+from posecli.train.proposals import disturbed_box, sides_in_crop
 
 Float = NDArray[np.float64]
 
@@ -22,10 +22,10 @@ class Augmentation:
     scale: the box is enlarged by a factor from [1 - scale, 1 + scale]. rotation: degrees to either side,
     drawn with probability rotation_p. shift: of the box's centre, as a share of its padded side.
     half_body_p: chance that only the upper or lower body is cropped, for people with 9 or more keypoints.
-    cut_p: chance that the person goes on beyond a picture's border or behind something: black or another picture
-    there, and no keypoints. colour: strength of brightness, contrast and saturation. blur_p, dropout_p: chances of a
-    Gaussian blur and of one rectangle of noise-free grey. coarse_p: chance of the few pixels of a small person.
-    proposal_p: chance that the crop is that of a disturbed box, as a detector proposes them (heads.disturbed_box).
+    truncation_p: chance that the image's border or an occluder hides a part of the person: black or another image
+    there, and no keypoints. colour: strength of brightness, contrast and saturation. blur_p, erasing_p: chances of a
+    Gaussian blur and of one rectangle of one colour. downscale_p: chance of the few pixels of a small person.
+    proposal_p: chance that the crop is that of a disturbed box, as a detector proposes them (proposals.disturbed_box).
     """
 
     flip_p: float = 0.5
@@ -36,19 +36,27 @@ class Augmentation:
     half_body_p: float = 0.2
     colour: float = 0.3
     blur_p: float = 0.1
-    dropout_p: float = 0.3
-    cut_p: float = 0.2
-    coarse_p: float = 0.2
+    erasing_p: float = 0.3
+    truncation_p: float = 0.2
+    downscale_p: float = 0.2
     proposal_p: float = 0.0
 
 
 NONE = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 WEAK = Augmentation(
-    scale=0.2, rotation=30, rotation_p=0.4, shift=0.05, half_body_p=0.1, colour=0.15, blur_p=0, dropout_p=0, cut_p=0.3
+    scale=0.2,
+    rotation=30,
+    rotation_p=0.4,
+    shift=0.05,
+    half_body_p=0.1,
+    colour=0.15,
+    blur_p=0,
+    erasing_p=0,
+    truncation_p=0.3,
 )
 
 
-def draw_sample(
+def augment_sample(
     pixels: NDArray[np.uint8],
     box: Float,
     keypoints: Float,
@@ -64,12 +72,12 @@ def draw_sample(
 
     Keypoints that fall outside the crop have weight 0. other: gives another picture, to hide a part of the person.
     """
-    return draw_sample_and_sides(
+    return augment_sample_and_sides(
         pixels, box, keypoints, weights, keypoint_set, size, augmentation, random, padding, other
     )[:3]
 
 
-def draw_sample_and_sides(
+def augment_sample_and_sides(
     pixels: NDArray[np.uint8],
     box: Float,
     keypoints: Float,
@@ -81,9 +89,9 @@ def draw_sample_and_sides(
     padding: float = 1.25,
     other: Callable[[], NDArray[np.uint8]] | None = None,
 ) -> tuple[NDArray[np.uint8], Float, Float, Float, float]:
-    """As draw_sample, and the person's box in the crop with its weight, as heads.sides_in_crop gives them."""
+    """As augment_sample, and the person's box in the crop with its weight, as proposals.sides_in_crop gives them."""
     height, width = size
-    if random.random() < augmentation.cut_p:
+    if random.random() < augmentation.truncation_p:
         beyond = other() if other is not None and random.random() < 0.5 else None
         for _ in range(1 + int(random.random() < 0.3)):
             pixels, box, weights = cut_off(pixels, box, keypoints, weights, random, beyond)
@@ -186,14 +194,14 @@ def half_body_box(
 def change_pixels(
     crop: NDArray[np.uint8], augmentation: Augmentation, random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Colour, few pixels, blur and dropout."""
+    """Colour, downscaling, blur and erasing."""
     if augmentation.colour:
         crop = _change_colour(crop, augmentation.colour, random)
-    if random.random() < augmentation.coarse_p:
+    if random.random() < augmentation.downscale_p:
         crop = _make_coarse(crop, random.uniform(0.15, 0.6))
     if random.random() < augmentation.blur_p:
         crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), random.uniform(0.5, 1.5)), np.uint8)
-    if random.random() < augmentation.dropout_p:
+    if random.random() < augmentation.erasing_p:
         height, width = crop.shape[:2]
         h, w = (random.uniform(0.1, 0.35, 2) * (height, width)).astype(int)
         top, left = random.integers(0, height - h), random.integers(0, width - w)

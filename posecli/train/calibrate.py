@@ -10,7 +10,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import decode_logits
 from posecli.pose.network import SimCC
 from posecli.pose.runner import load_runner
-from posecli.train.augment import NONE, draw_sample
+from posecli.train.augment import NONE, augment_sample
 from posecli.train.packing import Crops
 
 Calibrate = Callable[[SimCC, PoseConfig], float]
@@ -27,7 +27,7 @@ def std_fitter(crops: Crops, count: int = 400, seed: int = 0) -> Calibrate:
     def fit(network: SimCC, config: PoseConfig) -> float:
         people, random = crops.people, np.random.default_rng(seed)
         samples = [
-            draw_sample(
+            augment_sample(
                 crops.pixels(row),
                 people.boxes[row],
                 people.keypoints[row],

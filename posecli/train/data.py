@@ -70,7 +70,7 @@ class People:
         )
 
 
-def read_nobody(sources: Sequence[Source], keypoint_set: KeypointSet, *, missing_limit: float = 0.0) -> People:
+def read_negatives(sources: Sequence[Source], keypoint_set: KeypointSet, *, missing_limit: float = 0.0) -> People:
     """Boxes without a person: all of the sources' files, whatever their categories. Their weights are 0.
 
     missing_limit: as in read_people. Raises DataError for files that are not COCO's, annotations without a box or
@@ -89,9 +89,9 @@ def read_nobody(sources: Sequence[Source], keypoint_set: KeypointSet, *, missing
     return _without_missing(found.people(keypoint_set), found.missing, missing_limit)
 
 
-def trained_images(people: People, nobody: People | None) -> tuple[Path, ...]:
+def trained_images(people: People, negatives: People | None) -> tuple[Path, ...]:
     """The images of both, one a person or box."""
-    return people.images if nobody is None else (*people.images, *nobody.images)
+    return people.images if negatives is None else (*people.images, *negatives.images)
 
 
 # Above this share of keypoints outside their images the labels belong to other pictures.

@@ -31,7 +31,23 @@ from torch import Tensor, nn
 
 from posecli.errors import DataError, PosecliError
 from posecli.interrupt import deferred
-from posecli.train.parallel import World
+from posecli.train.distributed import Distributed
+from posecli.train.schedule import Schedule
+
+__all__ = [
+    "Batch",
+    "Callbacks",
+    "Engine",
+    "Losses",
+    "MovingAverage",
+    "Schedule",
+    "append_row",
+    "parameter_groups",
+    "read_checkpoint",
+    "run_steps",
+    "truncate_rows",
+    "write_checkpoint",
+]
 
 STEPS_A_ROW = 50
 
@@ -54,26 +70,6 @@ class Batch(Protocol):
 B = TypeVar("B", bound=Batch)
 Losses = Mapping[str, Tensor]
 Loss = Callable[[nn.Module, B], Losses]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate over the samples: linear warm-up, constant, cosine to a hundredth.
-
-    constant_fraction: part of the samples (warm-up included) before the cosine begins.
-    """
-
-    learning_rate: float
-    samples: int
-    warmup_samples: int = 4000
-    constant_fraction: float = 0.6
-
-    def at(self, seen: int) -> float:
-        """The learning rate after this many samples."""
-        warm = min(1.0, (seen + 1) / max(1, self.warmup_samples))
-        progress = min(1.0, seen / max(1, self.samples))
-        fall = max(0.0, (progress - self.constant_fraction) / max(1e-9, 1 - self.constant_fraction))
-        return self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
 def parameter_groups(
@@ -127,7 +123,8 @@ class Engine:
 
     model: on its device, in the training mode it is to be trained in. optimiser: its groups have a "factor" on the
     learning rate, see parameter_groups. clip: largest norm of the gradients. accumulate: parts that a batch is cut
-    into where memory is short. compiled: whether steps run through torch.compile.
+    into where memory is short. network: what the loss calls, where that is not the model itself but a module around it.
+    compiled: whether it runs through torch.compile.
 
     samples: seen so far, by all processes. consistent: false in the middle of a step, when weights, running statistics
     and samples do not fit together and must not be saved.
@@ -141,15 +138,16 @@ class Engine:
         *,
         clip: float = 5.0,
         accumulate: int = 1,
-        world: World | None = None,
+        network: nn.Module | None = None,
+        distributed: Distributed | None = None,
         compiled: bool = False,
     ) -> None:
         self.model, self.optimiser, self.average = model, optimiser, average
         self.clip, self.accumulate = clip, accumulate
-        self.world = world or World()
+        self.distributed = distributed or Distributed()
         self.device = next(model.parameters()).device
-        network = self.world.wrap(model, self.device)
-        self.network: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
+        wrapped = self.distributed.wrap(model if network is None else network, self.device)
+        self.network: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]
         self.samples = 0
         self.consistent = True
         self.signals: list[int] = []
@@ -182,10 +180,10 @@ class Engine:
         for part in parts:
             last = part is parts[-1]
             # Only the last part's gradients travel between processes.
-            with nullcontext() if last or self.world.size == 1 else self.network.no_sync():  # type: ignore[operator]
+            with nullcontext() if last or self.distributed.size == 1 else self.network.no_sync():  # type: ignore[operator]
                 found = loss(self.network, part)
                 # Gradients are averaged over processes; their sum is wanted.
-                (torch.stack(list(found.values())).sum() * self.world.size).backward()  # type: ignore[no-untyped-call]
+                (torch.stack(list(found.values())).sum() * self.distributed.size).backward()  # type: ignore[no-untyped-call]
             for name, value in found.items():
                 totals[name] = totals.get(name, 0.0) + value.detach()
         return totals
@@ -193,8 +191,10 @@ class Engine:
     def _all_processes(self, losses: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
         """Sums over all processes, and whether one of them has received a signal."""
         pressed = torch.tensor(float(bool(self.signals)), device=self.device)
-        *values, leaving = self.world.sum(torch.stack([*losses.values(), pressed]).float()).tolist()
-        return dict(zip(losses, values, strict=True)), leaving > 0 or (self.world.size == 1 and bool(self.signals))
+        *values, leaving = self.distributed.sum(torch.stack([*losses.values(), pressed]).float()).tolist()
+        return dict(zip(losses, values, strict=True)), leaving > 0 or (
+            self.distributed.size == 1 and bool(self.signals)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Model, optimiser, average and counters, as torch.save takes them."""
@@ -260,13 +260,13 @@ def run_steps(
         meter.add(losses)
         if stop:
             raise KeyboardInterrupt
-        if engine.world.leads and (meter.steps == STEPS_A_ROW or engine.samples >= end):
+        if engine.distributed.is_main and (meter.steps == STEPS_A_ROW or engine.samples >= end):
             row = meter.row(engine.samples, rate, callbacks.values or {})
             append_row(folder / "metrics.csv", row)
             callbacks.report(row)
         if callbacks.after_step():
             meter.restart(engine.samples)
-        if engine.world.leads and time.monotonic() - last_save > callbacks.checkpoint_seconds:
+        if engine.distributed.is_main and time.monotonic() - last_save > callbacks.checkpoint_seconds:
             callbacks.save()
             last_save = time.monotonic()
 
@@ -274,14 +274,14 @@ def run_steps(
 def _next_batch(engine: Engine, batches: Iterator[B], meter: "_Meter") -> B:
     before = time.monotonic()
     # A process that leaves alone would cut off the other ones' step.
-    with deferred(engine.signals) if engine.world.size > 1 else nullcontext():
+    with deferred(engine.signals) if engine.distributed.size > 1 else nullcontext():
         batch = next(batches)
     meter.waited += time.monotonic() - before
     return batch
 
 
 def _diverged(engine: Engine, losses: Mapping[str, float], batch: Batch, folder: Path) -> PosecliError:
-    bad = folder / (f"bad_batch_{engine.world.rank}.csv" if engine.world.size > 1 else "bad_batch.csv")
+    bad = folder / (f"bad_batch_{engine.distributed.rank}.csv" if engine.distributed.size > 1 else "bad_batch.csv")
     bad.write_text("\n".join(batch.ids) + "\n")
     total = sum(losses.values())
     return PosecliError(f"loss is {total} after {engine.samples} samples; the batch's samples are in {bad}")

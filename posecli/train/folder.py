@@ -1,8 +1,10 @@
 """The folder of a run: what is written there, and whether it may be."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,8 @@ from posecli.errors import UsageError
 from posecli.results.protect import Protected, refuse_harm
 from posecli.text import printed
 from posecli.train.data import People
+from posecli.train.packing import TrainingData
+from posecli.train.recipe import Recipe
 from posecli.weights.files import sha256
 
 # All that a run writes into its folder.
@@ -45,12 +49,39 @@ def refuse_harm_by_run(folder: Path, cache: Path, reads: Iterable[Path]) -> None
         )
 
 
-def data_keys(people: People, nobody: People | None, init: str | None) -> dict[str, str | None]:
+def check_resumable(folder: Path, recipe: Recipe, data: TrainingData, init: str | None) -> None:
+    """Write options.json. Raises UsageError where an unfinished run in folder began with other options or data."""
+    path = folder / "options.json"
+    keys = data_keys(data, init)
+    mine = json.loads(json.dumps({**recipe.to_json(), **keys}))
+    if path.is_file() and (folder / "state.pt").is_file():
+        began = json.loads(path.read_bytes())
+        changed = sorted(key for key in mine if mine[key] != began.get(key, mine[key] if key in keys else None))
+        if changed:
+            raise UsageError(f"{folder} began with other {', '.join(changed)}: take another --name, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(mine, indent=2) + "\n")
+    part.replace(path)
+
+
+def weights_header(recipe: Recipe, data: TrainingData, init: str | None) -> dict[str, Any]:
+    """What the header of a run's weights says of the training."""
+    training = {
+        "recipe": recipe.to_json(),
+        "people": len(data.crops),
+        "init": Path(init).name if init else None,
+        "images": data.fingerprint,
+    }
+    return {"source": "posecli train", "training": training}
+
+
+def data_keys(data: TrainingData, init: str | None) -> dict[str, str | None]:
     """Fingerprints of what a run learns from, wherever it lies: its labels, and the weights it starts from."""
     path = Path(init) if init else None
     return {
-        "people": _key(people),
-        "nobody": None if nobody is None else _key(nobody),
+        "people": _key(data.crops.people),
+        "negatives": None if data.negatives is None else _key(data.negatives.people),
         "init": sha256(path) if path is not None and path.is_file() else init,
     }
 

@@ -1,20 +1,21 @@
-"""The loss: KL divergence between label and prediction on each axis."""
+"""Losses of the keypoints (KL divergence on each axis), of distillation, of the person score and of the box."""
 
 import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import generalized_box_iou_loss
 
 
-def gaussian_labels(means: Tensor, bins: int, sigma: float, smoothing: float = 0.0) -> Tensor:
+def gaussian_labels(means: Tensor, bins: int, sigma: float, label_smoothing: float = 0.0) -> Tensor:
     """Label distributions (..., bins) with means (...) in bins: Gaussians of σ that sum to 1 over the bins there are.
 
-    smoothing mixes a uniform distribution in.
+    label_smoothing mixes a uniform distribution in.
     """
     grid = torch.arange(bins, device=means.device, dtype=torch.float32)
     labels = functional.softmax(-((grid - means[..., None]) ** 2) / (2 * sigma**2), dim=-1)
-    return labels * (1 - smoothing) + smoothing / bins if smoothing else labels
+    return labels * (1 - label_smoothing) + label_smoothing / bins if label_smoothing else labels
 
 
 def kl_sums(
@@ -25,7 +26,7 @@ def kl_sums(
     split_ratio: float,
     sigma: tuple[float, float],
     temperature: float = 1.0,
-    smoothing: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of KL(label ‖ prediction) in nats, mean of the two axes, and the sum of the weights.
 
@@ -36,7 +37,7 @@ def kl_sums(
     total = weights.new_zeros(())
     for axis in range(2):
         log_p = functional.log_softmax(logits[axis].float() * temperature, dim=-1)
-        q = gaussian_labels(points[..., axis] * split_ratio, log_p.shape[-1], sigma[axis], smoothing)
+        q = gaussian_labels(points[..., axis] * split_ratio, log_p.shape[-1], sigma[axis], label_smoothing)
         divergence = torch.special.xlogy(q, q).sum(-1) - (q * log_p).sum(-1)
         total = total + (divergence * weights).sum()
     return total / 2, weights.sum()
@@ -84,7 +85,7 @@ def distillation_sum(
     return total / 2
 
 
-def presence_sum(logits: Tensor, present: Tensor, nobody_share: float) -> Tensor:
+def presence_sum(logits: Tensor, present: Tensor, negatives_share: float) -> Tensor:
     """Cross-entropy in nats of whether there is a person, summed over N crops.
 
     logits (N,): how much surer of a person the crop makes than was known before, as log-odds. Before, the share of
@@ -92,5 +93,18 @@ def presence_sum(logits: Tensor, present: Tensor, nobody_share: float) -> Tensor
     log-odds. present (N,): 1, 0, or -1 for what does not count.
     """
     counted = present >= 0
-    posterior = logits.float()[counted] + math.log((1 - nobody_share) / nobody_share)
+    posterior = logits.float()[counted] + math.log((1 - negatives_share) / negatives_share)
     return functional.binary_cross_entropy_with_logits(posterior, present[counted], reduction="sum")
+
+
+def box_loss_sum(sides: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum over crops of GIoU loss and of the sides' smooth L1 distance in shares of the person's size.
+
+    sides, wanted: (N, 4) in shares of the crop. weights: (N,). Rezatofighi et al., "Generalized Intersection over
+    Union", CVPR 2019, for the first.
+    """
+    sides = sides.float()
+    size = (wanted[:, 2:] - wanted[:, :2]).clamp_min(1e-3).repeat(1, 2)
+    apart = functional.smooth_l1_loss(sides / size, wanted / size, beta=0.1, reduction="none").mean(dim=1)
+    overlap: Tensor = generalized_box_iou_loss(sides, wanted)
+    return ((overlap + apart) * weights).sum()

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from posecli.annotations.pixels import read_pixels, tell
 from posecli.errors import DataError, MediaError
 from posecli.pose.crops import warp
 from posecli.train.data import People
-from posecli.weights.fingerprints import BYTES, content_hash
+from posecli.train.distributed import Distributed
+from posecli.weights.fingerprints import BYTES, content_hash, fingerprint_of
 
 # Room around a person in a packed crop: the padding of 1.25 times the largest enlargement of 1.5.
 PACK_PADDING = 1.25 * 1.5
@@ -66,6 +68,36 @@ class Crops:
 
 def _mapped(people: People, file: Path, spans: NDArray[np.int64], hashes: NDArray[np.uint8]) -> Crops:
     return Crops(people, np.memmap(file, np.uint8, mode="r"), spans, hashes)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a run is trained on: people, and negatives (crops without a person)."""
+
+    crops: Crops
+    negatives: Crops | None = None
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Fingerprints of all images, for the weights' header and against validation on the same images."""
+        contents = self.crops.contents | ({} if self.negatives is None else self.negatives.contents)
+        return fingerprint_of(contents)
+
+
+def pack_data(
+    people: People, negatives: People | None, folder: Path, missing_limit: float, distributed: Distributed
+) -> TrainingData:
+    """Both packed once, by the main process, and read back by the other ones. Raises as pack_crops."""
+
+    def packed() -> TrainingData:
+        crops = pack_crops(people, folder, missing_limit=missing_limit)
+        if negatives is None:
+            return TrainingData(crops)
+        return TrainingData(crops, pack_crops(negatives, folder, missing_limit=missing_limit))
+
+    data = packed() if distributed.is_main else None
+    distributed.barrier()
+    return packed() if data is None else data
 
 
 def pack_crops(

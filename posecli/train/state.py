@@ -1,59 +1,56 @@
-"""Where a run is, and its way to disk and back."""
+"""Where a training of a pose model is, and its way to disk and back."""
 
-import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
 
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, resample_classifiers
+from posecli.train.distributed import Distributed
+from posecli.train.engine import Engine, MovingAverage, parameter_groups, read_checkpoint, write_checkpoint
+from posecli.train.init import Init, build_model
+from posecli.train.objective import HeadsOnly
 from posecli.train.recipe import Recipe, Stage
-from posecli.train.start import Start, build_model
 from posecli.weights.files import save_weights
-from posecli.weights.old_names import current_tensors
+
+HEADS = ("person_score", "box_head")
 
 
-class Average:
-    """Exponential moving average of a model's state."""
+@dataclass(frozen=True)
+class Placement:
+    """Where a training runs: this process's device, its place among all processes, whether through torch.compile."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move towards the model; young averages move faster."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self.state[name].lerp_(tensor, 1 - decay)
-            else:
-                self.state[name].copy_(tensor)
+    device: torch.device
+    distributed: Distributed = field(default_factory=Distributed)
+    compiled: bool = False
 
 
 @dataclass
 class State:
     """All that resuming needs.
 
-    seen: samples so far. best: highest AP so far, -1 before the first. judged: samples at the last evaluation. whole:
-    not in the middle of a step, whose batch norms, weights and samples seen do not fit together.
+    best: highest AP so far, -1 before the first. evaluated: samples at the last evaluation.
     """
 
     stage: int
-    seen: int
-    best: float
     config: PoseConfig
-    model: SimCC
-    optimiser: torch.optim.AdamW
-    average: Average
-    judged: int = 0
-    whole: bool = True
+    engine: Engine
+    best: float = -1.0
+    evaluated: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Samples seen so far."""
+        return self.engine.samples
+
+    def averaged_model(self) -> SimCC:
+        """The network that is evaluated and written: the moving average, ready to run."""
+        model = SimCC(self.config).to(self.engine.device)
+        model.load_state_dict(self.engine.average.state)
+        return model.eval()
 
 
 def stage_config(recipe: Recipe, stage: Stage) -> PoseConfig:
@@ -70,9 +67,6 @@ def freeze(model: SimCC, blocks: int) -> None:
         block.train(i >= blocks and model.training)
 
 
-HEADS = ("person_score", "box_head")
-
-
 def freeze_all_but_heads(model: SimCC) -> None:
     """Keep everything but the person score and the box head as it is, running statistics of batch norms too."""
     for name, child in model.named_children():
@@ -81,127 +75,71 @@ def freeze_all_but_heads(model: SimCC) -> None:
         child.train(trained and model.training)
 
 
-def parameter_groups(model: SimCC, recipe: Recipe) -> list[dict[str, Any]]:
-    """Backbone and head, with and without weight decay (none on norms and biases)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-            "factor": recipe.trunk_rate if backbone else 1.0,
-        }
-        for (backbone, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
-    ]
-
-
-def first_state(recipe: Recipe, start: Start | None, where: torch.device) -> State:
+def first_state(recipe: Recipe, init: Init | None, placement: Placement) -> State:
     """The state before the first sample."""
     config = stage_config(recipe, recipe.stages[0])
-    model, _ = build_model(config, start, marginal=recipe.marginal_start, seed=recipe.seed)
-    return _begin(recipe, 0, 0, -1.0, model, where)
+    model, _ = build_model(config, init, marginal=recipe.marginal_start, seed=recipe.seed)
+    return State(0, config, _engine(recipe, 0, model, placement))
 
 
-def next_stage(state: State, recipe: Recipe, where: torch.device) -> State:
+def next_stage(state: State, recipe: Recipe, placement: Placement) -> State:
     """The next stage starts from the average, its classifiers resampled to the new input size."""
-    config = stage_config(recipe, recipe.stages[state.stage + 1])
+    number = state.stage + 1
+    config = stage_config(recipe, recipe.stages[number])
     model = SimCC(config)
-    model.load_state_dict(resample_classifiers(state.average.state, state.config, config))
-    following = _begin(recipe, state.stage + 1, state.seen, state.best, model, where)
-    following.judged = state.judged
-    return following
+    model.load_state_dict(resample_classifiers(state.engine.average.state, state.config, config))
+    engine = _engine(recipe, number, model, placement)
+    engine.samples = state.samples
+    return State(number, config, engine, state.best, state.evaluated)
 
 
 def save(state: State, folder: Path, header: Mapping[str, Any] | None) -> None:
     """Write state.pt, from which the run resumes, and last.safetensors."""
-    target = folder / "state.pt"
-    part = target.with_suffix(".part")
-    document = {
-        "stage": state.stage,
-        "seen": state.seen,
-        "best": state.best,
-        "judged": state.judged,
-        "model": state.model.state_dict(),
-        "optimiser": state.optimiser.state_dict(),
-        "average": state.average.state,
-        "updates": state.average.updates,
-    }
-    torch.save(document, part)
-    part.replace(target)
+    document = {"stage": state.stage, "best": state.best, "evaluated": state.evaluated}
+    write_checkpoint(folder / "state.pt", {**document, **state.engine.state_dict()})
     export(folder / "last.safetensors", state, header)
 
 
-def restore(recipe: Recipe, folder: Path, where: torch.device) -> State | None:
-    """The state that save wrote, or None."""
-    path = folder / "state.pt"
-    if not path.is_file():
+def restore(recipe: Recipe, folder: Path, placement: Placement) -> State | None:
+    """The state that save wrote, or None. Raises DataError for a file that is no checkpoint."""
+    saved = read_checkpoint(folder / "state.pt")
+    if saved is None:
         return None
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    model = SimCC(stage_config(recipe, recipe.stages[saved["stage"]]))
-    model.load_state_dict(current_tensors(saved["model"]))
-    state = _begin(recipe, saved["stage"], saved["seen"], saved["best"], model, where)
-    state.optimiser.load_state_dict(saved["optimiser"])
-    state.average.state = {name: tensor.to(where) for name, tensor in current_tensors(saved["average"]).items()}
-    state.average.updates = saved["updates"]
-    state.judged = saved.get("judged", state.seen)
-    return state
+    number = cast(int, saved["stage"])
+    config = stage_config(recipe, recipe.stages[number])
+    engine = _engine(recipe, number, SimCC(config), placement)
+    engine.load_state_dict(saved)
+    return State(number, config, engine, saved["best"], saved["evaluated"])
 
 
 def export(path: Path, state: State, header: Mapping[str, Any] | None) -> None:
-    """The averaged weights in half precision."""
-    half = {k: v.half() if v.is_floating_point() else v for k, v in state.average.state.items()}
+    """Write the averaged weights in half precision."""
     document = {"kind": "pose", "config": state.config.to_json(), **(header or {})}
-    document["training"] = {**document.get("training", {}), "samples": state.seen}
-    save_weights(path, half, document)
+    document["training"] = {**document.get("training", {}), "samples": state.samples}
+    save_weights(path, state.engine.average.half(), document)
 
 
-def averaged_model(state: State, where: torch.device) -> SimCC:
-    """The network that is judged and written: the average, ready to run."""
-    model = SimCC(state.config).to(where)
-    model.load_state_dict(state.average.state)
-    return model.eval()
-
-
-def append_row(path: Path, row: Mapping[str, float]) -> None:
-    """Add a line to a CSV file, with a header where it is new."""
-    new = not path.is_file()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def cut_rows(path: Path, seen: int) -> None:
-    """Drop the lines after the state that a killed run resumes from, so that none stands there twice."""
-    if path.is_file():
-        with path.open(newline="") as file:
-            rows = list(csv.reader(file))
-        kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= seen]
-        part = path.with_name(f"{path.name}.part")
-        with part.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
-        part.replace(path)
-
-
-def _begin(recipe: Recipe, number: int, seen: int, best: float, model: SimCC, where: torch.device) -> State:
-    stage = recipe.stages[number]
-    model.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    freeze(model, stage.freeze)
+def _engine(recipe: Recipe, number: int, model: SimCC, placement: Placement) -> Engine:
+    """The engine at the start of a stage."""
+    model.to(placement.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    freeze(model, recipe.stages[number].freeze)
     if recipe.heads_only:
         freeze_all_but_heads(model)
-    optimiser = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.learning_rate)
-    return State(number, seen, best, stage_config(recipe, stage), model, optimiser, Average(model, recipe.ema))
-
-
-def normalise(crops: Tensor, config: PoseConfig, device: torch.device) -> Tensor:
-    """uint8 RGB (N, H, W, 3) → normalised float (N, 3, H, W), channels last in memory."""
-    preprocessing = config.preprocessing
-    pixels = crops.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
-    if preprocessing.channels == "BGR":
-        pixels = pixels.flip(1)
-    mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
-    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+    if model.person_score is not None and not recipe.negatives_share:
+        model.person_score.requires_grad_(False)  # Nothing tells it of crops without a person.
+    groups = parameter_groups(
+        model,
+        weight_decay=recipe.weight_decay,
+        backbone_prefix="backbone.",
+        backbone_lr_factor=recipe.backbone_lr_factor,
+    )
+    return Engine(
+        model,
+        torch.optim.AdamW(groups, lr=recipe.learning_rate),
+        MovingAverage(model, recipe.ema),
+        clip=recipe.clip,
+        accumulate=recipe.accumulate,
+        network=HeadsOnly(model) if recipe.heads_only else None,
+        distributed=placement.distributed,
+        compiled=placement.compiled,
+    )

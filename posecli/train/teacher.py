@@ -11,9 +11,8 @@ from posecli.keypoints import KeypointSet
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.pose.network import SimCC
-from posecli.train.batches import Batch
+from posecli.train.batches import Batch, normalise
 from posecli.train.loss import matching_bins
-from posecli.train.state import normalise
 from posecli.weights.files import sha256
 
 

@@ -1,4 +1,4 @@
-"""Where a model's weights come from before the first step: nowhere, a backbone, or another pose model."""
+"""What a model's weights are initialised with: random numbers, a backbone's, or another pose model's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ from posecli.weights.header import shown
 
 
 @dataclass(frozen=True)
-class Start:
+class Init:
     """Tensors to begin with. config: that of the pose model they are, None for a torchvision backbone."""
 
     tensors: Mapping[str, Tensor]
     config: PoseConfig | None = None
 
 
-def read_start(init: str, backbone: str) -> Start:
+def read_init(given: str, backbone: str) -> Init:
     """Read --init: posecli's weights, a torchvision state of the backbone, or "imagenet" for torchvision's own.
 
     Raises UsageError for a name that is neither, DataError for a file that is not what it should be,
     MachineError where torchvision's weights are neither in torch's cache nor to be fetched.
     """
-    path = find_weights(init) if init in EMBEDDED else Path(init)
-    if init == "imagenet" or init == backbone:
-        return Start(_official(backbone))
+    path = find_weights(given) if given in EMBEDDED else Path(given)
+    if given in ("imagenet", backbone):
+        return Init(_official(backbone))
     if not path.is_file():
         names = ", ".join(("imagenet", backbone, *EMBEDDED))
-        raise UsageError(f"--init {init}: no such file, and no name that is known here ({names})")
+        raise UsageError(f"--init {given}: no such file, and no name that is known here ({names})")
     if path.suffix.lower() == ".safetensors":
         network, config = load_network(path)
-        return Start(network.state_dict(), config)
+        return Init(network.state_dict(), config)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # The unpickler meets strange bytes with errors of every kind.
@@ -51,7 +51,7 @@ def read_start(init: str, backbone: str) -> Start:
             raise DataError(
                 f"--init {path}: not a torch state of a backbone: {shown(name)} in it is a {type(tensor).__name__}"
             )
-    return Start(state)
+    return Init(state)
 
 
 def _official(backbone: str) -> Mapping[str, Tensor]:
@@ -70,25 +70,27 @@ def _official(backbone: str) -> Mapping[str, Tensor]:
 
 
 def build_model(
-    config: PoseConfig, start: Start | None = None, *, marginal: bool = True, seed: int = 0
+    config: PoseConfig, init: Init | None = None, *, marginal: bool = True, seed: int = 0
 ) -> tuple[SimCC, list[str]]:
-    """A new model and what of it did not come from start, as sentences for the user.
+    """A new model and what of it did not come from init, as sentences for the user.
 
     From a pose model, everything that fits is taken: the classifiers are resampled to another input size or
     split ratio; another set of keypoints re-initialises only the layer that makes one map each. Raises
-    DataError where the trunks differ.
+    DataError where the backbones differ.
     """
     torch.manual_seed(seed)
     model = SimCC(config)
     initialise_head(model, config, marginal)
-    if start is None:
+    if init is None:
         return model, ["everything starts at random"]
-    if start.config is None:
-        _load_trunk(model, {name.removeprefix("features."): t for name, t in start.tensors.items()}, config)
+    if init.config is None:
+        _load_backbone(model, {name.removeprefix("features."): t for name, t in init.tensors.items()}, config)
         return model, ["the head starts anew"]
-    old = start.config
-    state = dict(start.tensors)
-    _load_trunk(model, {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}, config)
+    old = init.config
+    state = dict(init.tensors)
+    _load_backbone(
+        model, {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}, config
+    )
     if _head(old) != _head(config):
         return model, [f"the head starts anew: {list(old.deconv_channels)} deconvolutions there, other ones here"]
     state = resample_classifiers(state, old, config)
@@ -113,7 +115,7 @@ def _head(config: PoseConfig) -> tuple[tuple[int, ...], int, bool]:
     return config.deconv_channels, config.deconv_kernel, config.laterals
 
 
-def _load_trunk(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig) -> None:
+def _load_backbone(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig) -> None:
     own = model.backbone.state_dict()
     missing = [name for name in own if name not in found or not _alike(found[name], own[name])]
     if missing:

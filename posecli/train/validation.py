@@ -1,43 +1,43 @@
-"""Judging a run on validation people while it trains, with the evaluator of `posecli eval`."""
+"""Evaluating a run on validation people while it trains, as `posecli eval` does."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from posecli.errors import DataError
 from posecli.evaluate.ground_truth import GroundTruth, read_ground_truth
 from posecli.evaluate.predictions import predict, true_boxes
 from posecli.evaluate.scoring import score_keypoints
-from posecli.keypoints import same_keypoints
+from posecli.keypoints import KeypointSet, same_keypoints
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator
 from posecli.pose.network import SimCC
 from posecli.pose.runner import load_runner
-from posecli.train.data import People, trained_images
 from posecli.train.loop import Evaluate
-from posecli.weights.fingerprints import fingerprint, overlap
+from posecli.weights.fingerprints import overlap
 
 
 def read_validation(
     annotations: Path,
     images: Path,
-    people: People,
-    nobody: People | None = None,
+    keypoint_set: KeypointSet,
+    trained: Mapping[str, Any] | None = None,
     *,
-    allow_overlap: bool = False,
     missing_limit: float = 0.0,
     category: str | None = None,
 ) -> GroundTruth:
     """The validation set.
 
-    Raises DataError where its keypoints are not those trained on, or where one of its images is trained on, for
-    people or for nobody: the same file name or the same bytes.
+    trained: fingerprints of the images that are trained on (weights.fingerprints). Raises DataError where its keypoints
+    are not those trained on (keypoint_set), or where one of its images is: the same file name or the same bytes.
     """
     truth = read_ground_truth(
         annotations, images, missing_limit=missing_limit, category=category, option="--missing-limit"
     )
-    if not same_keypoints(truth.keypoint_set, people.keypoint_set):
+    if not same_keypoints(truth.keypoint_set, keypoint_set):
         raise DataError(f"{annotations}: its keypoints differ from those of the training set")
-    if not allow_overlap:
-        shared = overlap(fingerprint(trained_images(people, nobody)), truth.files.values())
+    if trained is not None:
+        shared = overlap(trained, truth.files.values())
         if shared:
             raise DataError(
                 f"{len(shared)} validation images are trained on, first {shared[0].name}: "
@@ -46,7 +46,7 @@ def read_validation(
     return truth
 
 
-def judge(truth: GroundTruth) -> Evaluate:
+def evaluator(truth: GroundTruth) -> Evaluate:
     """A function that scores a network on the true boxes: AP, AP50, AP75 and AR, no flip test."""
 
     def evaluate(network: SimCC, config: PoseConfig) -> dict[str, float]:

@@ -14,15 +14,15 @@ from posecli.errors import MachineError
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among all: rank from 0, size at least 1."""
+class Distributed:
+    """This process among all that train one model: rank from 0, size at least 1."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the one process that writes files and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is the one process that writes files and prints."""
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
@@ -32,8 +32,8 @@ class World:
             distributed.all_reduce(value)
         return value
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
+    def barrier(self) -> None:
+        """Wait until all processes have come here."""
         if self.size > 1:
             distributed.barrier()
 
@@ -45,14 +45,14 @@ class World:
 
 
 @contextmanager
-def join(device: str) -> Iterator[tuple[World, str]]:
-    """The world that torchrun's environment describes, and this process's device ("cuda" gives each its own).
+def init_distributed(device: str) -> Iterator[tuple[Distributed, str]]:
+    """The processes that torchrun's environment describes, and this one's device ("cuda" gives each its own).
 
-    Without torchrun it is a world of one. nccl connects GPUs, gloo CPUs.
+    Without torchrun there is one process. nccl connects GPUs, gloo CPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(), device
+        yield Distributed(), device
         return
     if device.startswith("cuda"):
         local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -61,9 +61,9 @@ def join(device: str) -> Iterator[tuple[World, str]]:
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
     backend = "nccl" if device.startswith("cuda") else "gloo"
-    # The leader evaluates while the others wait.
+    # The main process evaluates while the others wait.
     distributed.init_process_group(backend, timeout=timedelta(hours=2))
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size()), device
+        yield Distributed(distributed.get_rank(), distributed.get_world_size()), device
     finally:
         distributed.destroy_process_group()

@@ -26,10 +26,10 @@ SHOWN_PEOPLE = 16
 TILE = (256, 192)
 
 
-def write_preview(path: Path, crops: Crops, nobody: Crops | None, recipe: Recipe, count: int) -> None:
-    """A contact sheet of augmented samples with their keypoints; nobody: see batches."""
+def write_preview(path: Path, crops: Crops, negatives: Crops | None, recipe: Recipe, count: int) -> None:
+    """A contact sheet of augmented samples with their keypoints; negatives: see batches."""
     stage = dataclasses.replace(recipe.stages[-1], batch_size=count)
-    batch = next(iter(batches(crops, recipe, stage, 0, count, nobody=nobody)))
+    batch = next(iter(batches(crops, recipe, stage, 0, count, negatives=negatives)))
     tiles = []
     for crop, points, weights in zip(batch.crops.numpy(), batch.points.numpy(), batch.weights.numpy(), strict=True):
         tiles.append(draw_poses(crop, _pose(points, weights, crop), recipe.model.keypoints, keypoint_threshold=1e-6))
@@ -70,7 +70,7 @@ def write_curves(path: Path, folder: Path) -> None:
     loss = Series("loss", seen, metrics["loss"])
     panels = [
         Panel("Loss: KL divergence of the labels from the predictions, mean of x and y", "samples", "nats", [loss]),
-        Panel("Learning rate", "samples", "", [Series("rate", seen, metrics["rate"])]),
+        Panel("Learning rate", "samples", "", [Series("learning rate", seen, metrics["learning_rate"])]),
     ]
     if evaluations:
         curves = [Series(name, evaluations["samples"], evaluations[name]) for name in ("AP", "AP50", "AP75")]

@@ -1,10 +1,7 @@
-"""Training the further heads: the person score and the person's box."""
+"""Boxes as a detector proposes them, and the person's box in the crop of one: what the box head learns from."""
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
-from torchvision.ops import generalized_box_iou_loss
 
 from posecli import geometry
 
@@ -49,16 +46,3 @@ def sides_in_crop(box: Float, matrix: Float, size: tuple[int, int]) -> tuple[Flo
     sides = np.concatenate([points.min(axis=0), points.max(axis=0)])
     angle = np.rad2deg(np.arctan2(matrix[1, 0], abs(matrix[0, 0])))
     return sides, float(abs(angle) <= _LARGEST_ANGLE)
-
-
-def box_loss_sum(sides: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum over crops of GIoU loss and of the sides' smooth L1 distance in shares of the person's size.
-
-    sides, wanted: (N, 4) in shares of the crop. weights: (N,). Rezatofighi et al., "Generalized Intersection over
-    Union", CVPR 2019, for the first.
-    """
-    sides = sides.float()
-    size = (wanted[:, 2:] - wanted[:, :2]).clamp_min(1e-3).repeat(1, 2)
-    apart = functional.smooth_l1_loss(sides / size, wanted / size, beta=0.1, reduction="none").mean(dim=1)
-    overlap: Tensor = generalized_box_iou_loss(sides, wanted)
-    return ((overlap + apart) * weights).sum()

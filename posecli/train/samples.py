@@ -1,0 +1,128 @@
+"""Which samples a training sees: a pure function of the recipe and the number of samples seen before. No torch here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posecli.train.augment import augment_sample_and_sides
+from posecli.train.packing import Crops
+from posecli.train.recipe import Recipe, Stage
+
+Float = NDArray[np.float64]
+
+
+@lru_cache(maxsize=2)
+def sample_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of samples in an epoch: a pure function of seed and epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One augmented crop, (H, W, 3) uint8 RGB.
+
+    points (K, 2) in its pixels, weights (K,). present: 1 for a person, 0 for a negative. sides (4,): the person's box
+    in shares of the crop, with its weight. id: text that tells whom it shows.
+    """
+
+    crop: NDArray[np.uint8]
+    points: Float
+    weights: Float
+    present: float
+    sides: Float
+    sides_weight: float
+    id: str
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Makes batches of samples by their number, in any process alike.
+
+    Sample number n is always the same crop under the same augmentation, wherever a run is resumed and however many
+    processes share it: process rank takes every size-th sample of each batch from rank on. end: samples at the end of
+    the stage. negatives: crops without a person, of which recipe.negatives_share of the samples are. teacher_size:
+    (height, width) of the teacher's input; the crops are drawn at that size then, and made smaller for the model.
+    """
+
+    crops: Crops
+    recipe: Recipe
+    stage: Stage
+    end: int
+    rank: int = 0
+    size: int = 1
+    negatives: Crops | None = None
+    teacher_size: tuple[int, int] | None = None
+
+    def __call__(self, first: int) -> dict[str, Any]:
+        """This process's share of the batch from sample first on: arrays, and what else a Batch holds, by name."""
+        numbers = range(first, min(first + self.stage.batch_size, self.end))
+        # A process for which the last batch leaves nothing goes along with a sample that does not count.
+        mine = numbers[self.rank :: self.size]
+        samples = [self.sample(number) for number in mine or numbers[:1]]
+        counts = float(bool(mine))
+        return {
+            **self._pixels_and_points(samples),
+            "weights": _stacked([s.weights for s in samples]) * np.float32(counts),
+            "present": np.array([s.present if mine else -1 for s in samples], np.float32),
+            "sides": _stacked([s.sides for s in samples]),
+            "sides_weights": np.array([s.sides_weight * counts for s in samples], np.float32),
+            "ids": tuple(s.id for s in samples),
+            "samples": len(numbers),
+        }
+
+    def sample(self, number: int) -> Sample:
+        """Sample number n of the run."""
+        random = np.random.default_rng([self.recipe.seed, 1, number])
+        negatives = self.negatives
+        if negatives is not None and random.random() < self.recipe.negatives_share:
+            row = int(random.integers(len(negatives)))
+            # Points at random in place of keypoints: what is done to people is done to these crops too.
+            box = negatives.people.boxes[row]
+            points = random.uniform(box[:2], box[2:], (len(negatives.people.keypoint_set), 2))
+            crop, points, weights, sides, _ = self._augmented(
+                negatives, row, points, np.ones(len(points)), number, random
+            )
+            return Sample(crop, points, weights * 0, 0.0, sides, 0.0, negatives.people.ids[row])
+        epoch, place = divmod(number, len(self.crops))
+        row = int(sample_order(len(self.crops), self.recipe.seed, epoch)[place])
+        people = self.crops.people
+        crop, points, weights, sides, sides_weight = self._augmented(
+            self.crops, row, people.keypoints[row], people.weights[row], number, random
+        )
+        return Sample(crop, points, weights, 1.0, sides, sides_weight, people.ids[row])
+
+    def _augmented(
+        self, source: Crops, row: int, points: Float, weights: Float, number: int, random: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], Float, Float, Float, float]:
+        return augment_sample_and_sides(
+            source.pixels(row),
+            source.people.boxes[row],
+            points,
+            weights,
+            source.people.keypoint_set,
+            self.teacher_size or self.stage.input_size,
+            self.recipe.augmentation_at(number),
+            random,
+            self.recipe.model.preprocessing.padding,
+            lambda: source.pixels(int(random.integers(len(source)))),
+        )
+
+    def _pixels_and_points(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
+        """Crops and points at the model's input size; "large" are the crops at the teacher's, where that differs."""
+        crops, points = np.stack([s.crop for s in samples]), np.stack([s.points for s in samples])
+        height, width = self.stage.input_size
+        if crops.shape[1:3] == (height, width):
+            return {"crops": crops, "points": points.astype(np.float32), "large": None}
+        small = [cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA) for crop in crops]
+        # Pixel centres are at integers.
+        points = (points + 0.5) * height / crops.shape[1] - 0.5
+        return {"crops": np.stack(small), "points": points.astype(np.float32), "large": crops}
+
+
+def _stacked(rows: Sequence[Float]) -> NDArray[np.float32]:
+    return np.stack(rows).astype(np.float32)
