@@ -46,7 +46,7 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_as_an_undisturbed_one(
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "goes on where it stopped" in err and "Traceback" not in err
     saved = torch.load(tmp_path / "parts" / "state.pt", weights_only=True)
-    assert 100 <= saved["seen"] < 400 and saved["seen"] % 2 == 0
+    assert 100 <= saved["samples"] < 400 and saved["samples"] % 2 == 0
     for name, more in (("parts", ["--resume"]), ("whole", [])):
         assert posecli(capfd, *command, "--name", name, *more).code == 0
     parts, whole = (tmp_path / name / "last.safetensors" for name in ("parts", "whole"))
