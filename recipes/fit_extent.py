@@ -4,8 +4,8 @@
 
 The network stays as it is. On training photos the embedded detector proposes boxes, and others are made up around the
 people: parts of them, and boxes that are shifted or of a wrong size. From the backbone's features of each such crop the
-output learns the person's labelled box. Photos that the detector's training held out too (train_detector.is_held_out)
-give the figures and nothing else.
+output learns the person's labelled box. Photos that the detector's training held out too
+(hold_out.is_held_out_of_detector) give the figures and nothing else.
 """
 
 import json
@@ -18,10 +18,10 @@ import click
 import numpy as np
 import torch
 from fit_presence import TABLES, load_pooled
+from hold_out import is_held_out_of_detector
 from torch import nn
 from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
-from train_detector import is_held_out, pair_iou
 
 from posecli.detect import Detector, load_detector
 from posecli.geometry import iou, transform, xywh_to_xyxy
@@ -65,7 +65,7 @@ def read_examples(data: Path, detector: Detector, network: SimCC, config: PoseCo
             if not annotation.get("iscrowd"):
                 people.setdefault(annotation["image_id"], []).append(annotation)
         for image in document["images"]:
-            held_out = is_held_out(Path(table).stem, image["file_name"])
+            held_out = is_held_out_of_detector(Path(table).stem, image["file_name"])
             skipped = "everyday" in table and not held_out and zlib.crc32(image["file_name"].encode()) % share
             if skipped or image["id"] not in people:
                 continue
@@ -148,7 +148,9 @@ def fit(found: Examples, epochs: int, batch_size: int, rate: float) -> BoxHead:
 def figures(found: Examples, sides: np.ndarray) -> dict[str, float]:
     """How well sides (N, 4) fit the held-out people's boxes."""
     held = found.held_out
-    overlap = pair_iou(torch.from_numpy(sides[held]), torch.from_numpy(found.wanted[held])).numpy()
+    overlap = np.array(
+        [iou([side], [wanted])[0, 0] for side, wanted in zip(sides[held], found.wanted[held], strict=True)]
+    )
     report = {f"IoU >= {level}": round(float((overlap >= level).mean()), 3) for level in (0.5, 0.75)}
     return {"mean IoU": round(float(overlap.mean()), 3)} | report
 

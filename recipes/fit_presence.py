@@ -7,9 +7,9 @@ mean of the backbone's features is fitted to whether each is a person, with the 
 offset: the two add up. Photos of nobody are also shown mirrored and in parts, and searched for worse proposals, for
 there are few; --nobody adds more of them.
 
-On photos that the detector's training held out too (train_detector.is_held_out) the ridge is chosen by the loss. The
-bias is then raised as far as at the detector's own default score people are seen on at most FALSE_PEOPLE of the photos
-of nobody, in any of their parts, by fits that did not see the photo (five folds).
+On photos that the detector's training held out too (hold_out.is_held_out_of_detector) the ridge is chosen by the loss.
+The bias is then raised as far as at the detector's own default score people are seen on at most FALSE_PEOPLE of the
+photos of nobody, in any of their parts, by fits that did not see the photo (five folds).
 """
 
 import json
@@ -21,9 +21,9 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from hold_out import is_held_out_of_detector
 from torch import nn
 from torch.nn import functional
-from train_detector import is_held_out
 
 from posecli.detect import Detector, load_detector
 from posecli.detect.person import PersonConfig
@@ -104,7 +104,7 @@ def read_proposals(
             people.setdefault(annotation["image_id"], []).append(annotation)
         nobody = table == "person_none"
         for image in document["images"]:
-            held_out = is_held_out(table, image["file_name"])
+            held_out = is_held_out_of_detector(table, image["file_name"])
             photo = zlib.crc32(image["file_name"].encode())
             if "everyday" in table and not held_out and photo % share:
                 continue

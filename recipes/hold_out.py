@@ -1,4 +1,4 @@
-"""Split COCO annotations in two: one image in 20, by a hash of its name, is held out to choose settings by.
+"""Split COCO annotations in two: one image in 20 (--share), by a hash of its name, is held out to choose settings by.
 
     python recipes/hold_out.py SHARED/everyday/person_keypoints_everyday.json runs/split
 
@@ -16,24 +16,32 @@ import cv2
 import numpy as np
 
 SHARE = 20
+# Of the detector's data, all of which is trained on otherwise.
+DETECTOR_SHARES = {"person_keypoints_everyday": SHARE, "person_keypoints_street": SHARE, "person_none": 5}
 
 
-def is_held_out(file_name: str) -> bool:
-    """Whether an image serves to choose settings."""
-    return int(hashlib.sha256(file_name.encode()).hexdigest(), 16) % SHARE == 0
+def is_held_out(file_name: str, share: int = SHARE) -> bool:
+    """Whether an image serves to choose settings: one in share."""
+    return int(hashlib.sha256(file_name.encode()).hexdigest(), 16) % share == 0
+
+
+def is_held_out_of_detector(table: str, file_name: str) -> bool:
+    """Whether the detector's training left out an image of a file of annotations, named without its suffix."""
+    return table in DETECTOR_SHARES and is_held_out(file_name, DETECTOR_SHARES[table])
 
 
 @click.command()
 @click.argument("annotations", type=click.Path(path_type=Path, exists=True))
 @click.argument("out", type=click.Path(path_type=Path))
+@click.option("--share", default=SHARE, show_default=True, help="One image in so many is held out.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True), help="Folder of the images.")
 @click.option("--shrink", default=0.4, show_default=True)
-def main(annotations: Path, out: Path, images: Path | None, shrink: float) -> None:
+def main(annotations: Path, out: Path, share: int, images: Path | None, shrink: float) -> None:
     """Write both parts."""
     document = json.loads(annotations.read_bytes())
     out.mkdir(parents=True, exist_ok=True)
     for name, wanted in (("train", False), ("held", True)):
-        chosen = [image for image in document["images"] if is_held_out(image["file_name"]) is wanted]
+        chosen = [image for image in document["images"] if is_held_out(image["file_name"], share) is wanted]
         ids = {image["id"] for image in chosen}
         people = [a for a in document["annotations"] if a["image_id"] in ids]
         part = document | {"images": chosen, "annotations": people}

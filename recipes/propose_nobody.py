@@ -5,8 +5,8 @@
 Writes a COCO file each for the everyday photos, COCO's and those of nobody, for `posecli train --negatives`. A box
 counts where it overlaps no person, labelled or uncertain, by more than OVERLAP of its own area. On photos that show
 people a score up to SURE is believed to be wrong; above, those who labelled may have overlooked somebody. Photos of
-nobody are searched in parts too. Photos that are held out anywhere (train_detector.is_held_out,
-hold_out.is_held_out) are left out.
+nobody are searched in parts too. Photos that are held out anywhere
+(hold_out.is_held_out_of_detector) are left out.
 """
 
 import json
@@ -17,7 +17,6 @@ import click
 import hold_out
 import numpy as np
 from fit_presence import TABLES, parts, share_on
-from train_detector import is_held_out
 
 from posecli.detect import Detector, load_detector
 from posecli.geometry import xywh_to_xyxy
@@ -51,8 +50,7 @@ def read_table(document: dict[str, Any], folder: Path, stem: str, detector: Dete
     annotations: list[dict[str, Any]] = []
     for image in document["images"]:
         name = image["file_name"]
-        everyday_held = stem == "person_keypoints_everyday" and hold_out.is_held_out(name)
-        if is_held_out(stem, name) or everyday_held or not image.get("persons_complete", True):
+        if hold_out.is_held_out_of_detector(stem, name) or not image.get("persons_complete", True):
             continue
         pixels = decode_image((folder / name).read_bytes(), name, ignore_orientation=True)
         boxes, scores = propose(pixels, detector, nobody)

@@ -1,13 +1,23 @@
 #!/usr/bin/env bash
-# The recipe of weights/person.safetensors: two runs and a measurement, which writes the default score. SHARED holds the
-# data that weights/README.md names; INIT is torchvision's mobilenet_v2-b0353104.pth. Started again, it goes on.
+# The recipe of weights/person.safetensors. SHARED holds the data that weights/README.md names, with RTMDet-nano's ONNX as
+# start/rtmdet_nano.onnx. Started again, it goes on.
 set -euo pipefail
-: "${SHARED:?folder of the training data}" "${INIT:?ImageNet weights of MobileNetV2}"
-here=$(dirname "$0") out=${OUT:-runs/person}
-train() {
-  python "$here/train_detector.py" --data "$SHARED" --threads "${THREADS:-1}" --device "${DEVICE:-cpu}" "$@"
-}
-train --out "$out/first" --init "$INIT" --images 60000 --rate 1.2e-3 --freeze 7 --negatives 1
-# On from there, with more of the trunk and more photos of nobody.
-train --out "$out" --init "$out/first/person.safetensors" --images 135000 --rate 1e-3 --freeze 4 --negatives 2 --seed 1
-python "$here/measure_detector.py" --data "$SHARED" --weights "$out/person.safetensors" --write
+: "${SHARED:?folder of the training data}"
+here=$(dirname "$0") out=${OUT:-runs}
+mkdir -p "$out/detector-data"
+python "$here/import_rtmdet.py" "$SHARED/start/rtmdet_nano.onnx" --out "$out/detector-data/start.safetensors"
+# Everyday photos without the sources whose terms forbid commercial use.
+everyday="$out/detector-data/person_keypoints_everyday.json"
+python "$here/open_sources.py" "$SHARED/everyday/person_keypoints_everyday.json" "$everyday"
+python "$here/hold_out.py" "$everyday" "$out/detector-data/everyday"
+python "$here/hold_out.py" "$SHARED/street/person_keypoints_street.json" "$out/detector-data/street"
+python "$here/hold_out.py" "$SHARED/negatives/person_none.json" "$out/detector-data/nobody" --share 5
+posecli train-detector --runs "$out" --name person --license Apache-2.0 \
+  --init "$out/detector-data/start.safetensors" --input-size 416 \
+  --ann "$out/detector-data/everyday/train.json" --images "$SHARED/everyday/images" \
+  --ann "$out/detector-data/street/train.json" --images "$SHARED/street/images:2" \
+  --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017:6" \
+  --ann "$out/detector-data/nobody/train.json" --images "$SHARED/negatives/images:2" \
+  --samples 14000 --size 320,416,320,384,320,448 --learning-rate 2e-4 \
+  --threads "${THREADS:-1}" --device "${DEVICE:-cpu}"
+python "$here/choose_detector.py" --data "$SHARED" --weights "$out/person/person.safetensors" --write 416

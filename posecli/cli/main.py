@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("posecli.cli.run", "run_command", "Poses of photos and videos: annotated media and COCO JSON."),
     "video": ("posecli.cli.video", "video_command", "The same for videos only: ids, smoothing, sound, trails."),
     "train": ("posecli.cli.train", "train_command", "Train a SimCC pose model on COCO-format keypoints."),
+    "train-detector": ("posecli.cli.train_detector", "train_detector_command", "Train the detector of people."),
     "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP, comparisons, and an error analysis."),
     "weights": ("posecli.cli.weights", "weights_command", "List, show and fetch weights."),
     "doctor": ("posecli.cli.doctor", "doctor_command", "Report what this machine has and what is missing."),

@@ -1,0 +1,118 @@
+"""What a detector's training shows: photos cut, scaled and mirrored, or four of them as a mosaic."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posecli.train.augment import Augmentation, change_pixels
+from posecli.train.detector_data import NOBODY, Boxes, Labels, Photo
+
+COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, dropout_p=0, coarse_p=0)
+GREY = 114
+# A box is a person while this share of it is seen and it is that many pixels wide; below, it is ignored.
+_SEEN, _SMALLEST = 0.35, 4
+# Chance that a part of a mosaic shows a place without a person.
+_EMPTY_P = 0.3
+
+Picture = NDArray[np.uint8]
+Size = tuple[int, int]
+
+
+def draw_picture(
+    photos: list[Photo], index: int, size: Size, mosaic_p: float, seed: list[int]
+) -> tuple[Picture, Labels]:
+    """The training picture (height, width, 3) uint8 RGB of photo number index, and its labels.
+
+    A photo on its own, or with mosaic_p in the upper left of four around a random cross. seed: all that is drawn is a
+    function of it.
+    """
+    random = np.random.default_rng(seed)
+    if random.random() >= mosaic_p:
+        return place(photos[index], size, (0.6, 1.7), random)
+    height, width = size
+    cy, cx = (random.uniform(0.3, 0.7, 2) * size).astype(int)
+    canvas = np.full((height, width, 3), GREY, np.uint8)
+    parts = []
+    corners = [(0, 0, cy, cx), (0, cx, cy, width), (cy, 0, height, cx), (cy, cx, height, width)]
+    for k, (y0, x0, y1, x1) in enumerate(corners):
+        photo = photos[index] if k == 0 else photos[int(random.integers(len(photos)))]
+        part = (y1 - y0, x1 - x0)
+        empty = empty_part(photo, part, random) if k and random.random() < _EMPTY_P else None
+        canvas[y0:y1, x0:x1], labels = empty or place(photo, part, (0.9, 2.2), random)
+        shift = np.array([x0, y0, x0, y0], np.float32)
+        parts.append(Labels(labels.boxes + shift, labels.weights, labels.ignored + shift))
+    return canvas, Labels(
+        np.concatenate([p.boxes for p in parts]),
+        np.concatenate([p.weights for p in parts]),
+        np.concatenate([p.ignored for p in parts]),
+    )
+
+
+def place(photo: Photo, size: Size, scales: tuple[float, float], random: np.random.Generator) -> tuple[Picture, Labels]:
+    """A random cut of a photo on a grey canvas (height, width), with its labels there.
+
+    scales: range of the photo's size relative to the largest that fits.
+    """
+    height, width = size
+    pixels = photo.pixels()
+    matrix = _placement((pixels.shape[0], pixels.shape[1]), size, scales, random)
+    shrunk = matrix
+    if max(matrix[0, 0], matrix[1, 1], -matrix[0, 0]) < 0.5:
+        # Halved by area first; warpAffine alone would alias.
+        pixels = np.asarray(cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+        shrunk = matrix @ np.diag([2.0, 2.0, 1.0])
+    canvas = cv2.warpAffine(pixels, shrunk, (width, height), flags=cv2.INTER_LINEAR, borderValue=(GREY, GREY, GREY))
+    picture = change_pixels(np.asarray(canvas, np.uint8), COLOUR, random)
+    return picture, _moved(photo.labels, matrix, size)
+
+
+def _placement(
+    photo: Size, size: Size, scales: tuple[float, float], random: np.random.Generator
+) -> NDArray[np.float64]:
+    """(2, 3) matrix from a photo's pixels to the canvas: scaled, stretched a little, shifted, mirrored or not."""
+    height, width = size
+    fit = min(width / photo[1], height / photo[0])
+    scale = fit * np.exp(random.uniform(*np.log(scales)))
+    stretch = np.exp(random.uniform(-0.1, 0.1))
+    sx, sy = scale * stretch, scale / stretch
+    room = np.array([width - photo[1] * sx, height - photo[0] * sy])
+    dx, dy = random.uniform(np.minimum(room, 0), np.maximum(room, 0) + 1e-3)
+    matrix = np.array([[sx, 0, dx], [0, sy, dy]])
+    if random.random() < 0.5:
+        matrix = np.array([[-1.0, 0, width - 1], [0, 1, 0]]) @ np.vstack([matrix, [0, 0, 1]])
+    return matrix
+
+
+def _moved(labels: Labels, matrix: NDArray[np.float64], size: Size) -> Labels:
+    """Labels on the canvas; boxes of which too little is seen are ignored."""
+
+    def move(boxes: Boxes) -> Boxes:
+        corners = boxes.reshape(-1, 2, 2) @ matrix[:, :2].T + matrix[:, 2]
+        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
+
+    boxes, ignored = move(labels.boxes), move(labels.ignored)
+    limit = np.array([size[1], size[0]] * 2, np.float32)
+    cut = np.clip(boxes, 0, limit)
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    seen = np.prod(cut[:, 2:] - cut[:, :2], axis=1) / np.maximum(area, 1e-6)
+    large = np.minimum(cut[:, 2] - cut[:, 0], cut[:, 3] - cut[:, 1]) >= _SMALLEST
+    keep = (seen > _SEEN) & large
+    rest = cut[~keep & (seen > 0.02)]
+    return Labels(cut[keep], labels.weights[keep], np.concatenate([np.clip(ignored, 0, limit), rest]))
+
+
+def empty_part(photo: Photo, size: Size, random: np.random.Generator) -> tuple[Picture, Labels] | None:
+    """A part of a photo without a person, on the whole canvas; None where no try finds one."""
+    pixels = photo.pixels()
+    taken = np.concatenate([photo.labels.boxes, photo.labels.ignored])
+    shape = np.array(pixels.shape[1::-1])
+    for _ in range(8):
+        side = random.uniform(0.25, 0.7) * shape
+        low = random.uniform(0, shape - side)
+        high = low + side
+        if not ((taken[:, :2] < high) & (taken[:, 2:] > low)).all(axis=1).any():
+            (x0, y0), (x1, y1) = low.astype(int), high.astype(int)
+            part = cv2.resize(pixels[y0:y1, x0:x1], size[::-1], interpolation=cv2.INTER_AREA)
+            part = part[:, ::-1] if random.random() < 0.5 else part
+            return change_pixels(np.ascontiguousarray(part, np.uint8), COLOUR, random), NOBODY
+    return None
