@@ -162,6 +162,15 @@ def test_the_python_page_runs_and_lists_every_name_and_field(
         assert re.search(rf"\b{name}\b", text), name
 
 
+def test_architecture_lists_every_package_and_module() -> None:
+    text = text_of("ARCHITECTURE.md")
+    for path in sorted((ROOT / "posecli").iterdir()):
+        if path.suffix == ".py" and not path.name.startswith("_"):
+            assert re.search(rf"^ {{4}}(.* )?{path.name}\b", text, re.MULTILINE), path.name
+        elif (path / "__init__.py").is_file():
+            assert re.search(rf"^ {{4}}(.* )?{path.name}/", text, re.MULTILINE), path.name
+
+
 METAPHORS = re.compile(
     r"\b(house|front door|corridor|had its say|has its say|in the mirror too|whole or not)\b", re.IGNORECASE
 )
