@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from docs.generate import EXIT_CODES
+from docs.generate import EXIT_CODES, commands, options
 from posecli.errors import ExitCode
 from posecli.evaluate.error_types import ERROR_TYPES
 from posecli.evaluate.predictions import RANKINGS
@@ -169,6 +169,15 @@ def test_architecture_lists_every_package_and_module() -> None:
             assert re.search(rf"^ {{4}}(.* )?{path.name}\b", text, re.MULTILINE), path.name
         elif (path / "__init__.py").is_file():
             assert re.search(rf"^ {{4}}(.* )?{path.name}/", text, re.MULTILINE), path.name
+
+
+def test_every_option_has_a_help_and_its_default_in_one_spelling() -> None:
+    for name, command in commands():
+        for option in options(command):
+            assert option.help, f"{name} {option.name}"
+            # Defaults that are no value are written as click writes the others.
+            spelt = re.sub(r"\[default: [^\]]+\]$", "", option.help)
+            assert "default" not in spelt, f"{name} {option.name}: {option.help}"
 
 
 METAPHORS = re.compile(
