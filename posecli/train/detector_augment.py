@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from posecli.train.augment import Augmentation, change_pixels
 from posecli.train.detector_data import NOBODY, Boxes, Labels, Photo
 
-COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, dropout_p=0, coarse_p=0)
+COLOUR = Augmentation(flip_p=0.5, colour=0.3, blur_p=0.05, erasing_p=0, downscale_p=0)
 GREY = 114
 # A box is a person while this share of it is seen and it is that many pixels wide; below, it is ignored.
 _SEEN, _SMALLEST = 0.35, 4
