@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from docs.generate import EXIT_CODES, commands, options
+from docs.generate import EXIT_CODES, PAGE, commands, options, page
 from posecli.errors import ExitCode
 from posecli.evaluate.error_types import ERROR_TYPES
 from posecli.evaluate.predictions import RANKINGS
@@ -178,6 +178,10 @@ def test_every_option_has_a_help_and_its_default_in_one_spelling() -> None:
             # Defaults that are no value are written as click writes the others.
             spelt = re.sub(r"\[default: [^\]]+\]$", "", option.help)
             assert "default" not in spelt, f"{name} {option.name}: {option.help}"
+
+
+def test_the_command_line_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `python docs/generate.py`"
 
 
 METAPHORS = re.compile(
