@@ -5,9 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.entry_points import posecli
 
@@ -21,6 +23,16 @@ def example_commands() -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^ {4}((?:python|posecli) .*)$", section, re.MULTILINE)]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The small network of the example is not slower on one thread, and other processes disturb it less."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_the_worked_example_trains_and_evaluates(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
