@@ -7,7 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from posecli.detect.detector import Detector, load_detector
+from posecli.detect import Detector, load_detector
 from posecli.errors import UsageError
 from posecli.keypoints import KeypointSet
 from posecli.pose.estimator import Estimator, load_estimator

@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from posecli.detect.detector import load_detector
+from posecli.detect import load_detector
 from posecli.detect.person import PersonConfig, build_fcos
 from posecli.errors import DataError, MachineError, PosecliError
 from posecli.pose.config import PoseConfig

@@ -1,5 +1,6 @@
 """Finding people: pictures to boxes."""
 
-from posecli.detect.detector import DETECTORS, Detector, load_detector
+from posecli.detect.detector import Detector
+from posecli.detect.registry import DETECTORS, load_detector
 
 __all__ = ["DETECTORS", "Detector", "load_detector"]
