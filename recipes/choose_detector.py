@@ -6,7 +6,8 @@ prints for each input size: average precision on the held-out everyday and stree
 of people found on COCO images that nothing trains on (coco/train2017_more, people's labels, not all people labelled),
 people found on held-out photos of nobody, the time a photo takes, and the score with the best F2 on everyday and street
 photos among those with at most FALSE_PEOPLE on a photo of nobody. F2 weighs recall double: a person who was missed is
-worse for a user than a box too many. --write CHOSEN writes that size and its score into the weights' header.
+worse for a user than a box too many. --write SIDE writes that size and its score into the weights' header; --score and
+--proposal stand in for the best score where one was chosen with a pose model that verifies the proposals.
 """
 
 import json
@@ -56,12 +57,12 @@ def read_part(data: Path, name: str) -> Part:
     return Part(dataset, {image["id"]: data / folder / image["file_name"] for image in images})
 
 
-def resized(weights: Path, side: int, threshold: float | None, out: Path) -> Path:
-    """The weights with another input size and default score."""
+def resized(weights: Path, side: int, scores: tuple[float, float] | None, out: Path) -> Path:
+    """The weights with another input size, and other lowest scores of a person and of a proposal."""
     tensors, header = load_weights(weights)
     header["config"] |= {"input_size": [side, side]}
-    if threshold is not None:
-        header["config"] |= {"threshold": threshold, "proposal": threshold}
+    if scores is not None:
+        header["config"] |= {"threshold": scores[0], "proposal": scores[1]}
     save_weights(out, tensors, header)
     return out
 
@@ -134,7 +135,11 @@ def measure(weights: Path, parts: Mapping[str, Part]) -> dict[str, Any]:
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), required=True, multiple=True)
 @click.option("--input-size", "sizes", default="416", show_default=True, help="Longest sides, with commas.")
 @click.option("--write", type=int, metavar="SIDE", help="Write this size and its score into the weights.")
-def main(data: Path, weights: tuple[Path, ...], sizes: str, write: int | None) -> None:
+@click.option("--score", type=float, help="Written as the default score instead of the best one.")
+@click.option("--proposal", type=float, help="Written as the lowest score of a proposal; the default score otherwise.")
+def main(
+    data: Path, weights: tuple[Path, ...], sizes: str, write: int | None, score: float | None, proposal: float | None
+) -> None:
     """Print a line of JSON for each of the weights and sizes."""
     parts = {name: read_part(data, name) for name in TABLES}
     for path in weights:
@@ -143,7 +148,8 @@ def main(data: Path, weights: tuple[Path, ...], sizes: str, write: int | None) -
                 figures = measure(resized(path, side, None, Path(folder) / "person.safetensors"), parts)
             click.echo(json.dumps({"weights": path.name, "input_size": side, **figures}))
             if side == write:
-                resized(path, side, figures["score"], path)
+                chosen = figures["score"] if score is None else score
+                resized(path, side, (chosen, chosen if proposal is None else proposal), path)
 
 
 if __name__ == "__main__":
