@@ -1,9 +1,7 @@
 """The box head: boxes of proposals that end where the pose network sees the person end."""
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -188,42 +186,3 @@ def test_training_on_keeps_or_leaves_out_the_output(seeing_weights: Path) -> Non
     same, notes = build_model(start.config, start)
     assert notes == [] and same.box_head is not None
     torch.testing.assert_close(same.box_head.sides.weight, start.tensors["box_head.sides.weight"])
-
-
-@pytest.fixture(scope="module")
-def recipe() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "recipes"))
-        return importlib.import_module("fit_extent")
-
-
-def test_the_recipe_s_frames_are_the_estimator_s(recipe: ModuleType) -> None:
-    matrices = geometry.crop_matrices(BOXES, (256, 192))
-    sides = recipe.in_crops(BOXES, matrices, (256, 192))
-    np.testing.assert_allclose(geometry.crop_to_source(sides, matrices, (256, 192)), BOXES, atol=1e-3)
-
-
-@given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
-def test_made_up_boxes_are_bad_but_not_hopeless(recipe: ModuleType, seed: int) -> None:
-    person = np.array([40.0, 10.0, 90.0, 160.0])
-    boxes = list(recipe.made_up(person, 8, np.random.default_rng(seed)))
-    overlap = geometry.iou(boxes, [person])[:, 0]
-    assert len(boxes) == 8 and (overlap >= recipe.FOUND).all() and overlap.min() < 0.8
-
-
-def test_the_recipe_learns_a_side_that_the_features_tell(recipe: ModuleType) -> None:
-    """Where one feature is the person's right side, a few hundred steps find it; held-out rows do not count."""
-    random = np.random.default_rng(0)
-    right = random.uniform(0.4, 0.9, 600).astype(np.float32)
-    features = np.zeros((600, 2, *BoxHead.GRID), np.float16)
-    features[:, 0] = right[:, None, None]
-    features[:, 1] = 1
-    wanted = np.stack([np.full(600, 0.1), np.full(600, 0.1), right, np.full(600, 0.9)], axis=1).astype(np.float32)
-    held_out = np.arange(600) >= 500
-    wanted[held_out] = [0.1, 0.1, 0.2, 0.2]
-    found = recipe.Examples(features, wanted, wanted, np.ones(600), held_out)
-    model = recipe.fit(found, epochs=60, batch_size=32, rate=3e-3)
-    with torch.inference_mode():
-        sides = model(torch.from_numpy(features[:500].astype(np.float32))).numpy()
-    np.testing.assert_allclose(sides, wanted[:500], atol=0.06)

@@ -38,7 +38,7 @@ def verify(
     sigmas = estimator.config.keypoints.sigmas
     found, cropped = [], []
     for estimate, frame in zip(estimates, frames, strict=True):
-        poses = _rescored_and_refined(estimate, frame)
+        poses = rescored_and_refined(estimate, frame)
         rows = select(poses, threshold, sigmas)
         found.append(poses.rows(rows))
         cropped.append(estimate.poses.boxes[rows])
@@ -118,7 +118,8 @@ def log_odds(scores: ArrayLike) -> geometry.Float64Array:
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
-def _rescored_and_refined(estimate: Estimate, frame: Frame) -> Poses:
+def rescored_and_refined(estimate: Estimate, frame: Frame) -> Poses:
+    """All proposals of a frame with the pose model's person score in their box scores, and refined boxes."""
     poses = estimate.poses
     if estimate.person_log_odds is not None:
         poses = rescore(poses, estimate.person_log_odds)

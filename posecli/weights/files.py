@@ -23,7 +23,7 @@ from posecli.weights.old_names import current_config, current_tensors
 
 FORMAT = 1
 HEADER_KEY = "posecli"
-EMBEDDED = ("pose", "pose-lite-hrnet", "person")
+EMBEDDED = ("pose", "person")
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:

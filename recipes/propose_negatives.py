@@ -1,6 +1,6 @@
 """Boxes in which a detector takes something else for a person, to train a person score with.
 
-    python recipes/propose_nobody.py --data SHARED --weights weights/person.safetensors --out runs/nobody
+    python recipes/propose_negatives.py --data SHARED --weights weights/person.safetensors --out runs/nobody
 
 Writes a COCO file each for the everyday photos, COCO's and those of nobody, for `posecli train --negatives`. A box
 counts where it overlaps no person, labelled or uncertain, by more than OVERLAP of its own area. On photos that show
@@ -16,7 +16,6 @@ from typing import Any
 import click
 import hold_out
 import numpy as np
-from fit_presence import TABLES, parts, share_on
 
 from posecli.detect import Detector, load_detector
 from posecli.geometry import xywh_to_xyxy
@@ -25,6 +24,27 @@ from posecli.types import Frame, PixelArray
 
 OVERLAP = 0.25
 SURE = 0.45
+TABLES = (
+    ("everyday/person_keypoints_everyday.json", "everyday/images"),
+    ("coco/annotations/person_keypoints_train2017.json", "coco/train2017"),
+    ("negatives/person_none.json", "negatives/images"),
+)
+
+
+def parts(height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """Top, left, height and width of a picture's four quarters, enlarged by a third, and of its middle."""
+    h, w = 2 * height // 3, 2 * width // 3
+    corners = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w)]
+    return [(y, x, h, w) for y, x in (*corners, ((height - h) // 2, (width - w) // 2))]
+
+
+def share_on(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) the largest share of each box (N, 4) that lies in one of the others (M, 4)."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    inside = np.prod(np.maximum(high - low, 0), axis=-1) / np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)[:, None]
+    shares: np.ndarray = inside.max(axis=1, initial=0.0)
+    return shares
 
 
 def propose(pixels: PixelArray, detector: Detector, in_parts: bool) -> tuple[np.ndarray, np.ndarray]:
