@@ -9,7 +9,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """ "bf16" or "fp32" for "auto": what is faster on the device.
 
     bfloat16 by autocast on GPUs that compute in it themselves; float32 on every CPU: even where a CPU has instructions
-    for bfloat16 (AMX), forward and backward of pose-lite-hrnet made 18 samples/s with it against 25 in float32.
+    for bfloat16 (AMX), forward and backward of the embedded pose model made 18 samples/s with it against 25 in float32.
     """
     if name != "auto":
         return name
