@@ -74,7 +74,7 @@ class Predictor:
         propose = self.detector.propose
         if propose is None or not self.estimator.config.person_score:
             return self.estimator(frames, self.detector(frames, names))
-        proposals, threshold = propose(frames, names), self.detector.threshold
+        proposals, threshold = propose(frames, names), self.detector.verified
         return verify(self.estimator, frames, proposals, threshold, reestimate=self.reestimate)
 
     def estimate(self, frames: Sequence[Frame], boxes: Sequence[Detections]) -> list[Poses]:

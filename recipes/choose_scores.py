@@ -116,7 +116,7 @@ def main(data: Path, weights: Path, pose: str, write: str | None) -> None:
     if write is not None:
         tensors, header = load_weights(weights)
         proposal, default = (float(value) for value in write.split(","))
-        header["config"] |= {"proposal": proposal, "threshold": default}
+        header["config"] |= {"proposal": proposal, "verified": default}
         save_weights(weights, tensors, header)
         return
     detector, estimator = load_detector("person", weights=weights, threshold=LOWEST), load_estimator(pose)

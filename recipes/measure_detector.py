@@ -63,12 +63,12 @@ def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | No
         report[str(path)] = {"threshold": default} | figures | {"keypoints": keypoints, "ratio": ratio}
         if estimator.config.person_score:
             proposing = load_detector("person", weights=path, threshold=threshold)
-            rescoring = Predictor(replace(proposing, threshold=0.0), replace(estimator, flip=False))
+            rescoring = Predictor(replace(proposing, verified=0.0), replace(estimator, flip=False))
             judged = {i: rescored(rescoring, frame) for i, frame in frames.items()}
-            figures, _ = measure_boxes(truth.dataset, judged, proposing.threshold)
+            figures, _ = measure_boxes(truth.dataset, judged, proposing.verified)
             own = score_keypoints(truth.dataset, predict(estimator, truth, proposing).results, truth.keypoint_set)
             report[f"{path}, verified"] = {
-                "threshold": proposing.threshold,
+                "threshold": proposing.verified,
                 **figures,
                 "keypoints": {name: round(own.values[name], 4) for name in ("AP", "AP50")},
                 "ratio": round(own.values["AP"] / max(true.values["AP"], 1e-9), 3),

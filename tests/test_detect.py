@@ -240,7 +240,7 @@ def test_people_of_the_samples_are_the_same_in_every_runtime_and_batch(samples: 
     model = build_fcos(config)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     network = PersonNetwork(model, config).eval()
-    detector = load_detector("person", device="cpu", runtime=runtime)
+    detector = load_detector("person", device="cpu", runtime=runtime, threshold=0.3)
     together = detector(frames, names)
     assert sum(map(len, together)) >= 4
     for frame, name, found in zip(frames, names, together, strict=True):

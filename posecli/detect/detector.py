@@ -31,7 +31,8 @@ class Detector:
 
     find: people, whose scores reach the threshold. propose: boxes down to a lower score, proposals of which a pose
     model's person score can tell the people (pose.verification); None where the detector has none beside its people.
-    options: what it was built with. by_name: whether people are found by the name of the input, not in its pixels.
+    verified: score that a proposal must reach after verification. options: what it was built with. by_name: whether
+    people are found by the name of the input, not in its pixels.
     """
 
     find: Find
@@ -42,6 +43,7 @@ class Detector:
     weights_sha256: str | None = None
     options: DetectorOptions = field(default_factory=DetectorOptions)
     propose: Find | None = None
+    verified: float = 0.0
     by_name: bool = False
 
     def __call__(self, frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:

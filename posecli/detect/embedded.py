@@ -40,7 +40,9 @@ def build(options: DetectorOptions) -> Detector:
     key = sha256(path)
     spec = ModuleSpec(PersonNetwork(model, config), key, cpu_batch=1, gpu_batch=8)
     compiled = compile_network(spec, device=options.device, runtime=options.runtime)
-    threshold = config.threshold if options.threshold is None else options.threshold
+    threshold, verified = config.threshold, config.verified
+    if options.threshold is not None:
+        threshold = verified = options.threshold
 
     def search(frames: Sequence[Frame], lowest: float) -> list[Detections]:
         # A very wide or tall frame is searched as several views; any other is its own only view.
@@ -75,9 +77,11 @@ def build(options: DetectorOptions) -> Detector:
         return search(frames, threshold)
 
     def propose(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
-        return search(frames, min(config.proposal, threshold))
+        return search(frames, min(config.proposal, verified))
 
-    return Detector(find, "person", threshold, compiled.runtime, compiled.device, key, propose=propose)
+    return Detector(
+        find, "person", threshold, compiled.runtime, compiled.device, key, propose=propose, verified=verified
+    )
 
 
 def canvas_shape(picture: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:

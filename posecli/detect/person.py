@@ -35,8 +35,8 @@ class PersonConfig:
     """What the embedded detector is: it stands in its weights' header.
 
     architecture: a name of ARCHITECTURES. input_size: largest (height, width) that pictures are letterboxed to.
-    channels, convolutions: of the head. threshold: default lowest score. proposal: lowest score of a box where the
-    pose network confirms people after it.
+    channels, convolutions: of the head. threshold: default lowest score of a person, of the detector alone. proposal,
+    verified: lowest scores of a proposal and of a person, where the pose model verifies proposals.
     """
 
     architecture: str = "fcos_mobilenet_v2"
@@ -45,6 +45,7 @@ class PersonConfig:
     convolutions: int = 2
     threshold: float = 0.3
     proposal: float = 0.3
+    verified: float = 0.3
     nms_iou: float = 0.5
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -56,6 +57,8 @@ class PersonConfig:
         Raises DataError for a value that is unknown, of another type or beyond all sense.
         """
         defaults = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cls()).items()}
+        # Older headers have one default score for both.
+        defaults["verified"] = values.get("threshold", defaults["verified"])
         found = Fields.of({**defaults, **values}, "config")
         found.only(defaults)
         architecture = found.text("architecture")
@@ -76,6 +79,7 @@ class PersonConfig:
             convolutions=found.whole("convolutions", 1, 16),
             threshold=found.number("threshold", 0, 1),
             proposal=found.number("proposal", 0, 1),
+            verified=found.number("verified", 0, 1),
             nms_iou=found.number("nms_iou", 0, 1),
             mean=(red, green, blue),
             std=(std_red, std_green, std_blue),

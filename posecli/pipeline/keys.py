@@ -35,6 +35,7 @@ def describe_models(predictor: Predictor) -> dict[str, Any]:
             "name": detector.name,
             "sha256": detector.weights_sha256,
             "threshold": detector.threshold,
+            "verified": detector.verified,
             "max_people": detector.options.max_people,
             "runtime": detector.runtime,
             "device": detector.device,
