@@ -28,8 +28,8 @@ from posecli.types import Frame
 from posecli.weights.files import load_weights, save_weights
 
 LOWEST = 0.12
-PROPOSALS = (0.25, 0.28, 0.3, 0.33, 0.35, 0.4)
-DEFAULTS = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
+PROPOSALS = (0.25, 0.28, 0.3, 0.32, 0.33, 0.35, 0.4)
+DEFAULTS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 TABLES = {
     "everyday": ("everyday/person_keypoints_everyday.json", "everyday/images"),
     "street": ("street/person_keypoints_street.json", "street/images"),

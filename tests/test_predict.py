@@ -91,7 +91,7 @@ def test_the_predictor_is_the_run(samples: Path, tmp_path: Path, capfd: pytest.C
 
 def proposing(people: Detections, proposals: Detections, threshold: float = 0.5) -> Detector:
     return Detector(lambda f, n: [people] * len(f), "x", threshold, "none", "cpu",
-                    propose=lambda f, n: [proposals] * len(f))  # fmt: skip
+                    verified=threshold, propose=lambda f, n: [proposals] * len(f))  # fmt: skip
 
 
 class Knowing:
