@@ -70,7 +70,7 @@ def strip(samples: Path, height: int = 240) -> list[np.ndarray]:
 
 
 def test_a_panorama_of_many_people_finds_them(samples: Path) -> None:
-    detector = load_detector("person", device="cpu", runtime="torch", threshold=0.3)
+    detector = load_detector("person", device="cpu", runtime="torch", threshold=0.2)
     tiles = strip(samples)
     alone = sum(len(found) for found in detector([Frame(tile) for tile in tiles], ["", ""]))
     wide = np.ascontiguousarray(np.concatenate(tiles * 6, axis=1))
