@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from posecli.annotations.boxes import read_person_boxes
-from posecli.annotations.gate import Annotations, read_annotations
+from posecli.annotations.coco_keypoints import Annotations, read_annotations
 from posecli.detect.boxes import read_boxes
 from posecli.errors import DataError, PosecliError, UsageError
 from posecli.evaluate.ground_truth import read_ground_truth

@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from posecli.annotations.categories import Category, is_person, read_categories
-from posecli.annotations.document import Repairs, entries_of, number, read_json, shown, uncollected
-from posecli.annotations.gate import Entry, find_image, where_is
-from posecli.annotations.identity import Identities, identify
+from posecli.annotations.coco_keypoints import Entry, annotation_label, find_image
+from posecli.annotations.document import Repairs, entries_of, garbage_collection_paused, number, read_json, shown
+from posecli.annotations.ids import IdMap, map_ids
 from posecli.annotations.images import Image, read_images
 from posecli.annotations.people import FARTHEST, LARGEST, box_of, is_crowd, read_box
 from posecli.errors import DataError
 
-# COCO's own number for people, in lists of detections that do not name their categories.
+# COCO's category id of people, for lists of detections without categories.
 PERSON_ID = 1
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box (x, y, width, height) of an image (internal id); own_id and where: the annotation's."""
+    """A box (x, y, width, height) of an image (internal id).
+
+    own_id: the annotation's id in the file. where: the annotation as error messages name it.
+    """
 
     image: int
     box: list[float]
@@ -31,21 +34,21 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """The boxes of a file. images: None for a list of detections. skipped: why entries were left out → how many."""
+    """The boxes of a file. images: None for a list of detections. skipped: reason → number of entries left out."""
 
     images: tuple[Image, ...] | None
-    ids: Identities
+    ids: IdMap
     boxes: tuple[Box, ...]
     skipped: Counter[str]
     notes: tuple[str, ...]
 
 
-@uncollected()
+@garbage_collection_paused()
 def read_person_boxes(path: Path, prefer: str | None = None) -> Boxes:
     """The boxes of people; see choose_people. Crowds and other categories are counted in skipped.
 
-    Raises DataError where the file is neither a dataset nor a list of detections, all boxes are of other categories,
-    or an entry is broken, which it names.
+    Raises DataError where the file is neither a dataset nor a list of detections, where all boxes are of other
+    categories, and for an invalid entry, which it names.
     """
     document = read_json(path)
     repairs = Repairs()
@@ -68,7 +71,7 @@ def read_person_boxes(path: Path, prefer: str | None = None) -> Boxes:
         for place, entry in entries:
             if "image_id" not in entry:
                 raise DataError(f"{path}: entry {place} has no image_id or bbox")
-        ids = identify([entry["image_id"] for _, entry in entries])
+        ids = map_ids([entry["image_id"] for _, entry in entries])
     else:
         raise DataError(f"{path}: neither a COCO dataset nor a list of detections")
     given = document.get("categories") if isinstance(document, dict) else None
@@ -87,7 +90,7 @@ def read_all_boxes(path: Path) -> Boxes:
     entries = list(entries_of(document["annotations"], "annotation", path, repairs))
     boxes = []
     for place, entry in entries:
-        where = where_is(entry, place)
+        where = annotation_label(entry, place)
         image = find_image(entry, ids, where, path, repairs)
         if image is None:
             raise DataError(f"{path}: {where}: no image {shown(entry['image_id'])} in the file")
@@ -103,9 +106,9 @@ def choose_people(
 ) -> list[bool]:
     """Which entries are of people.
 
-    The category called as prefer says, else person, else the only one with keypoints, else the only one. Without a list
-    of categories: the only category_id that there is, else 1. Entries without a category_id are people. The choice is
-    reported where it is not the obvious one. Raises DataError where none can be chosen, or all entries are of others.
+    The category named `prefer`, else "person", else the only one with keypoints, else the only one. Without a list of
+    categories: the only category_id in use, else 1. Entries without a category_id are people. Any other choice than
+    "person" is reported. Raises DataError where none can be chosen, or all entries are of other categories.
     """
     categories = read_categories(given, entries, path, repairs)
     if not categories.all:
@@ -136,7 +139,7 @@ def _choose(categories: Sequence[Category], prefer: str | None) -> Category | No
 
 def _without_categories(entries: Sequence[tuple[int, Entry]], path: Path, repairs: Repairs) -> list[bool]:
     given = [entry.get("category_id") for _, entry in entries]
-    ids = identify([value for value in given if value is not None])
+    ids = map_ids([value for value in given if value is not None])
     of = [None if value is None else ids.find(value) for value in given]
     if len(ids.own) <= 1:
         own = next(iter(ids.own.values()), PERSON_ID)
@@ -144,7 +147,7 @@ def _without_categories(entries: Sequence[tuple[int, Entry]], path: Path, repair
             repairs.remarks.append(f"boxes of category {shown(own)} taken, the only one")
         return [True] * len(entries)
     chosen = ids.find(PERSON_ID)
-    chosen = ids.find_alike(PERSON_ID) if chosen is None else chosen
+    chosen = ids.find_loosely(PERSON_ID) if chosen is None else chosen
     if chosen is None:
         texts = [i for i, own in ids.own.items() if isinstance(own, str) and own.strip().casefold() == "person"]
         chosen = texts[0] if texts else None
@@ -161,7 +164,7 @@ def _without_categories(entries: Sequence[tuple[int, Entry]], path: Path, repair
 def _read_boxes(
     entries: Sequence[tuple[int, Entry]],
     mine: Sequence[bool],
-    ids: Identities,
+    ids: IdMap,
     scored: bool,
     path: Path,
     repairs: Repairs,
@@ -169,7 +172,7 @@ def _read_boxes(
     skipped: Counter[str] = Counter()
     boxes: list[Box] = []
     for (place, entry), is_mine in zip(entries, mine, strict=True):
-        where = f"entry {place}" if scored else where_is(entry, place)
+        where = f"entry {place}" if scored else annotation_label(entry, place)
         image = ids.find(entry["image_id"]) if scored else find_image(entry, ids, where, path, repairs)
         if image is None:
             continue
@@ -194,7 +197,7 @@ def _read_boxes(
 
 
 def _box(entry: Entry, full: str, where: str, scored: bool, repairs: Repairs) -> list[float] | None:
-    """A box with sides from 0 on; None where a person has none. Raises DataError for what is no box."""
+    """A box with sides of at least 0; None where a person has none. Raises DataError for an invalid box."""
     given = entry.get("bbox")
     values = [number(side) for side in given] if isinstance(given, list) else []
     box = [value for value in values if value is not None]
@@ -214,7 +217,7 @@ def _box(entry: Entry, full: str, where: str, scored: bool, repairs: Repairs) ->
 
 
 def _labelled(entry: Mapping[str, Any]) -> list[float]:
-    """The labelled keypoints of an annotation, whose names do not matter here, as x, y, v."""
+    """The labelled keypoints of an annotation as x, y, v; their names are not needed."""
     given = entry.get("keypoints")
     flat: list[Any] = []
     for value in given if isinstance(given, list) else []:
@@ -228,6 +231,6 @@ def _labelled(entry: Mapping[str, Any]) -> list[float]:
 
 
 def _plain(value: Any) -> str:
-    """A value as Python writes it, shortened."""
+    """The repr of a value, shortened."""
     text = shown(value)
     return text.replace("NaN", "nan").replace("Infinity", "inf")

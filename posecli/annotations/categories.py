@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posecli.annotations.document import Repairs, entries_of, shown
-from posecli.annotations.identity import Identities, identify
+from posecli.annotations.ids import IdMap, map_ids
 from posecli.errors import DataError, UsageError
 
 PERSON = "person"
@@ -15,7 +15,7 @@ PERSON = "person"
 
 @dataclass(frozen=True)
 class Category:
-    """A category of a COCO file; id: internal (Identities), own_id: as the file has it. entry: its fields."""
+    """A category of a COCO file. id: internal (IdMap); own_id: that of the file. entry: its fields."""
 
     id: int
     own_id: Any
@@ -38,10 +38,10 @@ class Category:
 
 @dataclass(frozen=True, eq=False)
 class Categories:
-    """All categories of a file, and the one that each annotation is of.
+    """All categories of a file, and the category of each annotation.
 
-    of_annotations: internal ids, None where an annotation says none; -1 where it is of a category that is not listed.
-    counts: annotations by internal id.
+    of_annotations: internal ids, None for an annotation without a category_id, -1 for one that is not listed.
+    counts: number of annotations by internal id. unlisted: the same by a category_id that is not listed.
     """
 
     all: tuple[Category, ...]
@@ -53,10 +53,10 @@ class Categories:
 def read_categories(
     given: Any, annotations: Sequence[tuple[int, Mapping[str, Any]]], path: Path, repairs: Repairs
 ) -> Categories:
-    """The categories and whose the annotations (number, entry) are. Raises DataError for what is no list of them."""
+    """The categories, and that of each annotation (number, entry). Raises DataError for an invalid list."""
     entries = [entry for _, entry in entries_of(given, "category", path, repairs)]
-    # A category without an id is meant by annotations without one, if there is no other.
-    ids = identify([entry.get("id") for entry in entries])
+    # Annotations without a category_id belong to a category without an id, if it is the only one.
+    ids = map_ids([entry.get("id") for entry in entries])
     found: dict[int, Category] = {}
     for entry in entries:
         internal = ids.find(entry.get("id"))
@@ -70,13 +70,13 @@ def read_categories(
 
 
 def _category_of(
-    annotation: Mapping[str, Any], ids: Identities, place: int, repairs: Repairs, unlisted: Counter[str]
+    annotation: Mapping[str, Any], ids: IdMap, place: int, repairs: Repairs, unlisted: Counter[str]
 ) -> int | None:
     value = annotation.get("category_id")
     internal = ids.find(value)
     if internal is not None or value is None:
         return internal
-    internal = ids.find_alike(value)
+    internal = ids.find_loosely(value)
     if internal is None:
         unlisted[shown(value)] += 1
         return -1
@@ -95,18 +95,18 @@ def _kind(value: Any) -> str:
 def choose_category(
     categories: Categories, counts: Mapping[int | None, int], wanted: str | None, path: Path, repairs: Repairs
 ) -> Category:
-    """The category to work on: the wanted one (name or id), else person, else the only one with keypoints.
+    """The category to work on: the wanted one (name or id), else "person", else the only one with keypoints.
 
-    Of several with keypoints and none called person the one with most annotations is taken. counts: annotations with
-    keypoints by internal id. A choice among several is reported. Raises UsageError for a wanted category that is
-    not there, DataError where there is none at all.
+    Of several with keypoints and none called person, the one with most annotations is taken. counts: annotations with
+    keypoints by internal id. A choice among several is reported. Raises UsageError for a wanted category that does
+    not exist, DataError where there is none at all.
     """
     if not categories.all:
         raise DataError(f"{path}: not COCO keypoints, no categories")
     if wanted is not None:
         return find_category(categories.all, wanted, path)
     with_keypoints = [category for category in categories.all if category.has_keypoints]
-    # Without names of keypoints anywhere, the annotations may still have them.
+    # The annotations may have keypoints although no category names them.
     candidates = with_keypoints or [c for c in categories.all if counts.get(c.id)] or list(categories.all)
     people = [category for category in candidates if is_person(category)]
     chosen = max(people or candidates, key=lambda category: counts.get(category.id, 0))
@@ -118,7 +118,7 @@ def choose_category(
 
 
 def is_person(category: Category) -> bool:
-    """Whether it is called person, in whatever letters."""
+    """Whether its name is "person", ignoring letter case."""
     return category.name.strip().casefold() == PERSON
 
 
@@ -127,9 +127,9 @@ def find_category(categories: Sequence[Category], wanted: str, path: Path) -> Ca
     text = wanted.strip().casefold()
     found = [c for c in categories if c.name == wanted] or [c for c in categories if c.name.strip().casefold() == text]
     if not found:
-        ids = identify([category.own_id for category in categories])
+        ids = map_ids([category.own_id for category in categories])
         internal = ids.find(wanted)
-        internal = ids.find_alike(wanted) if internal is None else internal
+        internal = ids.find_loosely(wanted) if internal is None else internal
         own = None if internal is None else ids.own[internal]
         found = [c for c in categories if internal is not None and c.own_id == own]
     if not found:

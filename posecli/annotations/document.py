@@ -1,4 +1,4 @@
-"""JSON files as they come, and what was repaired in them."""
+"""Reading of JSON files, and the record of what was repaired in them."""
 
 import gc
 import json
@@ -14,13 +14,13 @@ import orjson
 
 from posecli.errors import DataError
 
-# orjson makes a float of a whole number that 64 bits do not hold: such files are left to the slower reader.
+# orjson turns integers of more than 64 bits into floats: such files are read by the slower json.
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Without garbage collection: a large file makes objects by the million, which all stay and would be visited."""
+def garbage_collection_paused() -> Iterator[None]:
+    """Pause garbage collection: a large file gives millions of objects, which each pass would visit."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -31,9 +31,9 @@ def uncollected() -> Iterator[None]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds, NaN and whole numbers of any size too; UTF-8, UTF-16 or UTF-32, with or without a BOM.
+    """The content of a JSON file, NaN and integers of any size included; UTF-8, UTF-16 or UTF-32, with or without BOM.
 
-    Raises DataError where it cannot be read, is empty, not JSON, or nested beyond all measure.
+    Raises DataError where it cannot be read, is empty, is not JSON, or is nested too deeply.
     """
     try:
         content = path.read_bytes()
@@ -46,7 +46,7 @@ def read_json(path: Path) -> Any:
             try:
                 return orjson.loads(content)
             except orjson.JSONDecodeError:
-                pass  # NaN, a BOM, another encoding, or no JSON at all: json, which is slower, decides.
+                pass  # NaN, a BOM, another encoding, or not JSON: the slower json decides.
         return json.loads(content)
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({shortened(str(error), 120)})") from error
@@ -55,7 +55,7 @@ def read_json(path: Path) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value of a file in a message, as JSON in ASCII, shortened: text has quotes, similar letters look different."""
+    """A value of a file for a message: as JSON in ASCII, shortened, so that look-alike letters differ."""
     if type(value) is int and -(2**63) < value < 2**63:
         return str(value)
     try:
@@ -71,14 +71,14 @@ def shortened(text: str, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def named(path: Any) -> str:
-    """A file name in a message: letters that look alike, or like nothing, are written out; quoted where they are."""
+def quoted_name(path: Any) -> str:
+    """A file name for a message; in quotes with escapes where it has invisible or look-alike letters."""
     text = str(path)
     return text if text.isascii() and text.isprintable() else ascii(text)
 
 
 def number(value: Any) -> float | None:
-    """A finite number, also one that is written as text; None for everything else."""
+    """A finite number, also one written as text; None for anything else."""
     if type(value) is float:
         return value if math.isfinite(value) else None
     if isinstance(value, str):
@@ -96,18 +96,18 @@ def number(value: Any) -> float | None:
 
 @dataclass
 class Repairs:
-    """What was put right while a file was read: kind → how often, and where first."""
+    """What was repaired while a file was read: kind → count and first place. remarks: further sentences."""
 
     found: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     def add(self, thing: str, what: str, where: str, count: int = 1) -> None:
-        """Count another thing (in the singular) of a kind."""
+        """Count a repair. thing: what was repaired, in the singular. what: the kind. where: the place."""
         entry = self.found.setdefault((thing, what), [0, where])
         entry[0] += count
 
     def lines(self) -> tuple[str, ...]:
-        """A sentence for each kind, with its count and where it was met first."""
+        """A sentence for each kind, with its count and first place."""
         counted = (
             f"{count} {thing if count == 1 else plural(thing)} {what} (first: {where})"
             for (thing, what), (count, where) in self.found.items()
@@ -116,7 +116,7 @@ class Repairs:
 
 
 def plural(thing: str) -> str:
-    """More than one of them."""
+    """The plural of a noun."""
     return f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}es" if thing.endswith("x") else f"{thing}s"
 
 

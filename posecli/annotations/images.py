@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from posecli.annotations.document import Repairs, entries_of, number, shown
-from posecli.annotations.identity import Identities, identify
+from posecli.annotations.ids import IdMap, map_ids
 from posecli.errors import DataError
 
 
@@ -15,8 +15,8 @@ from posecli.errors import DataError
 class Image:
     """An image of a COCO file.
 
-    id: internal (Identities); own_id: as the file has it. file_name: as the file has it, "" where it names none.
-    size: (width, height) in pixels, None where the file does not say.
+    id: internal (IdMap); own_id: that of the file. file_name: that of the file, "" where there is none.
+    size: (width, height) in pixels, None where unknown.
     """
 
     id: int
@@ -25,13 +25,13 @@ class Image:
     size: tuple[int, int] | None
 
 
-def read_images(given: Any, path: Path, repairs: Repairs) -> tuple[tuple[Image, ...], Identities]:
-    """The images in their order, of several with one id the last, as in pycocotools. Raises DataError."""
+def read_images(given: Any, path: Path, repairs: Repairs) -> tuple[tuple[Image, ...], IdMap]:
+    """The images in their order; of several with one id the last, as in pycocotools. Raises DataError."""
     entries = list(entries_of(given, "image", path, repairs))
     for place, entry in entries:
         if "id" not in entry:
             raise DataError(f"{path}: image number {place} has no id")
-    ids = identify([entry["id"] for _, entry in entries])
+    ids = map_ids([entry["id"] for _, entry in entries])
     images: dict[int, Image] = {}
     for _, entry in entries:
         internal = ids.find(entry["id"])

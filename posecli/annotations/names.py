@@ -1,4 +1,4 @@
-"""File names of annotations matched with files on disk, also where they are spelt differently."""
+"""Matching of annotations' file names with files on disk, also where the spelling differs."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import unquote
 
-from posecli.annotations.document import named
+from posecli.annotations.document import quoted_name
 from posecli.annotations.images import Image
 
 T = TypeVar("T")
@@ -19,8 +19,8 @@ T = TypeVar("T")
 class NameIndex(Generic[T]):
     """Values by file name, found by other spellings of the name too.
 
-    In this order: backslashes, URL quoting and Unicode form (NFC, NFD) aside; then letter case aside too. Of several
-    with one base name that with the most folders in common is meant.
+    First differences in backslashes, URL quoting and Unicode form (NFC, NFD) are ignored, then those in letter case
+    too. Of several files with one base name, the one with most folders in common is taken.
     """
 
     def __init__(self, entries: Iterable[tuple[str, T]]) -> None:
@@ -31,9 +31,9 @@ class NameIndex(Generic[T]):
                 level.setdefault(parts[-1], []).append((parts, value))
 
     def find(self, name: str, *, strict: bool = False) -> list[T]:
-        """The values that are meant: none, one, or several where the name is ambiguous.
+        """The matching values: none, one, or several where the name is ambiguous.
 
-        strict: folders must not contradict each other, but for names that begin at a root: those are of other machines.
+        strict: all folders of the name must match, except of absolute paths, which come from other machines.
         """
         anywhere = not strict or _is_rooted(name)
         for folded, level in enumerate(self._levels):
@@ -65,7 +65,7 @@ def _is_rooted(name: str) -> bool:
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many parts are the same, from the end."""
+    """Number of equal parts, counted from the end."""
     count = 0
     for a, b in zip(reversed(first), reversed(second), strict=False):
         if a != b:
@@ -76,7 +76,7 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the images of a COCO file are: internal id → path, there or missing. notes: what was spelt otherwise."""
+    """The image files of a COCO file: internal id → path, existing or missing. notes: names spelt differently."""
 
     there: dict[int, Path]
     missing: dict[int, Path]
@@ -84,9 +84,9 @@ class Files:
 
 
 def find_files(images: Sequence[Image], folder: Path) -> Files:
-    """Look for images in a folder: as their names are written, else by another spelling of them.
+    """Look for images in a folder by their names, else by another spelling of them.
 
-    An image without a file_name is one whose name without its suffix is the image's id.
+    The file of an image without file_name is the one whose stem is the image's id.
     """
     there: dict[int, Path] = {}
     absent: list[Image] = []
@@ -107,7 +107,7 @@ def find_files(images: Sequence[Image], folder: Path) -> Files:
         meant = {m for name in names for m in (index if image.file_name else stems).find(name, strict=True)}
         if len(meant) == 1:
             found[image.id] = meant.pop()
-    # Two images are not one file: then both names are of other folders.
+    # Two images cannot be the same file: then neither matches.
     taken = Counter(found.values())
     found = {i: path for i, path in found.items() if taken[path] == 1}
     there |= {i: folder / path for i, path in found.items()}
@@ -159,7 +159,7 @@ def _walk(folder: Path) -> Iterable[str]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether this is a file; a name that no disk takes is of none."""
+    """Whether this is a file; False for names that the file system does not allow."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -167,6 +167,6 @@ def is_there(path: Path) -> bool:
 
 
 def missing_line(missing: Iterable[Path], total: int, what: str) -> str:
-    """How many images are missing, and the first of them with escapes where it looks like a file that exists."""
+    """A line with the number of missing images and the first of them, with escapes for look-alike letters."""
     paths = list(missing)
-    return f"{len(paths)} of {total} {what} are missing, first {named(paths[0])}"
+    return f"{len(paths)} of {total} {what} are missing, first {quoted_name(paths[0])}"

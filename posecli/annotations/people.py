@@ -11,11 +11,11 @@ from posecli.annotations.document import Repairs, number, shown
 from posecli.errors import DataError
 from posecli.geometry import AREA_OF_BOX
 
-# No picture is larger; a box that is would ask for crops without end.
+# Longest side of a valid box in pixels.
 LARGEST = 1e5
-# Places beyond it are no places, whatever the picture.
+# Largest valid coordinate.
 FARTHEST = 1e9
-# A box that is made of keypoints is wider than they are, by this share of its longer side all around.
+# Margin of a box around keypoints, relative to its longer side.
 MARGIN = 0.1
 
 
@@ -24,7 +24,7 @@ def read_keypoints(
 ) -> list[list[Any]]:
     """Keypoints of N annotations as flat lists of 3 K finite numbers; unlabelled (v 0) where there are none.
 
-    Raises DataError for another number of values, and for places of labelled keypoints that are no numbers.
+    Raises DataError for another number of values, and for coordinates of labelled keypoints that are not numbers.
     """
     count = 3 * len(names)
     result: list[Any] = [None] * len(rows)
@@ -38,7 +38,7 @@ def read_keypoints(
 
 
 def _are_clean(rows: list[list[Any]]) -> NDArray[np.bool_]:
-    """Which rows of one length are numbers only, none of them too large or not finite. All at once: it is quick."""
+    """Which rows, all of one length, hold only finite numbers that are not too large. One vectorised pass is fast."""
     try:
         values = np.array(rows)
     except (ValueError, TypeError, OverflowError):
@@ -77,7 +77,7 @@ def _repaired(row: Any, names: Sequence[str], where: str, path: Path, repairs: R
 
 
 def read_box(value: Any) -> list[float] | None:
-    """x, y, width and height where they are numbers and make a box, else None."""
+    """x, y, width and height where they are numbers of a valid box, else None."""
     if not isinstance(value, list) or len(value) != 4:
         return None
     x, y, width, height = (number(side) for side in value)
@@ -89,7 +89,7 @@ def read_box(value: Any) -> list[float] | None:
 
 
 def box_of(keypoints: Sequence[float], names: Sequence[str], where: str) -> list[float]:
-    """A box (x, y, width, height) around labelled keypoints (3 K values). Raises DataError for one beyond all size."""
+    """A box (x, y, width, height) around labelled keypoints (3 K values). Raises DataError where it is too large."""
     points = np.array(keypoints, np.float64).reshape(len(names), 3)
     points = points[points[:, 2] > 0, :2]
     low, high = points.min(axis=0), points.max(axis=0)
@@ -101,7 +101,7 @@ def box_of(keypoints: Sequence[float], names: Sequence[str], where: str) -> list
 
 
 def read_area(annotation: Mapping[str, Any], box: Sequence[float], where: str, repairs: Repairs) -> float:
-    """The area that OKS divides by: the annotation's own where it is one, else 0.53 of the box's."""
+    """The area that OKS divides by: the annotation's own where it is valid, else 0.53 of the box's."""
     given = annotation.get("area")
     area = number(given)
     if area is not None and area > 0:
@@ -114,7 +114,7 @@ def read_area(annotation: Mapping[str, Any], box: Sequence[float], where: str, r
 
 
 def is_crowd(value: Any) -> bool:
-    """iscrowd, as number, truth value, text or nothing."""
+    """Whether iscrowd, a number, boolean, text or None, is set."""
     if isinstance(value, str):
         return value.strip().casefold() not in ("", "0", "0.0", "false", "no", "none", "null")
     return bool(value) and value == value

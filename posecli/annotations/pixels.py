@@ -3,7 +3,7 @@
 import struct
 from pathlib import Path
 
-from posecli.annotations.document import Repairs, named
+from posecli.annotations.document import Repairs, quoted_name
 from posecli.errors import MediaError
 from posecli.media.images import decode_image
 from posecli.types import PixelArray
@@ -14,16 +14,16 @@ OTHER = "whose size is not the width and height in the file: annotations taken a
 
 
 def read_pixels(path: Path, size: tuple[int, int] | None) -> tuple[PixelArray, str]:
-    """An image (height, width, 3) RGB in the pixel space of its annotations, and TURNED, OTHER or "".
+    """An image (height, width, 3) RGB in the pixel space of its annotations, and a remark: TURNED, OTHER or "".
 
-    size: (width, height) according to the annotations. It decides whether EXIF's orientation is applied: not where only
-    the stored image fits; else, also without a size, it is, as labelling tools and cv2.imread do.
+    size: (width, height) according to the annotations. It decides whether the EXIF orientation is applied: not where
+    only the stored image has this size; else, also without a size, it is, as in labelling tools and cv2.imread.
     Raises MediaError where it cannot be read.
     """
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise MediaError(f"{named(path)}: {getattr(error, 'strerror', None) or error}") from error
+        raise MediaError(f"{quoted_name(path)}: {getattr(error, 'strerror', None) or error}") from error
     pixels = decode_image(content, str(path))
     height, width = pixels.shape[:2]
     if size == (width, height):
@@ -58,7 +58,7 @@ def orientation_of(content: bytes) -> int:
     return 1
 
 
-def tell(repairs: Repairs, remark: str, path: Path) -> None:
+def add_remark(repairs: Repairs, remark: str, path: Path) -> None:
     """Count a remark of read_pixels."""
     if remark:
-        repairs.add("image", remark, named(path))
+        repairs.add("image", remark, quoted_name(path))

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import torch
 
-from posecli.annotations.gate import read_annotations
+from posecli.annotations.coco_keypoints import read_annotations
 from posecli.annotations.names import find_files
 from posecli.errors import DataError, PosecliError, UsageError
 from posecli.evaluate.layout import find_annotations, find_images

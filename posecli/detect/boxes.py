@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from posecli.annotations.boxes import read_person_boxes
-from posecli.annotations.document import named
-from posecli.annotations.identity import Identities
+from posecli.annotations.document import quoted_name
+from posecli.annotations.ids import IdMap
 from posecli.annotations.names import NameIndex
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.errors import DataError, UsageError
@@ -77,7 +77,7 @@ class BoxTable:
     path: Path
     by_id: dict[int, Detections]
     names: NameIndex[int] | None
-    ids: Identities
+    ids: IdMap
     sizes: dict[int, tuple[int, int] | None]
     skipped: Counter[str]
     notes: tuple[str, ...]
@@ -100,7 +100,7 @@ class BoxTable:
             path = path.with_name(f"{path.name}#{frame.index:06d}")
         image_id = self.id_of(path)
         if image_id is None:
-            raise DataError(f"{name}: {self.path.name} does not list this picture, {named(path.name)}")
+            raise DataError(f"{name}: {self.path.name} does not list this picture, {quoted_name(path.name)}")
         size = self.sizes.get(image_id)
         if frame is not None and size is not None and size != (frame.width, frame.height):
             LOG.warning(
@@ -116,13 +116,13 @@ class BoxTable:
         """
         known = [] if self.names is None else self.names.find(path.as_posix())
         if len(set(known)) > 1:
-            raise DataError(f"{path}: {self.path.name} lists several pictures named {named(path.name)}")
+            raise DataError(f"{path}: {self.path.name} lists several pictures named {quoted_name(path.name)}")
         return known[0] if known else None
 
     def id_like(self, value: Any) -> int | None:
         """The internal id of an image whose own id is written like this, as text or as a number."""
         found = self.ids.find(value)
-        return self.ids.find_alike(value) if found is None else found
+        return self.ids.find_loosely(value) if found is None else found
 
     def own(self, image_id: int) -> Any:
         """An image's id as the file has it."""

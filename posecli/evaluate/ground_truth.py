@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from posecli.annotations.document import named
-from posecli.annotations.gate import read_annotations
-from posecli.annotations.identity import Identities
+from posecli.annotations.coco_keypoints import read_annotations
+from posecli.annotations.document import quoted_name
+from posecli.annotations.ids import IdMap
 from posecli.annotations.images import Image
 from posecli.annotations.names import find_files, missing_line
 from posecli.annotations.pixels import read_pixels
@@ -23,7 +23,7 @@ from posecli.weights.fingerprints import overlap
 class GroundTruth:
     """A COCO keypoint dataset, of one category, and the folder of its images.
 
-    dataset: in the form of annotations.gate.Annotations.people; its ids of images and category are internal.
+    dataset: in the form of annotations.coco_keypoints.Annotations.people; its ids of images and category are internal.
     missing: images that are not there, or unreadable, left out. left_out: ids of all images of the file that are not
     evaluated. places: files of images that are not images / file_name. ids: the file's own ids of images, None where
     the internal ones are these; own_category: its own id of the category. notes: what was repaired, as sentences.
@@ -35,7 +35,7 @@ class GroundTruth:
     missing: tuple[Path, ...] = ()
     left_out: frozenset[int] = frozenset()
     places: Mapping[int, Path] = field(default_factory=dict)
-    ids: Identities | None = None
+    ids: IdMap | None = None
     own_category: Any = None
     notes: tuple[str, ...] = ()
 
@@ -78,7 +78,7 @@ def read_ground_truth(
     category: str | None = None,
     option: str = "--allow-missing",
 ) -> GroundTruth:
-    """Read COCO keypoints through annotations.gate; with limit, only the first images.
+    """Read COCO keypoints through annotations.coco_keypoints; with limit, only the first images.
 
     category: name or id of the people's category, see read_annotations. Missing and unreadable images are left out,
     with their people, where they are at most missing_limit (a share) of all; needs_images=False does not look for
@@ -164,4 +164,4 @@ def training_overlap(weights: Path, truth: GroundTruth) -> tuple[int, str]:
         shared = overlap(known, truth.files.values()) if isinstance(known, Mapping) else []
     except DataError as error:
         raise DataError(f"{weights}: {error}") from error
-    return len(shared), named(shared[0].name) if shared else ""
+    return len(shared), quoted_name(shared[0].name) if shared else ""

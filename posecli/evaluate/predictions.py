@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from posecli.annotations.document import Repairs, number, read_json, shown
-from posecli.annotations.identity import identify
-from posecli.annotations.pixels import read_pixels, tell
+from posecli.annotations.ids import map_ids
+from posecli.annotations.pixels import add_remark, read_pixels
 from posecli.detect.detector import Detector, Find
 from posecli.errors import DataError, MediaError, UsageError
 from posecli.evaluate.ground_truth import GroundTruth, is_evaluated
@@ -223,8 +223,8 @@ def _with_internal_ids(items: Sequence[Any], truth: GroundTruth, path: Path, rep
 
     Raises DataError for images that the annotations do not have, and where all results are of another category.
     """
-    images = truth.ids or identify([image["id"] for image in truth.dataset["images"]])
-    categories = identify([truth.category_id if truth.own_category is None else truth.own_category])
+    images = truth.ids or map_ids([image["id"] for image in truth.dataset["images"]])
+    categories = map_ids([truth.category_id if truth.own_category is None else truth.own_category])
     kept: list[Any] = []
     unknown: dict[str, int] = {}
     others: list[str] = []
@@ -235,7 +235,7 @@ def _with_internal_ids(items: Sequence[Any], truth: GroundTruth, path: Path, rep
         where = f"result {place} of image {shown(own)}"
         internal = images.find(own)
         if internal is None:
-            internal = images.find_alike(own)
+            internal = images.find_loosely(own)
             if internal is not None:
                 what = "whose image_id is written in another way (text and number): matched all the same"
                 repairs.add("result", what, f"{shown(own)} for {shown(images.own[internal])}")
@@ -243,7 +243,7 @@ def _with_internal_ids(items: Sequence[Any], truth: GroundTruth, path: Path, rep
             unknown[shown(own)] = place
             continue
         category = item.get("category_id")
-        if category is not None and categories.find(category) is None and categories.find_alike(category) is None:
+        if category is not None and categories.find(category) is None and categories.find_loosely(category) is None:
             others.append(f"{where} is of category {shown(category)}")
         # Results of images that --limit leaves out are dropped.
         elif internal not in truth.left_out:
@@ -324,7 +324,7 @@ def read_ahead(
                 pixels, remark = read_pixels(path, sizes.get(image_id))
             except MediaError as error:
                 raise DataError(f"unreadable image: {error}; --allow-missing leaves such images out") from error
-            tell(repairs, remark, path)
+            add_remark(repairs, remark, path)
             frames.append(Frame(pixels))
         return [image_id for image_id, _ in chunk], frames, [str(path) for _, path in chunk]
 

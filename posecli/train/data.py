@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from posecli import geometry
 from posecli.annotations.boxes import read_all_boxes
+from posecli.annotations.coco_keypoints import read_annotations
 from posecli.annotations.document import number, shown
-from posecli.annotations.gate import read_annotations
 from posecli.annotations.images import Image
 from posecli.annotations.names import find_files, missing_line
 from posecli.errors import DataError
@@ -101,8 +101,8 @@ OUTSIDE_LIMIT = 0.1
 def read_people(sources: Sequence[Source], *, missing_limit: float = 0.0, category: str | None = None) -> People:
     """All people with at least one labelled keypoint, in the order of the sources and their files.
 
-    category: name or id of whose people, see annotations.gate. Crowds are left out. "keypoint_weights" (0 to 1) scale
-    the loss of single keypoints; keypoints outside their image have weight 0. People of missing images are left out
+    category: name or id, see annotations.coco_keypoints. Crowds are left out. "keypoint_weights" (0 to 1) scale the
+    loss of single keypoints; keypoints outside their image have weight 0. People of missing images are left out
     where these are at most missing_limit (a share) of all. What was left out stands in the remarks, what was repaired
     in the notes.
 

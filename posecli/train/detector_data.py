@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posecli.annotations.gate import read_dataset
+from posecli.annotations.coco_keypoints import read_dataset
 from posecli.annotations.people import is_crowd, read_box
 from posecli.errors import DataError
 

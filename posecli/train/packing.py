@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from posecli import geometry
 from posecli.annotations.document import Repairs
-from posecli.annotations.pixels import read_pixels, tell
+from posecli.annotations.pixels import add_remark, read_pixels
 from posecli.errors import DataError, MediaError
 from posecli.pose.crops import warp
 from posecli.train.data import People
@@ -197,7 +197,7 @@ class _Packer:
         try:
             with temporary.open("wb") as file:
                 for path, rows, cut in self._cuts(threads):
-                    tell(repairs, cut.remark, path)
+                    add_remark(repairs, cut.remark, path)
                     if cut.error:
                         unreadable.append(rows[0])
                         why = why or cut.error

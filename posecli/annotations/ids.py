@@ -1,4 +1,4 @@
-"""Ids of COCO files: any JSON value, matched exactly, or else as number and text of the same digits."""
+"""Ids of COCO files: any JSON value, matched exactly, or else a number with a text of the same digits."""
 
 import json
 import re
@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,300}(\.0*)?")
-# Whole numbers up to here are the same in JSON readers everywhere, and in pycocotools' arrays.
+# Integers up to here are exact in all JSON readers and in pycocotools' arrays.
 _PLAIN = 2**53
 
 
 @dataclass(frozen=True, eq=False)
-class Identities:
+class IdMap:
     """The ids of a file's images or categories.
 
-    own: the file's own ids by internal id, which is the same where all are plain whole numbers, and a number from
-    1 on where not.
+    own: internal id → the file's own id. They are equal where all are plain integers; else internal ids count from 1.
     """
 
     own: Mapping[int, Any]
@@ -24,16 +23,16 @@ class Identities:
     _loose: Mapping[Hashable, int | None] = field(repr=False)
 
     def find(self, value: Any) -> int | None:
-        """The internal id of what is written like this, None where it is not there."""
+        """The internal id of a file's own id, None where the file does not have it."""
         return self._exact.get(value if type(value) is int else _key(value))
 
-    def find_alike(self, value: Any) -> int | None:
-        """The same for a number written as text or the other way round, if only one is meant."""
+    def find_loosely(self, value: Any) -> int | None:
+        """The same for a number written as text or the other way round; None where several match."""
         return self._loose.get(_alike(value))
 
 
-def identify(given: Sequence[Any]) -> Identities:
-    """Ids in their order; of the same one twice, the last is meant, as in pycocotools. See Identities."""
+def map_ids(given: Sequence[Any]) -> IdMap:
+    """The map of ids in their order; of two equal ones the last counts, as in pycocotools."""
     keys = [_key(value) for value in given]
     plain = all(type(key) is int and -_PLAIN < key < _PLAIN for key in keys)
     exact: dict[Hashable, int] = {}
@@ -46,11 +45,11 @@ def identify(given: Sequence[Any]) -> Identities:
     for internal, value in own.items():
         alike = _alike(value)
         loose[alike] = None if alike in loose else internal
-    return Identities(own, exact, loose)
+    return IdMap(own, exact, loose)
 
 
 def _key(value: Any) -> Hashable:
-    """Equal for ids that are equal in JSON: 1 and 1.0, and objects of equal fields."""
+    """A key that is equal for ids that are equal in JSON: 1 and 1.0, and objects with equal fields."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, float):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from posecli.annotations.categories import Categories, Category, choose_category, read_categories
-from posecli.annotations.document import Repairs, entries_of, number, read_json, shown, uncollected
-from posecli.annotations.identity import Identities
+from posecli.annotations.document import Repairs, entries_of, garbage_collection_paused, number, read_json, shown
+from posecli.annotations.ids import IdMap
 from posecli.annotations.images import Image, read_images
 from posecli.annotations.people import box_of, is_crowd, read_area, read_box, read_keypoints
 from posecli.errors import DataError
@@ -21,8 +21,8 @@ Entry = Mapping[str, Any]
 class Annotations:
     """The people of one category of a COCO file.
 
-    people: COCO annotations, all of them with id (the file's own), image_id (internal, see Identities), category_id,
-    iscrowd (0 or 1), bbox, area, keypoints (3 K finite numbers), num_keypoints; keypoint_weights as they came.
+    people: COCO annotations, all of them with id (the file's own), image_id (internal, see IdMap), category_id,
+    iscrowd (0 or 1), bbox, area, keypoints (3 K finite numbers), num_keypoints; keypoint_weights unchanged.
     A person with a labelled keypoint has a bbox and an area above 0. ids: of the images. notes: what was repaired or
     left out, a sentence for each kind with its count.
     """
@@ -32,16 +32,16 @@ class Annotations:
     people: tuple[dict[str, Any], ...]
     category: Category
     keypoint_set: KeypointSet
-    ids: Identities
+    ids: IdMap
     notes: tuple[str, ...]
 
 
-@uncollected()
+@garbage_collection_paused()
 def read_annotations(path: Path, category: str | None = None) -> Annotations:
-    """Read a COCO keypoints file. category: name or id of the people's category; without it see choose_category.
+    """Read a COCO keypoints file. category: name or id of the people's category; by default see choose_category.
 
-    Raises DataError where the file is no COCO file with keypoints, and for annotations whose meaning is unclear,
-    which it names; UsageError for a category that is not there.
+    Raises DataError where the file is not a COCO file with keypoints, and for ambiguous annotations, which it names;
+    UsageError for a category that does not exist.
     """
     document = read_dataset(path, ("images", "annotations", "categories"))
     repairs = Repairs()
@@ -59,7 +59,7 @@ def read_annotations(path: Path, category: str | None = None) -> Annotations:
 
 
 def read_dataset(path: Path, needed: Sequence[str]) -> Mapping[str, Any]:
-    """A COCO dataset, as read. Raises DataError where it is none, or lacks a part that is needed."""
+    """The document of a COCO dataset. Raises DataError where it is none, or lacks a needed key."""
     document = read_json(path)
     if isinstance(document, list):
         raise DataError(f"{path}: a list, as results files are, not a COCO dataset (images, annotations, categories)")
@@ -79,7 +79,7 @@ def _of_category(
         if of == chosen.id:
             own.append((place, entry))
         elif of is None:
-            repairs.add("annotation", f"without category_id: taken as {chosen}", where_is(entry, place))
+            repairs.add("annotation", f"without category_id: taken as {chosen}", annotation_label(entry, place))
             own.append((place, entry))
     if entries and not own:
         others = ", ".join(
@@ -93,8 +93,8 @@ def _of_category(
     return own
 
 
-def where_is(entry: Entry, place: int) -> str:
-    """An annotation in a message: by its id, else by its place in the file."""
+def annotation_label(entry: Entry, place: int) -> str:
+    """How messages name an annotation: by its id, else by its number in the file."""
     return f"annotation number {place}" if entry.get("id") is None else f"annotation {shown(entry['id'])}"
 
 
@@ -102,7 +102,7 @@ def _keypoint_set(chosen: Category, own: Sequence[tuple[int, Entry]], path: Path
     try:
         found, notes = describe_category(chosen.entry)
     except DataError as error:
-        # pycocotools never looks at the names: what the annotations hold may do without.
+        # pycocotools does not read the names either.
         lengths = {_length(entry.get("keypoints")) for _, entry in own} - {0}
         if len(lengths) != 1 or next(iter(lengths)) % 3:
             raise DataError(f"{path}: {error}") from error
@@ -117,7 +117,7 @@ def _keypoint_set(chosen: Category, own: Sequence[tuple[int, Entry]], path: Path
 
 
 def _length(keypoints: Any) -> int:
-    """How many values they are, in one list or in lists of three."""
+    """Number of values, in one list or in lists of three."""
     if not isinstance(keypoints, list):
         return 0
     return sum(len(value) if isinstance(value, list) else 1 for value in keypoints)
@@ -126,7 +126,7 @@ def _length(keypoints: Any) -> int:
 def _read_people(
     own: Sequence[tuple[int, Entry]],
     images: Sequence[Image],
-    ids: Identities,
+    ids: IdMap,
     keypoint_set: KeypointSet,
     chosen: Category,
     path: Path,
@@ -134,13 +134,13 @@ def _read_people(
 ) -> tuple[dict[str, Any], ...]:
     listed = []
     for place, entry in own:
-        where = where_is(entry, place)
+        where = annotation_label(entry, place)
         internal = find_image(entry, ids, where, path, repairs)
         if internal is not None:
             listed.append((place, entry, internal, where))
     if own and not listed:
         first = own[0][1]
-        where = where_is(first, own[0][0])
+        where = annotation_label(first, own[0][0])
         raise DataError(
             f"{path}: {where}: no image {shown(first['image_id'])} in the file, nor those of the {len(own) - 1} others"
             + (f", which has images like {shown(images[0].own_id)}" if images else "")
@@ -181,17 +181,17 @@ def _read_people(
     return tuple(people)
 
 
-def find_image(entry: Entry, ids: Identities, where: str, path: Path, repairs: Repairs) -> int | None:
-    """The internal id of an annotation's image, None (counted) where the file lists none of that id.
+def find_image(entry: Entry, ids: IdMap, where: str, path: Path, repairs: Repairs) -> int | None:
+    """The internal id of an annotation's image; None, counted in repairs, where the file lists no such image.
 
-    Raises DataError where it names no image.
+    Raises DataError for an annotation without image_id.
     """
     if "image_id" not in entry:
         raise DataError(f"{path}: {where} has no image_id")
     internal = ids.find(entry["image_id"])
     if internal is not None:
         return internal
-    internal = ids.find_alike(entry["image_id"])
+    internal = ids.find_loosely(entry["image_id"])
     if internal is None:
         what = "of images that are not listed: left out"
         repairs.add("annotation", what, f"{where}: no image {shown(entry['image_id'])}")
