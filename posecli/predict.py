@@ -12,7 +12,7 @@ from posecli.errors import UsageError
 from posecli.keypoints import KeypointSet
 from posecli.pose.estimator import Estimator, load_estimator
 from posecli.pose.verification import verify
-from posecli.types import Detections, Frame, PixelArray, Poses
+from posecli.types import Detections, Frame, PixelArray, Poses, check_pixels
 
 # Frames that are predicted together when a list is given.
 _CHUNK = 8
@@ -87,29 +87,10 @@ def as_frame(image: Any, where: str = "") -> Frame:
 
     where: beginning of the message. Raises UsageError for another type, dtype or layout, saying what was expected.
     """
-    pixels = image.pixels if isinstance(image, Frame) else image
-    expected = f"{where}expected an RGB array (height, width, 3) of uint8, or a Frame, not"
-    if not isinstance(pixels, np.ndarray):
-        hint = "; posecli.read_image reads a file" if isinstance(pixels, (str, Path)) else ""
-        raise UsageError(f"{expected} {type(pixels).__name__}{hint}")
-    shape = f"an array of shape {pixels.shape}"
-    if pixels.ndim == 4:
-        raise UsageError(f"{expected} {shape}: give several images as a list")
-    if pixels.ndim == 3 and pixels.shape[2] != 3 and pixels.shape[0] == 3:
-        raise UsageError(f"{expected} {shape}: this is channels first, use image.transpose(1, 2, 0)")
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        raise UsageError(f"{expected} {shape}: leave alpha out, image[:, :, :3]")
-    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
-        raise UsageError(f"{expected} {shape}: grey is no RGB, use np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)")
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise UsageError(f"{expected} {shape}")
-    if pixels.dtype != np.uint8:
-        raise UsageError(f"{expected} {pixels.dtype}: scale it to 0 to 255, and use astype(np.uint8)")
-    if not pixels.size:
-        raise UsageError(f"{expected} an empty one of shape {pixels.shape}")
     if isinstance(image, Frame):
         return image
-    return Frame(np.ascontiguousarray(pixels))
+    check_pixels(image, f"{where}expected an RGB array (height, width, 3) of uint8, or a Frame, not")
+    return Frame(np.ascontiguousarray(image))
 
 
 def load_predictor(

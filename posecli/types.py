@@ -1,18 +1,25 @@
-"""The three data types: Frame, Detections and Poses, frozen dataclasses of arrays."""
+"""The three data types: Frame, Detections and Poses, frozen dataclasses of arrays.
+
+Each checks the types, dtypes and shapes of its arrays when it is built, in a few microseconds, and raises UsageError
+with what was expected and what was given. Values are not looked at.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posecli.errors import DataError, MachineError
+from posecli.errors import DataError, MachineError, UsageError
 
 FloatArray = NDArray[np.float32]
 PixelArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
+
+_FLOAT32, _INT64, _BOOL, _UINT8 = (np.dtype(name) for name in ("float32", "int64", "bool", "uint8"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +34,11 @@ class Frame:
     pixels: PixelArray
     index: int = 0
     time: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        check_pixels(self.pixels, "Frame.pixels: expected an array (height, width, 3) of uint8, not")
+        if self.time is not None and not isinstance(self.time, Fraction):
+            raise UsageError(f"Frame.time: expected a Fraction of seconds or None, not {type(self.time).__name__}")
 
     @property
     def width(self) -> int:
@@ -49,6 +61,11 @@ class Detections:
 
     boxes: FloatArray
     scores: FloatArray
+
+    def __post_init__(self) -> None:
+        count, _ = _shape("Detections.boxes", self.boxes, "(N, 4)", 2)
+        _check("Detections.boxes", self.boxes, _FLOAT32, "(N, 4)", (count, 4))
+        _check("Detections.scores", self.scores, _FLOAT32, "(N,)", (count,))
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -84,6 +101,21 @@ class Poses:
     track_ids: IntArray | None = None
     raw_keypoints: FloatArray | None = None
     filled: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        count, points, _ = _shape("Poses.keypoints", self.keypoints, "(N, K, 2)", 3)
+        _check("Poses.keypoints", self.keypoints, _FLOAT32, "(N, K, 2)", (count, points, 2))
+        _check("Poses.std", self.std, _FLOAT32, "(N, K, 2)", (count, points, 2))
+        _check("Poses.scores", self.scores, _FLOAT32, "(N, K)", (count, points))
+        _check("Poses.boxes", self.boxes, _FLOAT32, "(N, 4)", (count, 4))
+        _check("Poses.box_scores", self.box_scores, _FLOAT32, "(N,)", (count,))
+        _check("Poses.person_scores", self.person_scores, _FLOAT32, "(N,)", (count,))
+        if self.track_ids is not None:
+            _check("Poses.track_ids", self.track_ids, _INT64, "(N,)", (count,))
+        if self.raw_keypoints is not None:
+            _check("Poses.raw_keypoints", self.raw_keypoints, _FLOAT32, "(N, K, 2)", (count, points, 2))
+        if self.filled is not None:
+            _check("Poses.filled", self.filled, _BOOL, "(N,)", (count,))
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -206,6 +238,46 @@ class Poses:
             detection_confidence=self.person_scores,
             data=data,
         )
+
+
+def check_pixels(pixels: Any, expected: str) -> None:
+    """Raise UsageError, which begins with expected, where this is no RGB image (height, width, 3) of uint8."""
+    if isinstance(pixels, np.ndarray) and pixels.dtype == _UINT8 and pixels.ndim == 3 and pixels.shape[2] == 3:
+        if pixels.size:
+            return
+        raise UsageError(f"{expected} an empty one of shape {pixels.shape}")
+    if not isinstance(pixels, np.ndarray):
+        hint = "; posecli.read_image reads a file" if isinstance(pixels, (str, Path)) else ""
+        raise UsageError(f"{expected} {type(pixels).__name__}{hint}")
+    shape = f"an array of shape {pixels.shape}"
+    if pixels.ndim == 4:
+        raise UsageError(f"{expected} {shape}: give several images as a list")
+    if pixels.ndim == 3 and pixels.shape[2] != 3 and pixels.shape[0] == 3:
+        raise UsageError(f"{expected} {shape}: this is channels first, use image.transpose(1, 2, 0)")
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        raise UsageError(f"{expected} {shape}: leave alpha out, image[:, :, :3]")
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
+        raise UsageError(f"{expected} {shape}: grey is no RGB, use np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)")
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise UsageError(f"{expected} {shape}")
+    raise UsageError(f"{expected} {pixels.dtype}: scale it to 0 to 255, and use astype(np.uint8)")
+
+
+def _shape(name: str, array: Any, axes: str, ndim: int) -> tuple[int, ...]:
+    """The shape of an array. Raises UsageError where it is none, or has another number of axes."""
+    if not isinstance(array, np.ndarray) or array.ndim != ndim:
+        raise UsageError(f"{name}: expected {axes} of float32, not {_described(array)}")
+    return tuple(array.shape)
+
+
+def _check(name: str, array: Any, dtype: np.dtype[Any], axes: str, shape: tuple[int, ...]) -> None:
+    """Raise UsageError where this is no array of that dtype and shape; axes: what its axes are called."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        raise UsageError(f"{name}: expected {axes} = {shape} of {dtype}, not {_described(array)}")
+
+
+def _described(value: Any) -> str:
+    return f"{value.shape} of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _person(annotation: Mapping[str, Any], number: int, keypoint_count: int) -> dict[str, Any]:

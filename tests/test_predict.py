@@ -48,7 +48,6 @@ def test_one_image_gives_poses_and_a_list_gives_a_list(predictor: Predictor) -> 
         (np.zeros((0, 50, 3), np.uint8), "empty"),
         ("photo.jpg", r"not str; posecli.read_image"),
         (None, "not NoneType"),
-        (Frame(np.zeros((3, 40, 50), np.uint8)), "channels first"),
     ],
 )
 def test_other_images_are_refused_at_once(predictor: Predictor, image: object, words: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from posecli.atomic import remove
+from posecli.errors import UsageError
 from posecli.types import Poses
 
 _ARRAYS = ("keypoints", "std", "scores", "boxes", "box_scores", "person_scores")
@@ -109,5 +110,5 @@ def _read(line: bytes) -> tuple[int, Poses, bool] | None:
         arrays = {name: np.array(row[name], np.float32).reshape(shapes.get(name, (-1,))) for name in _ARRAYS}
         ids = None if row["track_ids"] is None else np.array(row["track_ids"], np.int64)
         return row["index"], Poses(**arrays, track_ids=ids), row["detected"]
-    except (orjson.JSONDecodeError, KeyError, ValueError, TypeError):
+    except (orjson.JSONDecodeError, KeyError, ValueError, TypeError, UsageError):
         return None
