@@ -154,7 +154,7 @@ def test_mirrored_sides_twice_are_the_same() -> None:
 @settings(deadline=None)
 def test_boxes_end_with_the_picture_and_never_vanish(sides: list[float]) -> None:
     frame = Frame(picture(90, 70))
-    poses = replace(Poses.empty(17), boxes=BOXES[:1])
+    poses = Poses.from_coco([{"keypoints": [0, 0, 0] * 17, "bbox": [5, 5, 35, 55]}])
     (box,) = refine_boxes(poses, np.array([sides]), frame).boxes
     assert (box[:2] >= 0).all() and box[2] <= 90 and box[3] <= 70
     assert (box[2:] - box[:2] >= 1 - 1e-4).all()
