@@ -7,6 +7,7 @@ several inputs share a batch, their order is kept, and the outputs of an input a
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,81 +54,117 @@ def run(
     refuse_harm_to_inputs(jobs, out, tables, media=options.media)
     prepare_output(out)
     started = time.monotonic()
-    key = options_key(options, predictor)
-    finished: list[Finished] = []
-    failures: list[BaseException] = []
-    stop, enough = threading.Event(), threading.Event()
-    budget, given_up = Budget(PIPELINE_BYTES, stop), GivenUp()
-    answers = inference_key(options, predictor)
-    step = PoseStep(predictor, every=options.tracking.detect_every, answers=answers, budget=budget, given_up=given_up)
-    read: Channel[Opened | Read | Closed | Flush] = Channel(4, stop)
-    estimated: Channel[Opened | Estimated | Closed] = Channel(8, stop)
-    keypoint_set = predictor.keypoints
+    work = _Work(jobs, out, predictor, options, options_key(options, predictor), progress, overwrite, window)
+    threads = _Threads()
+    with interrupt.working():
+        try:
+            work.process(threads)
+        except Stopped:
+            pass  # the other thread's error is raised below
+        finally:
+            threads.end()
+            document = work.write_results(time.monotonic() - started, tables)
+    if threads.errors:
+        raise threads.errors[0]
+    return document
 
-    def start(work: Callable[[], None]) -> threading.Thread:
+
+class _Threads:
+    """The threads beside the caller's. An error in one of them stops all, see channel.Stopped."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.errors: list[BaseException] = []
+        self._started: list[threading.Thread] = []
+
+    def start(self, work: Callable[[], None]) -> threading.Thread:
+        """Run a function in a thread of its own."""
+
         def guarded() -> None:
             try:
                 work()
             except Stopped:
                 return
             except BaseException as error:
-                failures.append(error)
-                stop.set()
+                self.errors.append(error)
+                self.stop.set()
 
         thread = threading.Thread(target=guarded, daemon=True)
+        self._started.append(thread)
         thread.start()
         return thread
 
-    with interrupt.working():
-        reader = start(
+    def end(self) -> None:
+        """Stop all, and wait for them; for the last one, the writer, until its files are completed or deleted."""
+        self.stop.set()
+        until = time.monotonic() + _END_TIMEOUT
+        for thread in self._started[-1:]:
+            thread.join(_END_TIMEOUT if interrupt.received() is not None else None)
+        for thread in self._started[:-1]:
+            thread.join(max(0.1, until - time.monotonic()))
+        for thread in self._started:
+            if thread.is_alive():
+                interrupt.abandon(thread)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a run does, see run. key: of the options. finished: inputs that have ended, filled by the writer."""
+
+    jobs: Sequence[Job]
+    out: Path
+    predictor: Predictor
+    options: RunOptions
+    key: str
+    progress: Progress
+    overwrite: bool
+    window: Window | None
+    finished: list[Finished] = field(default_factory=list)
+
+    def process(self, threads: _Threads) -> None:
+        """Read, predict and write all inputs. Raises Stopped where another thread failed."""
+        out, key, options, predictor = self.out, self.key, self.options, self.predictor
+        read: Channel[Opened | Read | Closed | Flush] = Channel(4, threads.stop)
+        estimated: Channel[Opened | Estimated | Closed] = Channel(8, threads.stop)
+        enough, budget, given_up = threading.Event(), Budget(PIPELINE_BYTES, threads.stop), GivenUp()
+        every, answers = options.tracking.detect_every, inference_key(options, predictor)
+        step = PoseStep(predictor, every=every, answers=answers, budget=budget, given_up=given_up)
+        jobs, overwrite, keypoint_set, window = self.jobs, self.overwrite, predictor.keypoints, self.window
+        threads.start(
             lambda: read_all(
                 jobs, out, key, options, read, overwrite=overwrite, enough=enough, budget=budget, given_up=given_up
             )
         )
-        writer = start(
-            lambda: write_all(out, key, keypoint_set, options, estimated, finished, progress, window, budget, given_up)
+        writer = threads.start(
+            lambda: write_all(
+                out, key, keypoint_set, options, estimated, self.finished, self.progress, window, budget, given_up
+            )
         )
+        for item in step(read):
+            estimated.put(item)
+            del item  # release the frame while waiting for the next one
+            if window is not None and window.refresh():
+                _stop_reading(jobs, enough)
+        estimated.put(None)
+        while writer.is_alive():
+            writer.join(0.1)
+
+    def write_results(self, seconds: float, tables: Sequence[str]) -> dict[str, Any]:
+        """Write the files about all inputs; the document of run.json."""
+        described = {
+            "models": describe_models(self.predictor),
+            "options": to_json(self.options),
+            "seconds": round(seconds, 3),
+            "unfinished": len(self.jobs) - len(self.finished),
+        }
+        records = {job.input.name: job.record for job in self.jobs}
         try:
-            for item in step(read):
-                estimated.put(item)
-                del item  # release the frame while waiting for the next one
-                if window is not None and window.refresh():
-                    _stop_reading(jobs, enough)
-            estimated.put(None)
-            while writer.is_alive():
-                writer.join(0.1)
-        except Stopped:
-            pass  # the other thread's error is raised below
-        finally:
-            stop.set()
-            _wait_for(reader, writer)
-            described = {
-                "models": describe_models(predictor),
-                "options": to_json(options),
-                "seconds": round(time.monotonic() - started, 3),
-                "unfinished": len(jobs) - len(finished),
-            }
-            records = {job.input.name: job.record for job in jobs}
-            try:
-                document = write_results(out, finished, records, keypoint_set, described, tables)
-            except OSError as error:
-                if is_full(error):
-                    raise
-                where = printed(error.filename or out)
-                raise MachineError(f"--out: {where}: cannot be written ({error.strerror})") from error
-    if failures:
-        raise failures[0]
-    return document
-
-
-def _wait_for(reader: threading.Thread, writer: threading.Thread) -> None:
-    """Wait until the threads end; the writer has files to complete or delete."""
-    until = time.monotonic() + _END_TIMEOUT
-    writer.join(_END_TIMEOUT if interrupt.received() is not None else None)
-    reader.join(max(0.1, until - time.monotonic()))
-    for thread in (reader, writer):
-        if thread.is_alive():
-            interrupt.abandon(thread)
+            return write_results(self.out, self.finished, records, self.predictor.keypoints, described, tables)
+        except OSError as error:
+            if is_full(error):
+                raise
+            where = printed(error.filename or self.out)
+            raise MachineError(f"--out: {where}: cannot be written ({error.strerror})") from error
 
 
 def _stop_reading(jobs: Sequence[Job], enough: threading.Event) -> None:
