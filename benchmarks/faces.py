@@ -14,7 +14,7 @@ import click
 import numpy as np
 import orjson
 
-from posecli.draw.faces import Area, FaceCover
+from posecli.draw.faces import Area, FaceBlur
 from posecli.evaluate.layout import find_annotations, find_images
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
@@ -69,7 +69,7 @@ def main(ann: str, data: Path | None, threshold: tuple[float, ...], out: Path | 
         for image in truth["images"]:
             frame = Frame(read_image(images / image["file_name"]))
             poses = predictor.predict([frame], [image["file_name"]])[0]
-            areas = FaceCover(COCO17, 0.3).follow(poses, 0.0)
+            areas = FaceBlur(COCO17, 0.3).update(poses, 0.0)
             grid = np.random.default_rng(0).uniform(0, [frame.width, frame.height], (2000, 2))
             shares.append(covered(areas, grid).mean())
             for person in people.get(image["id"], []):

@@ -47,16 +47,16 @@ def test_what_is_written_is_recalled_to_the_bit(
     path = tmp_path_factory.mktemp("journal") / "a.jsonl"
     written = [(poses(n, seed, ids=ids), detected) for n, seed, ids, detected in rows]
     journal = Journal(path, "key")
-    assert journal.recall(0) is None
+    assert journal.lookup(0) is None
     for index, (found, detected) in enumerate(written):
         journal.append(3 * index, found, detected, Fraction(index, 30))
     journal.close()
     assert [float(time) for time, _ in read_journal(path)] == pytest.approx([i / 30 for i in range(len(rows))])
     again = Journal(path, "key")
     for index, (found, detected) in enumerate(written):
-        known = again.recall(3 * index)
+        known = again.lookup(3 * index)
         assert known is not None and same(known[0], found) and known[1] == detected
-    assert again.recall(3 * len(rows)) is None
+    assert again.lookup(3 * len(rows)) is None
     again.remove()
     assert not path.exists()
 
@@ -71,8 +71,8 @@ def test_a_line_cut_short_is_cut_off_and_written_anew(tmp_path: Path, cut: int) 
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     journal = Journal(path, "key")
-    assert journal.recall(0) is not None and journal.recall(1) is not None and journal.recall(2) is None
-    assert journal.recall(1) is None  # once the end is reached, nothing is known any more
+    assert journal.lookup(0) is not None and journal.lookup(1) is not None and journal.lookup(2) is None
+    assert journal.lookup(1) is None  # once the end is reached, nothing is known any more
     journal.append(2, poses(2, 2))
     journal.close()
     assert path.read_bytes() == whole
@@ -82,12 +82,12 @@ def test_another_key_or_another_order_of_frames_begins_anew(tmp_path: Path) -> N
     path = tmp_path / "a.jsonl"
     for key in ("one", "two"):
         journal = Journal(path, key)
-        assert journal.recall(0) is None
+        assert journal.lookup(0) is None
         journal.append(0, poses(1))
         journal.append(1, poses(1, 1))
         journal.close()
     journal = Journal(path, "two")
-    assert journal.recall(5) is None
+    assert journal.lookup(5) is None
     journal.append(5, poses(1, 5))
     journal.close()
     assert [same(found, poses(1, 5)) for _, found in read_journal(path)] == [True]

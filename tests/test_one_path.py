@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.atomic import temporary
-from posecli.results.names import NAME_BYTES, Places, fitted
+from posecli.results.names import NAME_BYTES, OutputPlaces, shortened_name
 from tests.entry_points import QUICK, Result, posecli, start
 from tests.media_factory import picture, write_photo, write_video
 
@@ -128,7 +128,7 @@ def test_a_file_where_another_needs_a_folder(tmp_path: Path, run) -> None:  # ty
 def test_no_two_inputs_share_a_file() -> None:
     from posecli.pipeline.plan import _files_of
 
-    places = Places(["coco.json"], _files_of)
+    places = OutputPlaces(["coco.json"], _files_of)
     names = [
         "a.avi",
         "a.avi.mp4",
@@ -140,14 +140,14 @@ def test_no_two_inputs_share_a_file() -> None:
         "b.jpg.csv/c.jpg",
     ]
     names += ["coco.json/a.jpg", "x" * 255, "x" * 254 + "y"]
-    taken = [places.take(name, "video" if "avi" in name.lower() else "photo") for name in names]
+    taken = [places.assign(name, "video" if "avi" in name.lower() else "photo") for name in names]
     files = [f for name, place in zip(names, taken, strict=True)
              for f in _files_of(place, "video" if "avi" in name.lower() else "photo")]  # fmt: skip
     assert len({f.casefold() for f in files}) == len(files)
     folders = {str(parent) for f in files for parent in Path(f).parents}
     assert not folders & set(files) and "coco.json" not in folders
     assert all(len(part.encode()) <= NAME_BYTES for f in files for part in Path(f).parts)
-    assert fitted("a" * 300, ".mot.txt").endswith(".mot.txt") and len(temporary(Path("x" * 255)).name) < 40
+    assert shortened_name("a" * 300, ".mot.txt").endswith(".mot.txt") and len(temporary(Path("x" * 255)).name) < 40
 
 
 _PARTS = st.sampled_from(

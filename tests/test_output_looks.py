@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.draw.annotate import Annotator
-from posecli.draw.faces import FaceCover, cover, head_areas
+from posecli.draw.faces import FaceBlur, head_areas, pixelate
 from posecli.draw.palette import ID_COLOURS, id_colour
 from posecli.draw.skeleton import draw_poses
 from posecli.draw.style import DrawStyle
@@ -59,7 +59,7 @@ def noise(width: int = 400, height: int = 400) -> np.ndarray:
 
 def shown(frame: Frame, poses: Poses, **options: Any) -> np.ndarray:
     annotator = Annotator(DrawStyle(**options), COCO17)
-    annotator.follow(frame, poses)
+    annotator.update(frame, poses)
     return annotator.draw(frame, poses)
 
 
@@ -123,7 +123,7 @@ def test_the_source_stands_left_of_the_drawing() -> None:
 
 def walk(trails: Trails, frames: int, track_id: int = 1, start: int = 0) -> None:
     for i in range(start, start + frames):
-        trails.follow(standing(50 + 5 * i, track_id=track_id), i / 10)
+        trails.update(standing(50 + 5 * i, track_id=track_id), i / 10)
 
 
 def test_trails_follow_the_hips_and_fade() -> None:
@@ -141,7 +141,7 @@ def test_trails_forget_and_leave_gaps() -> None:
     walk(trails, 500)
     assert sum(map(len, trails._points.values())) <= 12
     for i in range(500, 520):
-        trails.follow(Poses.empty(17), i / 10)
+        trails.update(Poses.empty(17), i / 10)
     assert not trails._points
     gap = Trails(COCO17, 0.3, 5.0)
     walk(gap, 5)
@@ -154,7 +154,7 @@ def test_trails_forget_and_leave_gaps() -> None:
 def test_trails_need_ids_and_follow_boxes_without_hips() -> None:
     canvas = np.zeros((400, 400, 3), np.uint8)
     nobody = Trails(COCO17, 0.3, 2.0)
-    nobody.follow(standing(), 0.0)
+    nobody.update(standing(), 0.0)
     nobody.draw(canvas, 0.0)
     assert not canvas.any()
     fish = Trails(KeypointSet("fish", tuple(f"k{i}" for i in range(17))), 0.3, 2.0)
@@ -167,7 +167,7 @@ def test_trails_need_ids_and_follow_boxes_without_hips() -> None:
 def test_trails_far_out_can_be_drawn(places: list[tuple[float, float]]) -> None:
     trails = Trails(COCO17, 0.3, 2.0)
     for i, (x, y) in enumerate(places):
-        trails.follow(standing(x, y, track_id=1), i / 10)
+        trails.update(standing(x, y, track_id=1), i / 10)
     trails.draw(np.zeros((40, 60, 3), np.uint8), 1.0)
 
 
@@ -178,7 +178,7 @@ def covered(poses: Poses, size: int = 400) -> np.ndarray:
     """Where a noisy picture was changed."""
     before = noise(size, size)
     after = before.copy()
-    cover(after, FaceCover(COCO17, 0.3).follow(poses, 0.0))
+    pixelate(after, FaceBlur(COCO17, 0.3).update(poses, 0.0))
     return (before != after).any(axis=-1)
 
 
@@ -246,8 +246,8 @@ def test_heads_at_the_edge_and_outside_do_no_harm() -> None:
 
 def test_a_mosaic_has_few_cells() -> None:
     pixels = noise()
-    areas = FaceCover(COCO17, 0.3).follow(standing(), 0.0)
-    cover(pixels, areas)
+    areas = FaceBlur(COCO17, 0.3).update(standing(), 0.0)
+    pixelate(pixels, areas)
     middle = pixels[45:75, 185:215]
     assert len(np.unique(middle.reshape(-1, 3), axis=0)) <= 25
 
@@ -255,19 +255,19 @@ def test_a_mosaic_has_few_cells() -> None:
 def test_a_face_that_is_missed_for_a_moment_stays_covered() -> None:
     two = [standing(100, 100), standing(300, 100)]
     both = Poses(*(np.concatenate([getattr(p, n) for p in two]) for n in list(Poses.__annotations__)[:6]))
-    faces = FaceCover(COCO17, 0.3)
-    assert len(faces.follow(both, 0.0)) == 2
-    after = faces.follow(two[0], 0.1)
+    faces = FaceBlur(COCO17, 0.3)
+    assert len(faces.update(both, 0.0)) == 2
+    after = faces.update(two[0], 0.1)
     assert len(after) == 2 and after[1].x == pytest.approx(300) and after[1].half_width > after[0].half_width
-    assert len(faces.follow(both, 0.2)) == 2  # found again
-    faces.follow(two[0], 0.3)
-    assert len(faces.follow(two[0], 1.0)) == 1  # gone
+    assert len(faces.update(both, 0.2)) == 2  # found again
+    faces.update(two[0], 0.3)
+    assert len(faces.update(two[0], 1.0)) == 1  # gone
 
 
 def test_a_fast_head_is_covered_where_it_is_not_where_it_was_smoothed_to() -> None:
     poses = standing(200, 100)
     poses = replace(poses, raw_keypoints=poses.keypoints + np.float32([60, 0]))
-    assert FaceCover(COCO17, 0.3).follow(poses, 0.0)[0].x == pytest.approx(260)
+    assert FaceBlur(COCO17, 0.3).update(poses, 0.0)[0].x == pytest.approx(260)
 
 
 # ---- through the sink -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from posecli.detect import Detector
 from posecli.draw.annotate import Annotator
-from posecli.draw.faces import Area, cover
+from posecli.draw.faces import Area, pixelate
 from posecli.draw.style import DrawStyle
 from posecli.errors import DataError, MediaError
 from posecli.geometry import crop_matrices
@@ -239,7 +239,7 @@ def test_a_photo_drawn_on_itself_looks_the_same(
     for last in (False, True):
         frame = Frame(pixels.copy())
         annotator = Annotator(DrawStyle(**look), COCO17)
-        annotator.follow(frame, poses)
+        annotator.update(frame, poses)
         drawn.append(annotator.draw(frame, poses, last=last))
         assert (drawn[-1] is frame.pixels) == (last and "side_by_side" not in look)
         if not last:
@@ -270,5 +270,5 @@ def test_strips_are_as_good_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> Non
         for rows in (10**9, 7):
             monkeypatch.setattr("posecli.draw.faces._ROWS", rows)
             covered.append(pixels.copy())
-            cover(covered[-1], [Area(150, 160, 140, 90), Area(20, 20, 30, 40, ellipse=False)])
+            pixelate(covered[-1], [Area(150, 160, 140, 90), Area(20, 20, 30, 40, ellipse=False)])
         assert np.array_equal(*covered) and not np.array_equal(covered[0], pixels)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from posecli.errors import UsageError
-from posecli.results.protect import Protected, refuse_harm
+from posecli.results.protect import Protected, refuse_replacing
 from posecli.text import printed
 from tests.entry_points import QUICK, Result, posecli
 from tests.media_factory import picture, write_photo, write_video
@@ -283,14 +283,14 @@ def test_many_files_are_compared_with_few_calls_of_the_file_system(
 
         monkeypatch.setattr(os, name, counting)
     protected = Protected(files)
-    refuse_harm(protected, [tmp_path / "out" / file.name for file in files], "--out")
+    refuse_replacing(protected, [tmp_path / "out" / file.name for file in files], "--out")
     monkeypatch.undo()
     # One for each file and a constant: the folders above are looked at once.
     assert calls["lstat"] < 1100 and calls["stat"] < 1100 and calls["readlink"] < 10
     with pytest.raises(UsageError, match="000999"):
-        refuse_harm(protected, [files[-1]], "--out")
+        refuse_replacing(protected, [files[-1]], "--out")
     with pytest.raises(UsageError):
-        refuse_harm(protected, [folder.parent], "--out")
+        refuse_replacing(protected, [folder.parent], "--out")
 
 
 def test_printed_is_one_line_of_utf8() -> None:

@@ -151,7 +151,7 @@ def test_sound_that_nothing_can_read_is_left_out_and_said(tmp_path: Path, monkey
     def refuse(*_: object) -> None:
         raise ValueError("no such codec")
 
-    monkeypatch.setattr(video, "Sound", refuse)
+    monkeypatch.setattr(video, "AudioTrack", refuse)
     warnings = copy(write_video(tmp_path / "a.mkv", 5, sound="aac"), tmp_path / "a.mp4")
     assert len(warnings) == 1 and "left out" in warnings[0]
     with VideoReader(tmp_path / "a.mp4") as reader:

@@ -11,7 +11,7 @@ import pytest
 from av.error import FFmpegError
 
 from posecli.errors import MediaError
-from posecli.media.losses import Ledger, Slots, Steps
+from posecli.media.lost_frames import FrameNumbers, Slots, Steps
 from posecli.media.video import VideoReader
 from tests.media_factory import picture, write_video
 
@@ -178,14 +178,14 @@ def test_a_variable_rate_is_no_loss(tmp_path: Path) -> None:
 
 
 def test_the_ledger_numbers_frames_by_their_packets() -> None:
-    ledger = Ledger(10)
+    frame_numbers = FrameNumbers(10)
     for pts in (0, 3, 1, 2, 4, 5):
-        ledger.send(pts)
-    assert [ledger.show(pts) for pts in (0, 1, 3, 5)] == [10, 11, 13, 15]
-    assert ledger.sent == 16
+        frame_numbers.send(pts)
+    assert [frame_numbers.show(pts) for pts in (0, 1, 3, 5)] == [10, 11, 13, 15]
+    assert frame_numbers.sent == 16
     for pts in (6, 7, 8):
-        ledger.send(pts)
-    assert [ledger.show(pts) for pts in (None, 9)] == [16, 18]
+        frame_numbers.send(pts)
+    assert [frame_numbers.show(pts) for pts in (None, 9)] == [16, 18]
 
 
 def test_gaps_count_where_the_rest_is_regular() -> None:

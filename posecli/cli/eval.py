@@ -116,7 +116,7 @@ def eval_command(models: tuple[str, ...], **options: Any) -> int:
     from posecli.results.lock import locked
 
     truth = _truth(models, options)
-    _refuse_harm(models, options, truth)
+    _check_out(models, options, truth)
     with locked(options["out"], "--out"):
         return _evaluate(models, options, truth)
 
@@ -154,16 +154,16 @@ def _evaluate(models: tuple[str, ...], options: dict[str, Any], truth: "GroundTr
     return ExitCode.OK
 
 
-def _refuse_harm(models: Sequence[str], options: dict[str, Any], truth: "GroundTruth") -> None:
+def _check_out(models: Sequence[str], options: dict[str, Any], truth: "GroundTruth") -> None:
     """Raise UsageError where a file in --out is one that is read, or was not written by `posecli eval`."""
     from posecli.evaluate.layout import find_annotations
-    from posecli.results.protect import Protected, refuse_harm
+    from posecli.results.protect import Protected, refuse_replacing
 
     named = [*options["boxes"], *options["weights"], *models]
     reads = [find_annotations(options["ann"], options["data"]), *options["results"], *map(Path, named)]
     out: Path = options["out"]
     folders = [out, *sorted(path for path in out.glob("[0-9][0-9]-*") if path.is_dir())]
-    refuse_harm(
+    refuse_replacing(
         Protected([*reads, *truth.files.values(), *truth.missing]),
         (folder / name for folder in folders for name in _FILES),
         "--out",

@@ -1,1 +1,1 @@
-"""Drawing on frames: skeletons, trails, hidden faces."""
+"""Drawing on frames: skeletons, trails, face blur."""

@@ -1,8 +1,8 @@
-"""From a frame and its poses to the annotated image."""
+"""Drawing a frame's poses: skeletons, trails and blurred faces."""
 
 import numpy as np
 
-from posecli.draw.faces import Area, FaceCover, cover
+from posecli.draw.faces import Area, FaceBlur, pixelate
 from posecli.draw.skeleton import draw_on
 from posecli.draw.style import DrawStyle
 from posecli.draw.trails import Trails
@@ -11,7 +11,7 @@ from posecli.types import Frame, PixelArray, Poses
 
 
 class Annotator:
-    """Draws the frames of one input: call `follow` for each frame in order, then `draw` where an image is wanted."""
+    """Draws the frames of one input: call `update` for each frame in order, then `draw` where an image is wanted."""
 
     def __init__(self, style: DrawStyle, keypoint_set: KeypointSet) -> None:
         self._style, self._keypoint_set = style, keypoint_set
@@ -20,26 +20,26 @@ class Annotator:
 
     def _reset(self) -> None:
         style, keypoint_set = self._style, self._keypoint_set
-        self._faces = FaceCover(keypoint_set, style.kpt_thr) if style.blur_faces else None
+        self._faces = FaceBlur(keypoint_set, style.kpt_thr) if style.blur_faces else None
         self._trails = Trails(keypoint_set, style.kpt_thr) if style.trails else None
         self._covered: list[Area] = []
 
-    def follow(self, frame: Frame, poses: Poses) -> None:
+    def update(self, frame: Frame, poses: Poses) -> None:
         """Update trails and faces with a frame. Where the image size changes, both are reset."""
         time = float(frame.time or 0)
         if self._size != (frame.width, frame.height):
             self._reset()
             self._size = frame.width, frame.height
         if self._faces is not None:
-            self._covered = self._faces.follow(poses, time)
+            self._covered = self._faces.update(poses, time)
         if self._trails is not None:
-            self._trails.follow(poses, time)
+            self._trails.update(poses, time)
 
     def draw(self, frame: Frame, poses: Poses, *, last: bool = False) -> PixelArray:
-        """The annotated image, (height, width, 3) uint8 RGB, of the frame last given to `follow`.
+        """The annotated image, (height, width, 3) uint8 RGB, of the frame last given to `update`.
 
-        last: the frame is not used afterwards; where possible its own pixels are drawn on, which saves the memory of
-        a second copy of a large photo.
+        last: the frame is not used afterwards; where possible its own pixels are drawn on, which saves a copy of a
+        large photo.
         """
         style = self._style
         width, height = style.size(frame.width, frame.height)
@@ -51,7 +51,7 @@ class Annotator:
         if style.side_by_side or not style.black:
             if not reuse:
                 source[:] = frame.pixels
-            cover(source, self._covered)
+            pixelate(source, self._covered)
         if style.side_by_side and not style.black:
             drawing[:] = source
         if self._trails is not None:

@@ -1,4 +1,4 @@
-"""Faces made unrecognisable. Where the head is in doubt, more is covered rather than less."""
+"""Face blur: heads are covered by a mosaic. Where a head's position is uncertain, a larger area is covered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,26 +10,26 @@ from posecli.geometry import Float64Array
 from posecli.keypoints import KeypointSet
 from posecli.types import PixelArray, Poses
 
-# Half of a head with hair, in units of distances that can be seen: a head is about 24 cm high, ears are 15 cm
-# apart, eyes 6, nose and ear 12, shoulders 35, shoulders and hips 50, a standing person is 170. Each distance
-# looks shorter from the side, so that the largest estimate counts.
+# Radius of a head with hair relative to distances between keypoints: a head is about 24 cm high, ears are 15 cm apart,
+# eyes 6, nose and ear 12, shoulders 35, shoulders and hips 50, a standing person is 170. Perspective only shortens
+# distances, so the largest estimate is used.
 _EARS, _EYES, _NOSE_EAR, _SHOULDERS, _TORSO, _HEIGHT = 0.95, 2.2, 1.15, 0.4, 0.28, 0.08
 
 _HEAD_WORDS = frozenset({"nose", "eye", "ear", "head", "face", "mouth", "chin", "jaw", "forehead", "lip", "eyebrow"})
 
-# A mosaic of so few cells that features are gone, and none smaller than this in pixels.
+# Cells of the mosaic along the longer side, few enough that features are lost, and their smallest size in pixels.
 _CELLS, _SMALLEST_CELL = 6, 6
 
-# Rows that are covered at once: what this takes does not grow with the picture.
+# Rows that are covered at once, which bounds memory for large images.
 _ROWS = 256
 
-# A face stays covered for so many seconds at its last place when its person is missed.
+# Seconds that a face stays covered at its last position when its person is not detected.
 _HOLD = 0.5
 
 
 @dataclass(frozen=True)
 class Area:
-    """A part of the picture to cover: an ellipse, or a rectangle, by its centre and half sides in pixels."""
+    """A part of the image to cover: an ellipse, or a rectangle, by its centre and half sides in pixels."""
 
     x: float
     y: float
@@ -38,43 +38,43 @@ class Area:
     ellipse: bool = True
 
     def grown(self, factor: float) -> "Area":
-        """The area with its sides so many times as long."""
+        """The area with its sides multiplied by a factor."""
         return replace(self, half_width=factor * self.half_width, half_height=factor * self.half_height)
 
 
 @dataclass(frozen=True)
 class _Head:
-    """One person's areas as last seen, and when."""
+    """One person's areas at the last detection, and its time in seconds."""
 
     time: float
     areas: list[Area]
     track_id: int | None
 
     def distance(self, other: "_Head") -> float:
-        """How far another head is, in sizes of the larger of the two."""
+        """Distance of another head, relative to the size of the larger one."""
         one, two = self.areas[0], other.areas[0]
         size = max(one.half_width, one.half_height, two.half_width, two.half_height)
         return float(np.hypot(one.x - two.x, one.y - two.y) / size)
 
 
-class FaceCover:
-    """Covers the faces of one input's frames, in order.
+class FaceBlur:
+    """Finds the areas of faces in one input's frames, in order.
 
-    A face whose person is missed for a moment stays covered at its last place, a little larger. Only people
-    who are found are covered: the detector's threshold decides about the others.
+    A face whose person is not detected for a moment stays covered at its last position, a little larger. Only people
+    above the detector's threshold are covered.
     """
 
     def __init__(self, keypoint_set: KeypointSet, keypoint_threshold: float) -> None:
         self._set, self._threshold = keypoint_set, keypoint_threshold
         self._held: list[_Head] = []
 
-    def follow(self, poses: Poses, time: float) -> list[Area]:
-        """What is to be covered in a frame at a time in seconds."""
+    def update(self, poses: Poses, time: float) -> list[Area]:
+        """The areas to cover in a frame at a time in seconds."""
         ids = [None] * len(poses) if poses.track_ids is None else poses.track_ids.tolist()
         heads = [_Head(time, self._of_person(poses, i), track_id) for i, track_id in enumerate(ids)]
         missed = [head for head in self._held if time - head.time <= _HOLD]
         for head in heads:
-            # Each sight of a head releases one earlier sight: its own by id, else the nearest.
+            # Each detection of a head replaces one earlier detection: that of its id, else the nearest.
             same = [h for h in missed if h.track_id is not None and h.track_id == head.track_id]
             same = same or [h for h in missed if h.distance(head) < 1]
             if same:
@@ -83,7 +83,7 @@ class FaceCover:
         return [area for head in heads for area in head.areas] + [a.grown(1.3) for h in missed for a in h.areas]
 
     def _of_person(self, poses: Poses, person: int) -> list[Area]:
-        # What the network saw in this very frame: smoothed keypoints lag behind a fast head.
+        # The network's keypoints in this frame: smoothed ones lag behind a fast head.
         points = poses.keypoints[person].astype(np.float64)
         if poses.raw_keypoints is not None and np.isfinite(poses.raw_keypoints[person]).all():
             points = poses.raw_keypoints[person].astype(np.float64)
@@ -98,11 +98,11 @@ def head_areas(
     keypoint_set: KeypointSet,
     std: np.ndarray | None = None,
 ) -> list[Area]:
-    """Areas that together hold a person's whole head.
+    """Areas that together contain a person's whole head.
 
-    points: (K, 2) in pixels; sure: (K,) whether each is where it is said to be; box: x1 y1 x2 y2. Two sure
-    keypoints of the head give an ellipse around them. Else several guesses are covered together: around the
-    unsure ones, beyond the shoulders as seen from the hips, and the top of the box.
+    points: (K, 2) in pixels; sure: (K,) whether each keypoint is above the threshold; box: x1 y1 x2 y2. Two sure
+    keypoints of the head give an ellipse around them. Else several estimates are covered together: around the
+    uncertain keypoints, on the line from hips to shoulders, and the top of the box.
     """
     body = _Body(np.nan_to_num(points), np.asarray(sure, bool), np.nan_to_num(box), keypoint_set)
     radius = body.head_radius()
@@ -110,7 +110,7 @@ def head_areas(
     seen = head[body.sure[head]]
     if len(seen) >= 2:
         doubt = float(np.nan_to_num(std[seen]).mean()) if std is not None else 0.0
-        # The fewer of the head's keypoints are sure, the less their middle is that of the face.
+        # With fewer sure keypoints their centre is less likely that of the face.
         margin = 1.25 if len(seen) == len(head) else 1.6
         return [_around(body.points[seen], margin * radius + min(2 * doubt, 0.5 * radius))]
     areas = [body.top()]
@@ -123,7 +123,7 @@ def head_areas(
 
 
 class _Body:
-    """What a person's keypoints and box say about the place and the size of the head."""
+    """Estimates of the head's position and size from a person's keypoints and box."""
 
     def __init__(self, points: Float64Array, sure: np.ndarray, box: Float64Array, keypoint_set: KeypointSet) -> None:
         self.points, self.sure, self.box = points, sure, box
@@ -132,7 +132,7 @@ class _Body:
         self.head = np.array([i for i, name in enumerate(names) if _HEAD_WORDS & set(name.split("_"))], np.int64)
 
     def head_radius(self) -> float:
-        """Half of the head's height in pixels, rather too large than too small, but no larger than the box."""
+        """Half of the head's height in pixels, an upper estimate, at most that of the box."""
         width, height = np.maximum(self.box[2:] - self.box[:2], 1)
         shoulders, hips = self._middle("shoulder"), self._middle("hip")
         torso = 0.0 if shoulders is None or hips is None else float(np.hypot(*(shoulders - hips)))
@@ -147,12 +147,12 @@ class _Body:
             _TORSO * torso,
             _HEIGHT * float(max(width, height)),
         )
-        # A keypoint of the face that is far off makes no giant's head on a body that is seen.
+        # A wrong keypoint of the face must not make the head too large for the body.
         largest = min(0.5 * float(max(width, height)), 1.5 * of_body if torso else np.inf)
         return max(min(max(of_face, of_body), largest), 3.0)
 
     def top(self) -> Area:
-        """The top of the box down to the shoulders, or to the hips where only these are sure, or all of it."""
+        """The top of the box down to the shoulders, or to the hips where only these are sure, else the whole box."""
         x1, y1, x2, y2 = self.box
         least = max(0.25 * (y2 - y1), min(0.7 * (x2 - x1), y2 - y1))
         end = y2
@@ -166,7 +166,7 @@ class _Body:
         return Area((x1 + x2) / 2, y1 - margin + half_height, (x2 - x1) / 2 + margin, half_height, ellipse=False)
 
     def beyond_shoulders(self) -> Float64Array | None:
-        """Where the head is if it goes on from hips and shoulders, whichever way up the person is."""
+        """The head's position extrapolated from hips and shoulders, for any orientation of the person."""
         shoulders, hips = self._middle("shoulder"), self._middle("hip")
         return None if shoulders is None or hips is None else shoulders + 0.45 * (shoulders - hips)
 
@@ -185,15 +185,15 @@ class _Body:
 
 
 def _around(points: Float64Array, radius: float) -> Area:
-    """An ellipse around points, a radius beyond their middle and more where they lie apart."""
+    """An ellipse around points: a radius around their centre, more where they are far apart."""
     low, high = points.min(axis=0), points.max(axis=0)
     x, y = ((low + high) / 2).tolist()
     half_width, half_height = np.hypot(radius, (high - low) / 2).tolist()
     return Area(x, y, half_width, half_height)
 
 
-def cover(canvas: PixelArray, areas: Sequence[Area]) -> None:
-    """Replace the areas of a picture (height, width, 3) uint8 by a coarse mosaic, in place."""
+def pixelate(canvas: PixelArray, areas: Sequence[Area]) -> None:
+    """Replace the areas of an image (height, width, 3) uint8 by a coarse mosaic, in place."""
     height, width = canvas.shape[:2]
     for area in areas:
         left, right = (int(np.clip(v, 0, width)) for v in (area.x - area.half_width, area.x + area.half_width + 1))

@@ -4,10 +4,10 @@ from posecli.keypoints import KeypointSet
 
 Colour = tuple[int, int, int]
 
-# RGB, after the Okabe-Ito palette, which colour-blind people tell apart: left blue, right orange.
+# RGB, from the Okabe-Ito palette, which colour-blind people can distinguish: left blue, right orange.
 COLOURS: dict[str, Colour] = {"left": (0, 158, 255), "right": (255, 140, 0), "middle": (64, 220, 120)}
 
-# Bright enough for black, deep enough for white; neighbours differ in hue and in lightness.
+# Visible on black and on white; neighbours differ in hue and lightness.
 ID_COLOURS: tuple[Colour, ...] = (
     (255, 122, 26),
     (46, 170, 255),
@@ -25,12 +25,12 @@ ID_COLOURS: tuple[Colour, ...] = (
 
 
 def id_colour(track_id: int) -> Colour:
-    """The colour of a track id, RGB; after twelve ids the colours come again."""
+    """The colour of a track id, RGB; colours repeat after twelve ids."""
     return ID_COLOURS[(track_id - 1) % len(ID_COLOURS)]
 
 
 def tint(colour: Colour, towards: Colour, share: float) -> Colour:
-    """The colour moved by a share of the way towards another."""
+    """The colour interpolated towards another; share in [0, 1]."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(colour, towards, strict=True))
     return red, green, blue
 
@@ -50,5 +50,5 @@ def limb_side(keypoint_set: KeypointSet, limb: tuple[int, int]) -> str:
 
 
 def css(colour: Colour) -> str:
-    """The colour as CSS and SVG write it."""
+    """The colour in CSS and SVG notation."""
     return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -1,4 +1,4 @@
-"""Skeletons on pictures."""
+"""Drawing of skeletons, boxes and ids."""
 
 from dataclasses import dataclass
 
@@ -31,11 +31,11 @@ def draw_poses(
     show_boxes: bool = False,
     show_ids: bool = False,
 ) -> PixelArray:
-    """A copy of the picture (height, width, 3) uint8 RGB with the people's skeletons drawn on it.
+    """A copy of the image (height, width, 3) uint8 RGB with the people's skeletons drawn on it.
 
-    A limb is drawn where both of its keypoints reach the threshold. Lines are as thick as suits the size of
-    the person and of the picture; those of filled people are thin and dashed. With nobody to draw, the copy
-    equals the picture. show_ids: a label per id, and the id's colour instead of the sides'.
+    A limb is drawn where both of its keypoints reach the threshold. The line thickness follows the sizes of person and
+    image; lines of filled people are thin and dashed. Without people the copy equals the image. show_ids: a label for
+    each id, and the id's colour instead of those of left and right.
     """
     canvas = np.array(pixels, np.uint8, order="C")
     draw_on(
@@ -58,8 +58,8 @@ def draw_on(
     show_boxes: bool = False,
     show_ids: bool = False,
 ) -> None:
-    """draw_poses on the picture itself, which may be a part of a larger one."""
-    # The largest people last, on top: they are usually nearest.
+    """The same as draw_poses, in place on the image, which may be a view of a larger one."""
+    # The largest people are drawn last, on top: they are usually nearest.
     heights = np.nan_to_num(poses.boxes[:, 3] - poses.boxes[:, 1], nan=0, posinf=0, neginf=0)
     order = np.argsort(heights, kind="stable").tolist()
     ids = [int(i) for i in poses.track_ids] if show_ids and poses.track_ids is not None else None
@@ -72,21 +72,21 @@ def draw_on(
         stroke = _Stroke(canvas, max(1, thickness // 2) if filled else thickness, dashed=filled)
         _draw_person(stroke, poses, person, keypoint_set, keypoint_threshold, colours)
     if ids:
-        # After all skeletons: no limb crosses a label.
+        # After all skeletons, so that no limb crosses a label.
         for person in order:
             shown = poses.scores[person] >= keypoint_threshold
             _draw_label(canvas, poses.boxes[person], poses.keypoints[person][shown], ids[person])
 
 
 def line_thickness(person_height: float, height: int, width: int) -> int:
-    """Thickness of limbs in pixels, for a person of this height in a picture of this size."""
+    """Thickness of limbs in pixels for a person's height and an image's size, all in pixels."""
     largest = max(2.0, 0.008 * min(height, width) + 1)
     return round(float(np.clip(0.014 * person_height, 1.0, largest)))
 
 
 @dataclass(frozen=True)
 class _Stroke:
-    """Lines and dots of one thickness, with a dark rim so that they show on any ground."""
+    """Lines and dots of one thickness, with a dark rim so that they are visible on any background."""
 
     canvas: PixelArray
     thickness: int
@@ -107,7 +107,7 @@ class _Stroke:
         cv2.circle(self.canvas, centre, round(radius * _ONE), colour, -1, cv2.LINE_AA, _SHIFT)
 
     def _dashes(self, start: Point, end: Point) -> list[tuple[Point, Point]]:
-        """Pieces of the line; of a far one no more than a few."""
+        """Pieces of the line; at most a few of a very long one."""
         a, b = np.array(start, np.float64), np.array(end, np.float64)
         count = int(np.clip(np.hypot(*(b - a)) / _ONE / (8 * self.thickness + 12), 1, 60))
         places = a + (b - a) * (np.arange(2 * count) / max(1, 2 * count - 1))[:, None]
@@ -124,7 +124,7 @@ def _draw_person(
     colours: dict[str, Colour],
 ) -> None:
     shown = poses.scores[person] >= threshold
-    # Finite, and within OpenCV's 32-bit integers, so far out that a limb's direction stays what it is.
+    # Finite, within OpenCV's 32-bit integers, and far enough out to keep a limb's direction.
     points = np.clip(np.nan_to_num(poses.keypoints[person]), -_FAR, _FAR)
     fixed = np.rint(points * _ONE).astype(int).tolist()
     limbs = [limb for limb in keypoint_set.skeleton if shown[limb[0]] and shown[limb[1]]]
@@ -144,7 +144,7 @@ def _draw_box(canvas: PixelArray, poses: Poses, person: int, thickness: int, col
 
 
 def _draw_label(canvas: PixelArray, box: FloatArray, shown: FloatArray, track_id: int) -> None:
-    """The id on a plate of its colour above the highest keypoint, or above the box; always inside the picture."""
+    """The id on a filled rectangle of its colour above the highest keypoint, or above the box; inside the image."""
     height, width = canvas.shape[:2]
     x, y = shown[np.argmin(shown[:, 1])] if len(shown) else ((box[0] + box[2]) / 2, box[1])
     x, y = (float(v) for v in np.clip(np.nan_to_num([x, y]), 0, [width, height]))
@@ -154,7 +154,7 @@ def _draw_label(canvas: PixelArray, box: FloatArray, shown: FloatArray, track_id
     (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, weight)
     pad = max(2, round(6 * scale))
     plate_width, plate_height = text_width + 2 * pad, text_height + 2 * pad
-    # Clear of the head: the highest keypoint is an eye or an ear.
+    # Above the head: the highest keypoint is an eye or an ear.
     above = 0.06 * float(np.nan_to_num(box[3] - box[1])) + pad
     left = int(np.clip(x - plate_width / 2, 0, max(0, width - plate_width)))
     top = int(np.clip(y - above - plate_height, 0, max(0, height - plate_height)))

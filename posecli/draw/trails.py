@@ -21,7 +21,7 @@ _GAP = 0.5
 
 @dataclass(frozen=True)
 class _Point:
-    """A place in pixels at a time in seconds."""
+    """A position in pixels at a time in seconds."""
 
     time: float
     x: float
@@ -40,7 +40,7 @@ class Trails:
         self._hips = [names.index(name) for name in _HIPS] if all(name in names for name in _HIPS) else []
         self._points: dict[int, deque[_Point]] = {}
 
-    def follow(self, poses: Poses, time: float) -> None:
+    def update(self, poses: Poses, time: float) -> None:
         """Add a frame's people at a time in seconds, which does not decrease. People without track ids are ignored."""
         for person, track_id in enumerate([] if poses.track_ids is None else poses.track_ids.tolist()):
             place = self._place(poses, person)

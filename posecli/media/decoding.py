@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from posecli.errors import MediaError
-from posecli.media.losses import Ledger, Slots
+from posecli.media.lost_frames import FrameNumbers, Slots
 from posecli.media.sources import VideoSource, open_source
 from posecli.media.streams import pictured
 
@@ -28,8 +28,8 @@ _MOST_ERRORS = 1000
 _REORDER = 32
 # A transport stream marks the packet before a lost one in decoding order, or one close to it.
 _NEAR = 4
-# Sound of a live source that waits for a writer: about a minute. Older packets go where none comes.
-_SOUND_PACKETS = 4096
+# Audio of a live source that waits for a writer: about a minute. Older packets go where none comes.
+_AUDIO_PACKETS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Decoder:
     """The main video stream of an open source. frames, seek and close are for one thread.
 
     time_base, frame_rate: the stream's; frame_rate is None where it is unknown. damage: the last reason why
-    something could not be read, or "". sound: packets of a live source's first audio stream, in order.
+    something could not be read, or "". audio_packets: packets of a live source's first audio stream, in order.
 
     Raises MediaError for what cannot be opened, has no video stream or only sound.
     """
@@ -53,8 +53,8 @@ class Decoder:
     def __init__(self, source: VideoSource, picture_rate: Fraction) -> None:
         self.source = source
         self.damage = ""
-        self.ledger = Ledger()
-        self.sound: deque[AnyPacket] = deque(maxlen=_SOUND_PACKETS)
+        self.frame_numbers = FrameNumbers()
+        self.audio_packets: deque[AnyPacket] = deque(maxlen=_AUDIO_PACKETS)
         self._picture_rate = picture_rate
         self._pictures = source.pictures()
         places = [*self._pictures]
@@ -76,7 +76,7 @@ class Decoder:
                 raise MediaError(f"{self.source.shown}: there is no decoder for its video codec")
             raise MediaError(f"{self.source.shown}: {'only sound, no' if sounds else 'no'} video stream")
         self.stream: VideoStream = stream
-        self.sound_stream: AudioStream | None = sounds[0] if sounds else None
+        self.audio_stream: AudioStream | None = sounds[0] if sounds else None
         # Threads end only when the container is closed.
         self.stream.thread_type = self._threads = threads
         self.time_base = Fraction(self.stream.time_base or Fraction(1, 90000))
@@ -93,7 +93,7 @@ class Decoder:
         self._still_near = 0
         self.slots = Slots(lambda dts: dts in self._near_decoding)
         packets = self._read_pictures() if self._pictures else self._packets()
-        self._frames = self._decode(packets, Ledger())
+        self._frames = self._decode(packets, FrameNumbers())
         self._last_pts: int | None = None
 
     def __iter__(self) -> Iterator[DecodedFrame]:
@@ -189,36 +189,36 @@ class Decoder:
             self.container.seek(target, stream=self.stream)
             packets = self._packets()
             first = next(packets)
-            self._frames = self._decode(chain([first], packets), Ledger(numbers[first.dts or 0]))
+            self._frames = self._decode(chain([first], packets), FrameNumbers(numbers[first.dts or 0]))
         except (FFmpegError, StopIteration, KeyError):
             # Not where the index says: from the beginning then, for exact numbers.
             self.container.close()
             self._open(self._threads)
         return True
 
-    def _decode(self, packets: Iterable[AnyPacket], ledger: Ledger) -> Generator[DecodedFrame, None, None]:
-        self.ledger = ledger
+    def _decode(self, packets: Iterable[AnyPacket], frame_numbers: FrameNumbers) -> Generator[DecodedFrame, None, None]:
+        self.frame_numbers = frame_numbers
         previous: DecodedFrame | None = None
-        number = ledger.index - 1
+        number = frame_numbers.index - 1
         unmatched = self._by_order or self._goes_back
         for packet in chain(packets, [None]):
             shown = packet is not None and _is_shown(packet)
             if packet is not None:
                 self._note(packet, shown)
             if packet is not None and self._pictures:
-                while ledger.sent < (packet.pts or 0):  # no picture of this number
-                    ledger.send(ledger.sent)
+                while frame_numbers.sent < (packet.pts or 0):  # no picture of this number
+                    frame_numbers.send(frame_numbers.sent)
             if packet is not None and shown:
-                ledger.send(None if unmatched else packet.pts)
+                frame_numbers.send(None if unmatched else packet.pts)
             for frame in self._decode_packet(packet):
                 stamp = frame.dts if self._by_order else frame.pts
-                index = ledger.show(None if unmatched else stamp)
+                index = frame_numbers.show(None if unmatched else stamp)
                 self._check(index == number + 1 or bool(self._pictures))
                 if stamp is None or (previous is not None and stamp <= previous.pts):
                     stamp = 0 if previous is None else previous.pts + self._usual_step
                 previous, number = DecodedFrame(frame, index, stamp), index
                 yield previous
-        self._check(number + 1 >= ledger.sent)
+        self._check(number + 1 >= frame_numbers.sent)
 
     def _decode_packet(self, packet: "AnyPacket | None") -> list[VideoFrame]:
         """The frames that come out when a packet goes in; None ends the stream."""
@@ -248,16 +248,16 @@ class Decoder:
         self._recent.append((packet.pts, packet.dts))
         self.slots.add(packet.dts, shown)
 
-    def _check(self, sound: bool) -> None:
-        if not sound and self._threads == "AUTO":
+    def _check(self, intact: bool) -> None:
+        if not intact and self._threads == "AUTO":
             raise _FrameThreadsFailed
 
     def _packets(self) -> Generator[AnyPacket, None, None]:
         """The video stream's packets; an error of the container is passed over where that is possible."""
         wanted = [self.stream]
-        keep_sound = self.source.live and self.sound_stream is not None
+        keep_audio = self.source.live and self.audio_stream is not None
         errors = 0
-        packets = self.container.demux(self.stream, self.sound_stream) if keep_sound else self.container.demux(wanted)
+        packets = self.container.demux(self.stream, self.audio_stream) if keep_audio else self.container.demux(wanted)
         while True:
             try:
                 packet = next(packets)
@@ -275,7 +275,7 @@ class Decoder:
             if packet.is_corrupt:
                 self.damage = self.damage or "packets marked as corrupt"
             if packet.stream_index != self.stream.index:
-                self.sound.append(packet)
+                self.audio_packets.append(packet)
             elif packet.size:
                 yield packet
 

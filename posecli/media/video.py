@@ -16,7 +16,7 @@ from posecli.media.aspect import PixelAspect
 from posecli.media.colour import colour_of
 from posecli.media.decoding import DecodedFrame, Decoder, reason
 from posecli.media.hdr import TRANSFERS
-from posecli.media.losses import Steps
+from posecli.media.lost_frames import Steps
 from posecli.media.sources import PICTURES_RATE, VideoSource, open_source, source_of
 from posecli.media.span import Span
 from posecli.media.upright import Upright
@@ -142,7 +142,7 @@ class VideoReader:
             steps.close()
             # Read to the source's end: what its container promises counts too.
             begin = self._begin(first)
-            held = max(self.decoder.ledger.sent, begin + kept)
+            held = max(self.decoder.frame_numbers.sent, begin + kept)
             absent = max(0, self.decoder.promised(self._first_pts, steps.usual()) - held) or self._cut_off(last, steps)
             self._count(begin, held, kept, absent, steps)
             return

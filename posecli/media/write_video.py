@@ -15,9 +15,9 @@ from av.video.stream import VideoStream
 
 from posecli.atomic import new_temporary
 from posecli.errors import MediaError, is_full
+from posecli.media.audio import AudioTrack
 from posecli.media.colour import ToYuv
 from posecli.media.encoders import ENCODERS, EncodeOptions
-from posecli.media.sound import Sound
 from posecli.media.video import VideoReader
 from posecli.types import PixelArray
 
@@ -52,7 +52,7 @@ class VideoWriter:
         self._origin: Fraction | None = None
         self._last = Fraction(0)
         self._frames = 0
-        self._sounds: list[Sound] = []
+        self._audio: list[AudioTrack] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         self._part = new_temporary(path)
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
@@ -60,7 +60,7 @@ class VideoWriter:
             self._size = size or (source.width, source.height)
             self._add_video(options)
             if options.audio:
-                self._open_sounds()
+                self._open_audio()
         except BaseException:
             self.abort()
             raise
@@ -86,14 +86,14 @@ class VideoWriter:
         self._stream = stream
         self._to_yuv = ToYuv(colour, stream.width, stream.height, encoder.chroma)
 
-    def _open_sounds(self) -> None:
+    def _open_audio(self) -> None:
         tracks = self._source.audio_tracks
         if self._source.source.live and tracks > 1:
             self.warnings.append(f"the first of {tracks} sound tracks is kept: a live source is read only once")
             tracks = 1
         for track in range(tracks):
             try:
-                self._sounds.append(Sound(self._container, self._source, self.warnings, track))
+                self._audio.append(AudioTrack(self._container, self._source, self.warnings, track))
             except (FFmpegError, ValueError, AttributeError) as error:  # no decoder: PyAV has no codec to ask
                 which = f" of track {track + 1}" if tracks > 1 else ""
                 self.warnings.append(f"sound{which} left out: its codec can be neither copied nor decoded ({error})")
@@ -103,16 +103,16 @@ class VideoWriter:
         if self._origin is None:
             from_zero = self._source.span.start or self._source.source.live
             self._origin = time if from_zero else Fraction(0)
-            for sound in self._sounds if from_zero else []:
-                sound.begin(self._origin)
+            for track in self._audio if from_zero else []:
+                track.begin(self._origin)
         frame = self._to_yuv(_fitted(pixels, *self._size))
         frame.pts = round((time - self._origin) / self._source.time_base)
         frame.time_base = self._source.time_base
         self._container.mux(self._stream.encode(frame))
         self._last = time
         self._frames += 1
-        for sound in self._sounds:
-            sound.write_until(time)
+        for track in self._audio:
+            track.write_until(time)
 
     def close(self) -> None:
         """Finish the file and rename it. Raises MediaError or OSError where that fails."""
@@ -127,9 +127,9 @@ class VideoWriter:
                     packet.dts = packet.pts
             self._container.mux(packets)
             step = self._source.span.stride / (self._source.frame_rate or Fraction(30))
-            for sound in self._sounds:
-                sound.write_until(self._last + step if self._source.span.ends else None, last=True)
-                sound.close()
+            for track in self._audio:
+                track.write_until(self._last + step if self._source.span.ends else None, last=True)
+                track.close()
             self._container.close()
         except FFmpegError as error:
             self.abort()
@@ -140,8 +140,8 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Delete what was written."""
-        for sound in self._sounds:
-            sound.close()
+        for track in self._audio:
+            track.close()
         # An unfinished file has no valid trailer, and is deleted anyway.
         with contextlib.suppress(FFmpegError, ValueError):
             self._container.close()

@@ -120,7 +120,7 @@ class PoseStep:
             if read.job.number in self._given_up:
                 continue
             clip = self._clips.get(read.job.number)
-            known = clip.journal.recall(read.frame.index) if clip is not None and clip.journal is not None else None
+            known = clip.journal.lookup(read.frame.index) if clip is not None and clip.journal is not None else None
             if known is not None and clip is not None:
                 result[place] = clip.propagator.update(read.frame, *known) if clip.propagator is not None else known[0]
             elif clip is not None and clip.propagator is not None:

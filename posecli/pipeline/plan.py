@@ -15,10 +15,10 @@ from posecli.media.sources import source_of
 from posecli.media.write_images import photo_name
 from posecli.media.write_video import video_name
 from posecli.pipeline.events import Job
-from posecli.results.ledger import Ledger, read_ledger, write_ledger
 from posecli.results.lock import locked
-from posecli.results.names import Places, derived
-from posecli.results.protect import Protected, refuse_harm
+from posecli.results.names import OutputPlaces, sibling_name
+from posecli.results.output_list import OutputList, read_output_list, write_output_list
+from posecli.results.protect import Protected, refuse_replacing
 from posecli.results.records import read_header, record_path
 from posecli.results.tables import TABLES, table_suffix
 from posecli.text import printed
@@ -31,21 +31,21 @@ HIDDEN = ".posecli"
 
 def plan(inputs: Sequence[Input], out: Path) -> list[Job]:
     """Give every input its output and its record. No two inputs share a file, whatever tables are written."""
-    places = Places((*RESULTS, HIDDEN), _files_of)
+    places = OutputPlaces((*RESULTS, HIDDEN), _files_of)
     jobs = []
     for number, item in enumerate(inputs):
-        place = places.take(item.name, item.kind)
+        place = places.assign(item.name, item.kind)
         jobs.append(Job(number, item, _media(place, item.kind), record_path(out, item.name), place))
     return jobs
 
 
 def _media(place: str, kind: str) -> str:
     named = video_name(place) if kind == "video" else photo_name(place)
-    return derived(place, named[len(place) :])
+    return sibling_name(place, named[len(place) :])
 
 
 def _files_of(place: str, kind: str) -> list[str]:
-    return [_media(place, kind), *(derived(place, table_suffix(table)) for table in TABLES)]
+    return [_media(place, kind), *(sibling_name(place, table_suffix(table)) for table in TABLES)]
 
 
 def refuse_harm_to_inputs(
@@ -53,13 +53,13 @@ def refuse_harm_to_inputs(
 ) -> None:
     """Raise UsageError where a file that the jobs would write is one of their sources, or of what else is read."""
     protected = Protected([*_sources(jobs), *reads])
-    refuse_harm(protected, (out / file for file in _planned(jobs, tables, media)), "--out")
+    refuse_replacing(protected, (out / file for file in _planned(jobs, tables, media)), "--out")
     # Temporary names are posecli's own; somebody may still have given such a file as an input.
-    refuse_harm(protected, (temporary(out / name) for name in RESULTS), "--out")
+    refuse_replacing(protected, (temporary(out / name) for name in RESULTS), "--out")
     for job in jobs:
         if job.input.path.name.startswith(".posecli-") and job.input.address is None and not job.input.error:
             parts = {temporary(out / other.output).absolute() for other in jobs}
-            refuse_harm(protected, sorted(parts), "--out")
+            refuse_replacing(protected, sorted(parts), "--out")
             break
 
 
@@ -82,7 +82,7 @@ def _planned(jobs: Sequence[Job], tables: Sequence[str], media: bool) -> Iterato
         if media:
             yield job.output
         for table in tables:
-            yield derived(job.place, table_suffix(table))
+            yield sibling_name(job.place, table_suffix(table))
 
 
 @contextmanager
@@ -97,15 +97,15 @@ def output_folder(
     planned = list(_planned(jobs, tables, media))
     if not overwrite:
         # Already here, so that a refused folder stays as it is.
-        _refuse_foreign(planned, out, read_ledger(out))
+        _refuse_foreign(planned, out, read_output_list(out))
     prepare_output(out)
     with locked(out, "--out", f"{HIDDEN}/lock"):
-        ledger = read_ledger(out)
+        output_list = read_output_list(out)
         if not overwrite:
-            _refuse_namesakes(jobs, ledger)
-        remarks = _remarks(jobs, out, ledger, overwrite)
+            _refuse_namesakes(jobs, output_list)
+        remarks = _remarks(jobs, out, output_list, overwrite)
         try:
-            write_ledger(out, ledger.joined(planned, {job.input.name: _where(job.input) for job in jobs}))
+            write_output_list(out, output_list.joined(planned, {job.input.name: _where(job.input) for job in jobs}))
         except OSError as error:
             raise MachineError(f"--out {printed(out)}: cannot be written ({error.strerror})") from error
         yield remarks
@@ -127,10 +127,10 @@ def prepare_output(out: Path) -> None:
         raise MachineError(f"--out {printed(out)}: cannot be written ({blocked[0]} is a folder there)")
 
 
-def _refuse_foreign(planned: Sequence[str], out: Path, ledger: Ledger) -> None:
+def _refuse_foreign(planned: Sequence[str], out: Path, output_list: OutputList) -> None:
     """Files that are there and that no run wrote are somebody's."""
     root = os.fspath(out)
-    foreign = [file for file in planned if not ledger.owns(file) and file != HIDDEN and _is_replaced(root, file)]
+    foreign = [file for file in planned if not output_list.owns(file) and file != HIDDEN and _is_replaced(root, file)]
     if foreign:
         raise UsageError(
             f"--out {printed(out)}: {_some(foreign)} there {'are' if len(foreign) > 1 else 'is'} not posecli's: "
@@ -147,19 +147,19 @@ def _is_replaced(root: str, file: str) -> bool:
     return not stat.S_ISDIR(found.st_mode) or file.endswith(table_suffix("openpose"))
 
 
-def _refuse_namesakes(jobs: Sequence[Job], ledger: Ledger) -> None:
+def _refuse_namesakes(jobs: Sequence[Job], output_list: OutputList) -> None:
     """Results of another input with the same name are not replaced without a word."""
-    others = [job.input.name for job in jobs if _is_namesake(job, ledger)]
+    others = [job.input.name for job in jobs if _is_namesake(job, output_list)]
     if others:
-        was = ledger.sources[others[0]]
+        was = output_list.sources[others[0]]
         raise UsageError(
             f"--out holds the results of other inputs with the same name, {_some(others)} (of {printed(was)}): "
             "choose another folder, or replace them with --overwrite"
         )
 
 
-def _is_namesake(job: Job, ledger: Ledger) -> bool:
-    before = ledger.sources.get(job.input.name)
+def _is_namesake(job: Job, output_list: OutputList) -> bool:
+    before = output_list.sources.get(job.input.name)
     if before is None or job.input.error is not None or job.input.live or before == _where(job.input):
         return False
     header = read_header(job.record)
@@ -173,16 +173,16 @@ def _is_namesake(job: Job, ledger: Ledger) -> bool:
         return False
 
 
-def _remarks(jobs: Sequence[Job], out: Path, ledger: Ledger, overwrite: bool) -> tuple[str, ...]:
+def _remarks(jobs: Sequence[Job], out: Path, output_list: OutputList, overwrite: bool) -> tuple[str, ...]:
     names = {job.input.name for job in jobs}
-    others = [name for name in ledger.sources if name not in names and record_path(out, name).is_file()]
+    others = [name for name in output_list.sources if name not in names and record_path(out, name).is_file()]
     remarks = []
     if others:
         remarks.append(
             f"{printed(out)} holds results of {_count(len(others))} not given now ({_some(others)}): their media and "
             "records stay, but coco.json, run.json and index.html are replaced by those of the inputs given now"
         )
-    replaced = [job.input.name for job in jobs if overwrite and _is_namesake(job, ledger)]
+    replaced = [job.input.name for job in jobs if overwrite and _is_namesake(job, output_list)]
     replaced += [job.input.name for job in jobs if job.input.live and job.record.is_file()]
     if replaced:
         remarks.append(f"{printed(out)}: earlier results of {_some(replaced)} are replaced")

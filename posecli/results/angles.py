@@ -1,4 +1,4 @@
-"""Angles at the joints, as coaches look at them."""
+"""Joint angles."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from posecli.geometry import Float64Array
 from posecli.keypoints import KeypointSet
 
-# Joint → the keypoints whose angle it is, the joint itself in the middle; each is there left and right.
+# Joint → the three keypoints of its angle, the joint itself in the middle; for each of left and right.
 JOINTS: dict[str, tuple[str, str, str]] = {
     "elbow": ("shoulder", "elbow", "wrist"),
     "hip": ("shoulder", "hip", "knee"),
@@ -15,7 +15,7 @@ JOINTS: dict[str, tuple[str, str, str]] = {
 
 
 def angle_names(keypoint_set: KeypointSet) -> tuple[str, ...]:
-    """The angles that a keypoint set allows, as left_elbow, right_elbow and so on; empty where there are none."""
+    """Names of the angles that a keypoint set defines (left_elbow, right_elbow, ...); may be empty."""
     return tuple(
         f"{side}_{joint}"
         for joint, corners in JOINTS.items()
@@ -27,7 +27,7 @@ def angle_names(keypoint_set: KeypointSet) -> tuple[str, ...]:
 def joint_angles(
     keypoints: NDArray[np.floating], keypoint_set: KeypointSet, sure: NDArray[np.bool_] | None = None
 ) -> Float64Array:
-    """Angles (N, A) in degrees, 0 to 180, of N people in the picture plane; A and their order as angle_names.
+    """Angles (N, A) in degrees, 0 to 180, of N people in the image plane; A and their order as angle_names.
 
     180 is a straight limb. keypoints: (N, K, 2), in any unit that is the same for x and y. sure: (N, K), whether
     each keypoint counts. The angle is NaN where one of its three keypoints does not count or is not finite, and
@@ -43,7 +43,7 @@ def joint_angles(
     one, other = points[:, :, 0] - points[:, :, 1], points[:, :, 2] - points[:, :, 1]
     cross = one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
     dot = (one * other).sum(axis=-1)
-    # The arc tangent keeps its precision near 0 and 180, where the arc cosine loses it.
+    # Near 0 and 180 the arc tangent is precise, the arc cosine is not.
     angles = np.degrees(np.arctan2(np.abs(cross), dot))
     known = np.isfinite(angles) & (one != 0).any(axis=-1) & (other != 0).any(axis=-1)
     if sure is not None:

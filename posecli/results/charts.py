@@ -1,4 +1,4 @@
-"""Charts in one style, as SVG text for reports or as PNG files; matplotlib draws them."""
+"""Charts in one style by matplotlib, as SVG text for reports or as PNG files."""
 
 import io
 import warnings
@@ -14,13 +14,13 @@ from posecli.results.html import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind people tell apart.
+# Okabe and Ito's palette, which colour-blind people can distinguish.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b8a800")
 
-# Longer names are shortened: a chart has room for so many letters of a name.
+# Longer names are shortened.
 NAME_LETTERS = 40
 
-# So many letters stand below a panel side by side; more are turned.
+# Labels of more letters in sum are rotated.
 FLAT_LETTERS = 66
 
 _STYLE: dict[str, Any] = {
@@ -41,9 +41,9 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
-    # Names come from outside: a dollar in them is a dollar.
+    # Names of users' files may have dollar signs, which are no formulas.
     "text.parse_math": False,
-    # Element names by content, not by chance: the same figures give the same file.
+    # Element ids without random numbers: the same figures give the same file.
     "svg.hashsalt": "posecli",
 }
 
@@ -74,7 +74,7 @@ class Panel:
 
 
 def svg(panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: float = 3.2) -> str:
-    """The panels as one SVG element, its letters as text."""
+    """The panels as one SVG element with real text."""
     with _figure(panels, columns, width, height) as figure:
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
@@ -94,11 +94,11 @@ def _figure(panels: Sequence[Panel], columns: int, width: float, height: float) 
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // columns)
-    # Letters that the font does not have are drawn by the reader's browser: no reason for a warning.
+    # Letters that matplotlib's font lacks are drawn by the browser: no warning is needed.
     with warnings.catch_warnings(), matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # letters without end in a name
-        # A figure of its own, without pyplot: nothing global, no display.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # very long names
+        # Without pyplot: no global state, no display.
         figure = Figure(figsize=(width, height * rows))
         places = figure.subplots(rows, columns, squeeze=False).ravel()
         for place, panel in zip(places, panels, strict=False):
@@ -124,7 +124,7 @@ def _draw(axes: Any, panel: Panel) -> None:
     if panel.x_limits:
         axes.set_xlim(*panel.x_limits)
     if len(panel.series) > 1:
-        # Above stacked bars, whose sums are alike, a row of room is left by the panel's limits.
+        # The limits of panels with stacked bars leave space for the legend above the bars.
         axes.legend(fontsize=8.5, ncols=len(panel.series) if panel.kind == "stacked" else 1)
 
 

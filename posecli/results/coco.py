@@ -14,7 +14,7 @@ from posecli.results.records import read_frames, read_summary
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished input with its record. kind is "photo" or "video". place: see names.Places; "" for the name."""
+    """A finished input with its record. kind: "photo" or "video". place: see names.OutputPlaces; "" for the name."""
 
     name: str
     kind: str
@@ -23,7 +23,7 @@ class Recorded:
 
 
 def coco_category(keypoint_set: KeypointSet) -> dict[str, Any]:
-    """The person category: names, 1-based skeleton, sigmas where there are any."""
+    """The person category: keypoint names, 1-based skeleton, sigmas if known."""
     category: dict[str, Any] = {
         "id": 1,
         "name": "person",
@@ -37,7 +37,7 @@ def coco_category(keypoint_set: KeypointSet) -> dict[str, Any]:
 
 
 def result_of(person: dict[str, Any], image_id: int) -> dict[str, Any]:
-    """A person of a record as an item of a COCO results file."""
+    """An entry of a COCO results file for a person of a record."""
     keypoints = person["keypoints"]
     scored = [*keypoints]
     scored[2::3] = [1] * (len(keypoints) // 3)
@@ -53,9 +53,9 @@ def result_of(person: dict[str, Any], image_id: int) -> dict[str, Any]:
 def write_coco(out: Path, inputs: Sequence[Recorded], keypoint_set: KeypointSet) -> None:
     """Write out/coco.json and out/coco_results.json from the records, in the order of the inputs.
 
-    Ids count from 1 in that order; where all inputs are photos named by distinct numbers, as COCO's are,
-    those numbers are the image ids, so that the results score against COCO's own annotations. Memory does
-    not grow with the records; the same records give the same bytes.
+    Ids count from 1 in that order. Where all inputs are photos named by distinct numbers, as COCO's are, these are the
+    image ids, so that the results can be scored against COCO's annotations. Memory does not grow with the records; the
+    same records give the same bytes.
     """
     ids = _numbers_of(inputs)
     with AtomicFile(out / "coco.json") as file:
@@ -94,7 +94,7 @@ def _images(
 
 
 def _video(number: int, item: Recorded) -> dict[str, Any]:
-    """A video with what is known about it: size, frames and, if its container says so, frames per second."""
+    """The entry of a video: size, number of frames and, if known, frames per second."""
     video: dict[str, Any] = {"id": number, "name": item.name}
     summary = read_summary(item.record)
     if summary is not None:
@@ -118,10 +118,10 @@ def _numbers_of(inputs: Sequence[Recorded]) -> list[int] | None:
     if not all(stem.isascii() and stem.isdigit() and len(stem) >= 6 for stem in stems):
         return None
     numbers = [int(stem) for stem in stems]
-    # Larger numbers would lose digits in JavaScript, and the largest do not fit into JSON at all.
+    # JavaScript represents integers up to 2**53 exactly; orjson writes up to 64 bits.
     distinct = len(set(numbers)) == len(numbers)
     if any((summary := read_summary(item.record)) is not None and summary.frames > 1 for item in inputs):
-        return None  # pages need ids of their own
+        return None  # each page needs its own id
     return numbers if distinct and min(numbers) > 0 and max(numbers) < 2**53 else None
 
 

@@ -1,4 +1,4 @@
-"""Who is seen when in a clip, and the angles of their joints over time: a few hundred numbers, whatever its length."""
+"""Tracks of a clip over time and their joint angles, in a limited number of bins whatever the clip's length."""
 
 import base64
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from posecli.keypoints import KeypointSet
 from posecli.results.angles import angle_names, joint_angles
 from posecli.results.records import read_frames, read_header
 
-# Frames whose angles are computed at once.
+# Frames whose angles are computed together.
 _CHUNK = 512
 
 
 @dataclass(frozen=True, eq=False)
 class TrackCurves:
-    """One id. seen: (B,) in how many frames of each bin; angles: (B, A) mean angle in degrees, NaN where unknown."""
+    """One track. seen: (B,) number of its frames in each bin; angles: (B, A) mean in degrees, NaN where unknown."""
 
     track_id: int
     seen: Float64Array
@@ -28,10 +28,10 @@ class TrackCurves:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """A clip in B bins of equally many frames.
+    """A clip in B bins with equal numbers of frames.
 
-    times: (B + 1,) seconds where each bin begins, and where the last ends. angles: names of the A angles.
-    tracks: those seen most, in the order of their ids; others: how many more there are.
+    times: (B + 1,) start of each bin in seconds, and end of the last. angles: names of the A angles. tracks: those with
+    most frames, in the order of their ids; others: number of the remaining tracks.
     """
 
     times: Float64Array
@@ -42,7 +42,7 @@ class Curves:
 
 @dataclass(eq=False)
 class _Bin:
-    """What one bin holds of one id."""
+    """Sums of one track in one bin."""
 
     angles: int
     seen: int = 0
@@ -59,7 +59,7 @@ class _Bin:
 
 
 class _Binned:
-    """Frames in at most so many bins; when they are full, every two become one."""
+    """Collects frames in at most `most` bins; when all are in use, pairs of bins are merged."""
 
     def __init__(self, most: int, keypoint_set: KeypointSet) -> None:
         self._most, self._set = most, keypoint_set
@@ -88,7 +88,7 @@ class _Binned:
         if not self._waiting:
             return
         points = np.array([p for _, _, p in self._waiting], np.float64).reshape(len(self._waiting), -1, 3)
-        # v is 2 where the keypoint's score reaches the threshold of the run.
+        # v is 2 where the keypoint's score reaches --kpt-thr.
         angles = joint_angles(points[..., :2], self._set, points[..., 2] == 2)
         known = np.isfinite(angles)
         angles = np.where(known, angles, 0)
@@ -111,7 +111,7 @@ class _Binned:
 
 
 def read_curves(record: Path, *, most_bins: int = 400, most_tracks: int = 12) -> Curves | None:
-    """The curves of a clip's record, read once; None where nobody was tracked or the record tells no keypoints."""
+    """The curves of a clip's record, read in one pass; None without tracks or keypoint names in the record."""
     names = (read_header(record) or {}).get("keypoints")
     if not names:
         return None
@@ -134,9 +134,9 @@ def read_curves(record: Path, *, most_bins: int = 400, most_tracks: int = 12) ->
 
 
 def compact(curves: Curves) -> dict[str, Any]:
-    """The curves as the page takes them.
+    """The curves as the gallery's script reads them.
 
-    Spans of bins [start, end), and whole degrees from the first bin seen on, a byte each in base64, 255 for unknown.
+    Spans of bins [start, end), and integer degrees from the track's first bin on, a byte each in base64, 255: unknown.
     """
     tracks = []
     for track in curves.tracks:

@@ -1,4 +1,4 @@
-"""index.html: what a person opens first. One file, works offline, loads pictures as they scroll into view."""
+"""index.html: the gallery of a run. One file that works offline and loads images as they scroll into view."""
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,12 +20,12 @@ _THUMBNAIL = 480
 
 
 def thumbnail_path(out: Path, record: Path) -> Path:
-    """Where the thumbnail of the input with this record lies."""
+    """The path of an input's thumbnail."""
     return out / ".posecli" / "thumbnails" / f"{record.stem}.jpg"
 
 
 def write_thumbnail(path: Path, pixels: PixelArray) -> None:
-    """A small JPEG of an annotated picture."""
+    """Write a small JPEG of an annotated image."""
     height, width = pixels.shape[:2]
     scale = min(1.0, _THUMBNAIL / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -41,8 +41,8 @@ def write_gallery(
 ) -> None:
     """Write out/index.html. inputs: each with its thumbnail, if it has one.
 
-    Clips whose people have ids get a lane per id and curves of their joints' angles, out of their records.
-    Tables that lie there are linked.
+    Tracked clips get a timeline of each track and curves of joint angles, from their records. Existing tables are
+    linked.
     """
     with AtomicFile(out / "index.html") as whole, io.TextIOWrapper(whole, encoding="utf-8", newline="\n") as file:
         script = _text("gallery.js")
@@ -76,7 +76,7 @@ def _card(out: Path, order: int, item: Finished, thumbnail: Path | None) -> str:
     summary = item.summary
     name = html.text(item.name)
     curves = _curves(out, item)
-    # Where nobody has an id, people of a clip cannot be told apart: only their poses can be counted.
+    # Without track ids only the poses of a clip can be counted, not the people.
     counted = summary.people if summary.tracks is None else summary.tracks
     if item.kind == "video" and summary.tracks is None:
         facts = [_count(counted, "pose")]
@@ -105,7 +105,7 @@ def _card(out: Path, order: int, item: Finished, thumbnail: Path | None) -> str:
 
 
 def _picture(out: Path, item: Finished, thumbnail: Path | None) -> str:
-    """The player of a clip, else the picture."""
+    """The player of a clip, or the image of a photo."""
     media = next(iter(item.summary.outputs), None)
     poster = html.url(thumbnail.relative_to(out).as_posix()) if thumbnail is not None else ""
     if media is not None and item.kind == "video":
@@ -117,13 +117,13 @@ def _picture(out: Path, item: Finished, thumbnail: Path | None) -> str:
 
 
 def _curves(out: Path, item: Finished) -> str:
-    """What the script draws lanes and curves from; empty where nobody has an id."""
+    """The data of timelines and curves for the script; empty without tracks."""
     if item.kind != "video" or not item.summary.tracks:
         return ""
     curves = read_curves(record_path(out, item.name))
     if curves is None:
         return ""
-    return f'<div class=curves><script type="application/json">{html.island(compact(curves))}</script></div>'
+    return f'<div class=curves><script type="application/json">{html.json_for_script(compact(curves))}</script></div>'
 
 
 def _text(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Pages of HTML: the one place where text from outside is escaped, and the policy that lets no foreign script run."""
+"""HTML pages: the only place where external text is escaped, and their Content-Security-Policy."""
 
 import base64
 import hashlib
@@ -8,35 +8,35 @@ from collections.abc import Mapping
 from html import escape
 from urllib.parse import quote
 
-# Control characters, and those that turn the direction of writing: a name could look like another.
+# Control characters, and those that change the direction of writing, by which a name could look like another.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def printable(value: object) -> str:
-    """Text that can be written as UTF-8 and looks like what it is: what cannot be seen as \\x1b or \\u202e."""
+    """Text as valid UTF-8 with invisible characters escaped, as \\x1b or \\u202e."""
     return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), str(value))
 
 
 def text(value: object) -> str:
-    """Anything from outside as text of an element or value of an attribute in quotes."""
+    """Any external value as text of an element or of a quoted attribute."""
     return escape(printable(value), quote=True)
 
 
 def url(path: str) -> str:
-    """A path relative to the page, with slashes, as the value of href or src: it leads to a file, never elsewhere."""
+    """A path relative to the page, with slashes, as the value of href or src; it never refers to another host."""
     try:
         data = path.encode("utf-8", "surrogateescape")  # as the file system has names that are not UTF-8
     except UnicodeEncodeError:
         data = path.encode("utf-8", "backslashreplace")
     quoted = quote(data)
-    # Two slashes in front would name a host.
+    # Two leading slashes would name a host.
     return escape(f".{quoted}" if quoted.startswith("/") else quoted)
 
 
-def island(document: object) -> str:
-    """JSON for <script type="application/json">: ASCII, and nothing in it can end the element or begin another."""
+def json_for_script(document: object) -> str:
+    """JSON for <script type="application/json">: ASCII, and nothing in it can end the element or start another."""
     data = json.dumps(document, separators=(",", ":"))
     for letter in "<>&":
         data = data.replace(letter, f"\\u{ord(letter):04x}")
@@ -46,15 +46,14 @@ def island(document: object) -> str:
 def head(title: object, css: str, script: str = "", *, inline_style: bool = False) -> str:
     """A page from its doctype to <body>, with its style and a Content-Security-Policy.
 
-    Only the script given may run, whose text stands between <script> and </script> of script_element; without one,
-    none. Pictures, players and links lead to files beside the page; nothing is loaded from elsewhere.
-    inline_style: for charts, whose SVG elements have style attributes: those cannot be allowed by hash.
+    Only the given script may run, as written by script_element. Images, players and links refer to files beside the
+    page; nothing is loaded from elsewhere. inline_style: allow style attributes, which the SVG of charts has.
     """
     sources: Mapping[str, str] = {
         "default-src": "'none'",
         "script-src": _hashed(script) if script else "'none'",
         "style-src": "'unsafe-inline'" if inline_style else _hashed(_block(css)),
-        # Opened as a file, not every browser counts the page's own folder as 'self'.
+        # For file: URLs some browsers do not count the page's folder as 'self'.
         "img-src": "'self' file: data:",
         "media-src": "'self' file:",
         "base-uri": "'none'",
@@ -71,7 +70,7 @@ def head(title: object, css: str, script: str = "", *, inline_style: bool = Fals
 
 
 def script_element(script: str) -> str:
-    """The page's own script, exactly as the policy of head names it."""
+    """The page's script, exactly as the policy of head allows it by hash."""
     return f"<script>{_block(script)}</script>"
 
 

@@ -20,9 +20,9 @@ from posecli.types import Frame, PixelArray, Poses
 
 
 class InputWriter:
-    """Takes the frames of one input in order; `finish` completes its files, `abort` deletes them.
+    """Writes the frames of one input in order; `finish` completes its files, `abort` deletes them.
 
-    out: output folder. output: path of the annotated file below it. record, header: see results.records.
+    out: output folder. output: path of the annotated file relative to it. record, header: see results.records.
     source: the open video, None for a photo. encoding: None where no annotated media are written. on_frame: called
     with each annotated image (height, width, 3) uint8 RGB. photo: the photo's file, whose metadata are copied.
     """
@@ -67,7 +67,7 @@ class InputWriter:
         self._record.write(frame, poses)
         if self._source is None:  # the pages of a photo are independent
             self._annotator = Annotator(self._style, self._keypoint_set)
-        self._annotator.follow(frame, poses)
+        self._annotator.update(frame, poses)
         self._size = self._size or (frame.width, frame.height)
         better = len(poses) > self._most_people
         if not (self._media or better or self._on_frame is not None):
@@ -112,7 +112,7 @@ class InputWriter:
     ) -> Summary:
         """Complete the files. The record is written last: it marks the input as finished.
 
-        damage: what is wrong with the photo, which makes its status partial.
+        damage: the damage of a photo, whose status is then partial.
         """
         if self._video is not None:
             self._video.close()

@@ -1,7 +1,7 @@
-"""The networks' answers for a video as they come, so that a run that was killed does not ask again.
+"""The networks' outputs for a video, stored frame by frame, so that a resumed run does not compute them again.
 
-A file of JSON lines: a header that says what the answers depend on, then a line a frame. float32 values are written
-with as many digits as they need to be read back the same, so a resumed run ends in the same bytes.
+A file of JSON lines: a header with the key of what the outputs depend on, then a line for each frame. float32 values
+are written with all digits that are needed to read them back exactly, so that a resumed run ends in the same bytes.
 """
 
 import stat
@@ -21,9 +21,9 @@ _ARRAYS = ("keypoints", "std", "scores", "boxes", "box_scores", "person_scores")
 
 
 class Journal:
-    """First gives back what an earlier run left (recall), then takes what is new (append).
+    """The journal of one video: first frames of an earlier run are read (lookup), then new ones are written (append).
 
-    key: what the answers depend on. A file with another key, or none, is begun anew.
+    key: hash of what the outputs depend on. A file with another key is replaced.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -39,10 +39,10 @@ class Journal:
             self._file.truncate()
             self._file.write(header)
 
-    def recall(self, index: int) -> tuple[Poses, bool] | None:
-        """The poses of the frame with this index and whether it was searched by the detector, if they are known.
+    def lookup(self, index: int) -> tuple[Poses, bool] | None:
+        """The poses of the frame with this index and whether the detector ran on it; None where it is not stored.
 
-        From the first frame on that is not known, nothing is: what stands after it is cut off.
+        After the first frame that is not stored, the rest of the file is cut off.
         """
         if not self._recalls:
             return None
@@ -57,7 +57,7 @@ class Journal:
         return None
 
     def append(self, index: int, poses: Poses, detected: bool = True, time: Fraction | None = None) -> None:
-        """Keep a frame's poses. After a kill of the process they are still there; a power cut may cost the last."""
+        """Store a frame's poses. They survive the end of the process; a power failure may lose the last ones."""
         values = {name: np.ascontiguousarray(getattr(poses, name), np.float32) for name in _ARRAYS}
         row: dict[str, Any] = {
             "index": index,
@@ -70,17 +70,17 @@ class Journal:
         self._file.flush()
 
     def close(self) -> None:
-        """Leave the file for a later run."""
+        """Close the file, which stays for a later run."""
         self._file.close()
 
     def remove(self) -> None:
-        """The input is finished, or has failed: nobody will ask."""
+        """Delete the file, once the input is finished or has failed."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 
 
 def read_journal(path: Path) -> Iterator[tuple[Fraction, Poses]]:
-    """Time and poses of each frame that stands in a journal."""
+    """Time and poses of each frame of a journal."""
     with path.open("rb") as file:
         file.readline()
         for line in file:
@@ -91,7 +91,7 @@ def read_journal(path: Path) -> Iterator[tuple[Fraction, Poses]]:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether it is a file of one name: what another name leads to as well may be somebody's."""
+    """Whether it is a regular file with one name: a link may lead to a file that is not posecli's."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def _is_plain(path: Path) -> bool:
 
 
 def _read(line: bytes) -> tuple[int, Poses, bool] | None:
-    """A line's frame, None where a kill cut the line short."""
+    """The frame of a line, None where the line is incomplete because the process was killed."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""One writer at a time for a folder: a lock of the kernel's, which a killed process does not leave behind."""
+"""One writer at a time for a folder: a lock of the kernel, which ends with the process, also when it is killed."""
 
 import errno
 import logging
@@ -18,10 +18,10 @@ _BUSY = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
 
 @contextmanager
 def locked(folder: Path, option: str, name: str = ".posecli-lock") -> Iterator[None]:
-    """Hold the folder, which is made where it is not there. option: named in messages. name: the lock's file in it.
+    """Lock the folder, which is created if needed. option: named in messages. name: the lock's file in the folder.
 
-    Raises MachineError where another process holds it, or where it cannot be written. A file system without locks is
-    told in a warning, and used.
+    Raises MachineError where another process holds the lock, or where the folder cannot be written. On a file system
+    without locks a warning is logged, and the folder is used without one.
     """
     try:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

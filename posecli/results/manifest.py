@@ -1,4 +1,4 @@
-"""run.json: what ran, with what, and how each input ended."""
+"""run.json: versions, options and models of a run, and the result of each input."""
 
 import importlib.metadata
 import platform
@@ -19,9 +19,9 @@ _PACKAGES = ("torch", "torchvision", "opencv-python", "av", "numpy", "openvino")
 
 @dataclass(frozen=True)
 class Finished:
-    """An input's name and end. skipped: it was finished by an earlier run, and stands as it is.
+    """An input that ended. skipped: it was finished by an earlier run, whose outputs are kept.
 
-    place: where its files lie under the output folder, see names.Places; "" for its name.
+    place: path of its files relative to the output folder, see names.OutputPlaces; "" for its name.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Finished:
 
 
 def versions() -> dict[str, str]:
-    """Versions of posecli and of what its results depend on."""
+    """Versions of posecli and of the packages that its results depend on."""
     found = {"posecli": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def manifest(inputs: Sequence[Finished], run: Mapping[str, Any]) -> dict[str, Any]:
-    """The document of run.json. run: options, models, device and the like, as given."""
+    """The document of run.json. run: entries about the run (options, models, device), copied unchanged."""
     rows = [
         {
             "name": item.name,

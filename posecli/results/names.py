@@ -1,4 +1,4 @@
-"""What the files of each input are called under the output folder, so that no two of them meet."""
+"""Names of each input's files in the output folder, without conflicts between inputs."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,14 +6,14 @@ from pathlib import PurePosixPath
 
 from posecli.media.identity import name_key
 
-# Bytes of a file name that every common file system takes.
+# Longest file name in bytes on common file systems.
 NAME_BYTES = 255
 
 
-def fitted(name: str, suffix: str = "") -> str:
-    """A file name that a file system takes: name and suffix as they are, or shortened and marked by a hash of all.
+def shortened_name(name: str, suffix: str = "") -> str:
+    """A file name of at most NAME_BYTES: name + suffix, or a shortened name with a hash of the full one.
 
-    Where suffix is empty, the name's own is kept.
+    Without suffix the name's own one is kept.
     """
     whole = name + suffix
     if len(whole.encode()) <= NAME_BYTES:
@@ -22,20 +22,20 @@ def fitted(name: str, suffix: str = "") -> str:
         pure = PurePosixPath(name)
         name, suffix = pure.stem, pure.suffix if len(pure.suffix.encode()) <= 16 else ""
     mark = f"~{hashlib.blake2b(whole.encode(), digest_size=6).hexdigest()}"
-    room = NAME_BYTES - len((mark + suffix).encode())
-    return name.encode()[:room].decode("utf-8", "ignore") + mark + suffix
+    length = NAME_BYTES - len((mark + suffix).encode())
+    return name.encode()[:length].decode("utf-8", "ignore") + mark + suffix
 
 
-def derived(place: str, suffix: str) -> str:
-    """The file beside an input's place whose name has a further suffix."""
+def sibling_name(place: str, suffix: str) -> str:
+    """The path of a place with a suffix appended to its file name."""
     folder, _, name = place.rpartition("/")
-    return f"{folder}/{fitted(name, suffix)}" if folder else fitted(name, suffix)
+    return f"{folder}/{shortened_name(name, suffix)}" if folder else shortened_name(name, suffix)
 
 
-class Places:
-    """Gives inputs their places: the tree of their names, where two files, or a file and a folder, would not meet.
+class OutputPlaces:
+    """Assigns each input a place: a path relative to the output folder, its name unless that conflicts with another.
 
-    reserved: names that no input gets. files_of: all files that an input of a place may have.
+    reserved: names that no input gets. files_of: (place, kind) → all files that an input of this place may have.
     """
 
     def __init__(self, reserved: Iterable[str], files_of: Callable[[str, str], Sequence[str]]) -> None:
@@ -44,8 +44,8 @@ class Places:
         self._given: dict[str, str] = {}
         self._files_of = files_of
 
-    def take(self, name: str, kind: str) -> str:
-        """The place of an input of this name (posix) and kind, which it keeps."""
+    def assign(self, name: str, kind: str) -> str:
+        """A free place for an input of this name (posix) and kind, which is taken from now on."""
         parent, _, last = name.rpartition("/")
         folder = self._folder(parent)
         for candidate in _numbered(last):
@@ -61,7 +61,7 @@ class Places:
             return self._given.get(wanted, "")
         parent, _, last = wanted.rpartition("/")
         above = self._folder(parent)
-        for candidate in _numbered(fitted(last)):
+        for candidate in _numbered(shortened_name(last)):
             folder = f"{above}/{candidate}" if above else candidate
             if name_key(folder) not in self._files:
                 break

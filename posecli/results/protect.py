@@ -1,4 +1,4 @@
-"""An input is never written to: every file that a command is about to write is compared with all that it reads."""
+"""Protection of inputs: every file that a command will write is compared with all files that it reads."""
 
 import os
 import stat
@@ -9,16 +9,16 @@ from posecli.errors import UsageError
 from posecli.media.identity import FileId, file_id, name_key
 from posecli.text import printed
 
-# Links that are followed before they are taken for a loop, as the kernel does.
+# Links that are followed before a loop is assumed, as in the kernel.
 _LINKS = 40
 
 
 class Protected:
     """The files that a command reads.
 
-    A path means one of them if it has the same real place (whatever the letter case and Unicode composition), or the
-    same device and inode (hard links, symbolic links, bind mounts); links on the way to a source and the folders above
-    it are protected too. Time and memory grow linearly with the number of files.
+    A path is one of them if its resolved path is equal (ignoring letter case and Unicode composition), or its device
+    and inode are (hard links, symbolic links, bind mounts). Links on the way to a source and its parent folders are
+    protected too. Time and memory are linear in the number of files.
     """
 
     def __init__(self, sources: Iterable[Path]) -> None:
@@ -37,7 +37,7 @@ class Protected:
             try:
                 found = os.lstat(path)
             except (OSError, ValueError):
-                return  # what is not there cannot be harmed
+                return  # it does not exist
             self._places.setdefault(self._place(path), source)
             if found.st_ino:
                 self._ids.setdefault((found.st_dev, found.st_ino), source)
@@ -47,7 +47,7 @@ class Protected:
             path = os.path.join(os.path.dirname(path), os.readlink(path))  # noqa: PTH115, PTH118, PTH120
 
     def _add_folders(self, path: str, source: Path) -> None:
-        """The folders above a path: as it is written, and as it really is."""
+        """The parent folders of a path, as written and resolved."""
         for written in (os.path.dirname(path), os.path.dirname(self._place_of(path))):  # noqa: PTH120
             folder = written
             while folder and folder not in self._walked:
@@ -59,8 +59,8 @@ class Protected:
                 folder = os.path.dirname(folder) if os.path.dirname(folder) != folder else ""  # noqa: PTH120
 
     def _place_of(self, path: str) -> str:
-        """The path with its folder's links resolved, its own not."""
-        # Not abspath: behind a link, .. is not the folder before.
+        """The path with the links of its folder resolved, but not itself."""
+        # Not abspath: after a link, .. is the parent of its target.
         folder, name = os.path.split(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118
         if name in ("", ".", ".."):
             return os.path.realpath(path)
@@ -71,8 +71,8 @@ class Protected:
     def _place(self, path: str) -> str:
         return name_key(self._place_of(path))
 
-    def harmed_by(self, target: Path) -> Path | None:
-        """The source that writing this file, or replacing this folder, would harm; None where it is safe."""
+    def source_replaced_by(self, target: Path) -> Path | None:
+        """The source that writing this file, or replacing this folder, would overwrite; None where it is safe."""
         path = os.fspath(target)
         place = self._place(path)
         if (found := self._places.get(place) or self._folders.get(place)) is not None:
@@ -80,16 +80,16 @@ class Protected:
         for follow in (False, True):
             identity = file_id(path, follow=follow)
             if identity is None:
-                return None  # nothing is there, or a link to nothing
+                return None  # it does not exist, or is a broken link
             if (found := self._ids.get(identity) or self._folder_ids.get(identity)) is not None:
                 return found
         return None
 
 
-def refuse_harm(protected: Protected, targets: Iterable[Path], option: str) -> None:
-    """Raise UsageError, before any work, where a target means a file that is read. option: what to change."""
+def refuse_replacing(protected: Protected, targets: Iterable[Path], option: str) -> None:
+    """Raise UsageError where a target is a file that the command reads. option: the one to change, for the message."""
     for target in targets:
-        source = protected.harmed_by(target)
+        source = protected.source_replaced_by(target)
         if source is not None:
             raise UsageError(
                 f"{option}: {printed(target)} would replace the input {printed(source)}: choose another folder"

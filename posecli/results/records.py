@@ -1,10 +1,10 @@
-"""One finished input, one record: what resuming trusts, and what coco.json is made from.
+"""The record of a finished input: resuming relies on it, and coco.json is made from it.
 
-A record is a file of JSON lines under OUT/.posecli/records:
+A record is a file of JSON lines in OUT/.posecli/records:
 
     {"schema": 1, "name", "kind", "content": key of the input's bytes, "options": key of the settings,
      "keypoints": their names}
-    {"index", "time_s", "width", "height", "people": [...]}          one line a frame, also with nobody
+    {"index", "time_s", "width", "height", "people": [...]}          one line for each frame, people may be empty
     {"status", "frames", "people", "lost_frames", "lost", "seconds", "error", "outputs", "warnings",
      "width", "height", "frame_rate", "tracks"}
 
@@ -29,10 +29,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Summary:
-    """How an input ended. status: "done", "partial" (frames were lost), "failed".
+    """The result of an input. status: "done", "partial" (frames were lost), "failed".
 
-    people: sum over the frames. tracks: distinct track ids, None where nobody was tracked. frame_rate: frames
-    per second as the source says, None for a photo or where it says nothing.
+    people: sum over the frames. tracks: number of distinct track ids, None without tracking. frame_rate: nominal frames
+    per second of the source, None for a photo or where unknown.
     """
 
     status: str
@@ -51,12 +51,12 @@ class Summary:
 
 
 def record_path(out: Path, name: str) -> Path:
-    """Where the record of the input of this name lies."""
+    """The path of the record of an input."""
     return out / ".posecli" / "records" / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.jsonl"
 
 
 class RecordWriter:
-    """Writes one record; a context manager that leaves nothing behind unless finish was called."""
+    """Writes one record; a context manager that deletes it unless finish was called."""
 
     def __init__(self, path: Path, header: Mapping[str, Any], keypoint_threshold: float) -> None:
         self._path, self._threshold = path, keypoint_threshold
@@ -95,7 +95,7 @@ class RecordWriter:
             self._ids.update(poses.track_ids.tolist())
 
     def finish(self, summary: Summary) -> None:
-        """Write the last line and give the record its name: from here on the input is done."""
+        """Write the last line and rename the record: from now on the input is finished."""
         self._write({**vars(summary), "outputs": list(summary.outputs), "warnings": list(summary.warnings)})
         self._file.close()
         self._part.replace(self._path)
@@ -106,13 +106,13 @@ class RecordWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # what the disk has no room for is dropped anyway
+        with contextlib.suppress(OSError):  # a full disk: the file is deleted anyway
             self._file.close()
         self._part.unlink(missing_ok=True)
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """The first line of a record, None where there is no readable one."""
+    """The first line of a record, None where it is missing or unreadable."""
     try:
         with path.open("rb") as file:
             header: dict[str, Any] = orjson.loads(file.readline())
@@ -122,7 +122,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
 
 
 def read_summary(path: Path) -> Summary | None:
-    """The last line of a record, None where the record is not whole."""
+    """The last line of a record, None where the record is incomplete."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
@@ -145,7 +145,7 @@ def read_summary(path: Path) -> Summary | None:
 
 
 def read_frames(path: Path) -> Iterator[dict[str, Any]]:
-    """The frames of a whole record, one at a time."""
+    """The frames of a complete record, one at a time."""
     with path.open("rb") as file:
         next(file)
         previous: bytes | None = None

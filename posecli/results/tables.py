@@ -1,8 +1,8 @@
 """Tables for other programs, made from the records: one file, or one folder, per input beside its media.
 
-csv, parquet and jsonl hold a row per keypoint per person per frame, with COLUMNS; openpose holds a JSON file
-per frame as OpenPose writes them; mot holds the boxes of a clip as MOTChallenge has them. Adding a format is
-one function and one line in TABLES.
+csv, parquet and jsonl have a row per keypoint per person per frame, with COLUMNS; openpose has a JSON file per frame in
+OpenPose's format; mot has the boxes of a clip in MOTChallenge's format. Adding a format takes one function and one line
+in TABLES.
 """
 
 import csv
@@ -18,12 +18,12 @@ from posecli.atomic import AtomicFile, remove, temporary
 from posecli.errors import MachineError, UsageError, is_full
 from posecli.keypoints import KeypointSet
 from posecli.results.coco import Recorded
-from posecli.results.names import derived, fitted
+from posecli.results.names import shortened_name, sibling_name
 from posecli.results.records import read_frames
 from posecli.text import printed
 
-# frame counts from 0, as in coco.json; person is the place within the frame, from 0. x, y, std_x, std_y are
-# source pixels; x_raw, y_raw are there where x, y are smoothed. What is not known is empty (null).
+# frame counts from 0, as in coco.json; person is the index within the frame, from 0. x, y, std_x, std_y are in source
+# pixels; x_raw, y_raw are given where x, y are smoothed. Unknown values are empty (null).
 COLUMNS = (
     "input",
     "frame",
@@ -47,7 +47,7 @@ Row = tuple[Any, ...]
 
 
 def check_tables(names: Sequence[str]) -> None:
-    """Say before any work whether the tables of these names can be written.
+    """Check, before any work, whether the tables of these names can be written.
 
     Raises UsageError for a name that is not in TABLES, MachineError where a package for one is missing.
     """
@@ -65,11 +65,11 @@ def write_tables(
     keypoint_set: KeypointSet,
     failed: dict[str, str] | None = None,
 ) -> list[str]:
-    """Write the tables of these names of all inputs; their places under out, folders for openpose.
+    """Write the tables of these names for all inputs; returns their paths relative to out, folders for openpose.
 
-    The same records give the same bytes, each file is written atomically, and memory does not grow with the
-    records. failed takes the names of inputs whose tables cannot be written, with the reason; where it is None, that
-    raises. Raises as check_tables does, OSError where the disk is full.
+    The same records give the same bytes, each file is written atomically, and memory does not grow with the records.
+    failed: receives the names of inputs whose tables cannot be written, with the reason; with None, that raises.
+    Raises as check_tables does, OSError where the disk is full.
     """
     check_tables(names)
     written = []
@@ -89,12 +89,12 @@ def write_tables(
 
 
 def table_path(out: Path, table: str, place: str) -> Path:
-    """Where the table of this format lies of the input that has this place."""
-    return out / derived(place, table_suffix(table))
+    """The path of a table of the input that has this place."""
+    return out / sibling_name(place, table_suffix(table))
 
 
 def table_suffix(table: str) -> str:
-    """What the table's name has more than its input's."""
+    """The suffix that a table's file name adds to its input's."""
     return f".{'mot.txt' if table == 'mot' else table}"
 
 
@@ -111,11 +111,11 @@ def rows(item: Recorded, keypoint_set: KeypointSet) -> Iterator[Row]:
                 yield (*start, name, *sight, *(raw[2 * k : 2 * k + 2] if raw else (None, None)), filled)
 
 
-# ---- one function a format: writes path, says whether there was something to write -----------------------
+# ---- one function for each format: writes path, returns whether there was something to write -------------
 
 
 def write_csv(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
-    """UTF-8, commas, a header line; filled is 0 or 1."""
+    """CSV in UTF-8 with commas and a header line; filled is 0 or 1."""
     with AtomicFile(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
@@ -126,7 +126,7 @@ def write_csv(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
 
 
 def write_jsonl(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
-    """A JSON object a line, with the same names as the columns."""
+    """A JSON object on each line, with the names of the columns."""
     with AtomicFile(path) as file:
         for row in rows(item, keypoint_set):
             file.write(orjson.dumps(dict(zip(COLUMNS, row, strict=True))) + b"\n")
@@ -154,12 +154,12 @@ def write_parquet(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool
 
 
 def write_openpose(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
-    """A folder with a JSON file a frame, also with nobody, as OpenPose writes them (version 1.3).
+    """A folder with a JSON file for each frame, also those without people, in OpenPose's format (version 1.3).
 
-    pose_keypoints_2d is x, y, score per keypoint in the order of the keypoint set: of COCO's seventeen that
-    is nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles, left before right (OpenPose's own
-    models have other orders). person_id is the track id, or -1. A clip's frames are named
-    <stem>_000000000012_keypoints.json, a photo <stem>_keypoints.json.
+    pose_keypoints_2d: x, y, score per keypoint in the order of the keypoint set; for COCO's seventeen nose, eyes, ears,
+    shoulders, elbows, wrists, hips, knees, ankles, left before right (OpenPose's own models have other orders).
+    person_id: the track id, or -1. A clip's frames are named <stem>_000000000012_keypoints.json, a photo
+    <stem>_keypoints.json.
     """
     stem = PurePosixPath(item.name).stem
     part = temporary(path)
@@ -170,7 +170,7 @@ def write_openpose(path: Path, item: Recorded, keypoint_set: KeypointSet) -> boo
             people = [_openpose_person(person) for person in frame["people"]]
             number = f"_{frame['index']:012d}" if item.kind == "video" or frame["index"] else ""
             text = orjson.dumps({"version": 1.3, "people": people})
-            (part / fitted(stem, f"{number}_keypoints.json")).write_bytes(text)
+            (part / shortened_name(stem, f"{number}_keypoints.json")).write_bytes(text)
         remove(path)
         part.replace(path)
     except BaseException:

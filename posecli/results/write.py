@@ -23,9 +23,9 @@ def write_results(
     described: Mapping[str, Any],
     tables: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write them from the records of what is finished; the document of run.json.
+    """Write them from the records of finished inputs; returns the document of run.json.
 
-    records: name of each input → its record. described: what run.json says of the run. tables: names of formats.
+    records: name of each input → its record. described: run.json's entries about the run. tables: names of formats.
     """
     recorded = _recorded(finished, records)
     failed: dict[str, str] = {}
@@ -54,7 +54,7 @@ def _recorded(finished: Sequence[Finished], records: Mapping[str, Path]) -> list
 
 
 def _without_table(item: Finished, reason: str | None) -> Finished:
-    """An input that is done but for a table has failed; its record stands, so that only the table is made later."""
+    """An input whose table failed has failed; its record is kept, so that a later run writes only the table."""
     if reason is None:
         return item
     return replace(item, summary=replace(item.summary, status="failed", error=reason), skipped=False)

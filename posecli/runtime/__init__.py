@@ -1,7 +1,7 @@
 """Networks as numpy functions: a module, a device and a runtime give a callable from pixels to arrays.
 
-Whatever the runtime, an item's results do not depend on who else is in the batch, so that a run that was interrupted
-and resumed gives the same bytes as an undisturbed one.
+In every runtime the results of an item do not depend on the rest of the batch, so that a resumed run gives the same
+bytes as an uninterrupted one.
 """
 
 from posecli.errors import UsageError
@@ -20,9 +20,10 @@ RUNTIMES: dict[str, Runtime] = {
 
 
 def compile_network(spec: ModuleSpec, *, device: str = "auto", runtime: str = "auto") -> CompiledNetwork:
-    """A module ready to run on a device; runtime "auto" takes OpenVINO on a CPU and torch on a GPU.
+    """A module ready to run on a device; runtime "auto" is OpenVINO on a CPU and torch on a GPU.
 
-    Raises MachineError where the device is missing, UsageError for unknown names or a runtime that the device lacks.
+    Raises MachineError where the device is missing, UsageError for unknown names or a runtime that does not support the
+    device.
     """
     where = resolve_device(device)
     if runtime == "auto":

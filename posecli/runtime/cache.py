@@ -1,4 +1,4 @@
-"""The folder in which converted networks are kept from run to run."""
+"""The cache folder of converted networks."""
 
 import os
 from pathlib import Path

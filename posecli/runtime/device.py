@@ -6,9 +6,9 @@ from posecli.errors import MachineError, UsageError
 
 
 def resolve_device(name: str) -> torch.device:
-    """'auto', 'cpu', 'cuda' or 'cuda:N' as a device that is there.
+    """'auto', 'cpu', 'cuda' or 'cuda:N' as an existing device.
 
-    Raises MachineError where the GPU asked for is missing, UsageError for other names.
+    Raises MachineError where the requested GPU is missing, UsageError for other names.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

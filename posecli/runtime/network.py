@@ -1,4 +1,4 @@
-"""What a runtime is given, and what it makes of it."""
+"""Input and output of a runtime: ModuleSpec and CompiledNetwork."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ FloatArrays = tuple[NDArray[np.float32], ...]
 
 @dataclass(frozen=True, eq=False)
 class ModuleSpec:
-    """A module and what runtimes need to know of it.
+    """A module and what runtimes need to know about it.
 
     module: uint8 pixels (N, H, W, 3) → a tuple of float tensors (N, ...), or one. key: identifies its weights (their
     SHA-256); under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
-    torch computes at once. sizes: (height, width) of the pixels, where known ahead: they are prepared for at once.
+    torch computes at once. sizes: (height, width) of the pixels where known in advance; these are compiled immediately.
     """
 
     module: nn.Module
@@ -31,8 +31,8 @@ class ModuleSpec:
 class CompiledNetwork:
     """A module ready to run on numpy arrays.
 
-    run: uint8 pixels (N, H, W, 3), N ≥ 1 → float32 arrays (N, ...), one an output of the module. runtime: its name
-    in RUNTIMES. device: as torch names it. precision: of the arithmetic, "float32" or "float16".
+    run: uint8 pixels (N, H, W, 3), N ≥ 1 → float32 arrays (N, ...), one for each output of the module. runtime: its
+    name in RUNTIMES. device: torch's name. precision: of the arithmetic, "float32" or "float16".
     """
 
     run: Callable[[NDArray[np.uint8]], FloatArrays]

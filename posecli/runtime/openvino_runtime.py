@@ -24,10 +24,10 @@ _FILE = "model.xml"
 
 
 def compile_openvino(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
-    """The module in float32, converted for each (height, width) of pixels that it meets.
+    """The module in float32, converted for each (height, width) of pixels on first use.
 
-    One item a request, several requests at once: fast, and results do not depend on who shares a batch. Raises
-    UsageError for another device than the CPU.
+    One item a request, several requests in parallel: fast, and results do not depend on the batch. Raises UsageError
+    for another device than the CPU.
     """
     if device.type != "cpu":
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
@@ -87,7 +87,7 @@ def _convert(module: nn.Module, size: tuple[int, int]) -> Any:
 
 
 def _cached(core: Any, folder: Path) -> Any:
-    """The model that is kept in a folder, None where there is none that can be read."""
+    """The cached model of a folder, None where it is missing or unreadable."""
     if not (folder / _FILE).is_file():
         return None
     try:
@@ -99,10 +99,10 @@ def _cached(core: Any, folder: Path) -> Any:
 
 
 def _through_a_file(core: Any, model: Any, folder: Path | None) -> Any:
-    """A converted model as it is read back, from its place in the cache or else from a temporary file.
+    """A converted model, written and read back from the cache, or from a temporary file where that fails.
 
-    A model that was just converted gives other last bits than its own file: without this a first run, which
-    converts, would differ from the second, which finds the file. A cache that cannot be written only costs time.
+    A model that was just converted differs in the last bits of its results from the model read from its file: without
+    this, the first run would differ from later ones. Errors of the cache are ignored.
     """
     import openvino
 
@@ -118,7 +118,7 @@ def _through_a_file(core: Any, model: Any, folder: Path | None) -> Any:
                 if place is None:
                     return core.read_model(Path(temporary) / _FILE)
                 Path(temporary).rename(place)
-                Path(temporary).mkdir()  # what TemporaryDirectory will remove
+                Path(temporary).mkdir()  # TemporaryDirectory expects to remove it
                 return core.read_model(place / _FILE)
         except (OSError, RuntimeError) as error:
             failure = error

@@ -1,4 +1,4 @@
-"""The calling thread's own stack for signals, kept through a library that changes it."""
+"""The alternate signal stack of a thread, restored after a library has changed it."""
 
 import ctypes
 import sys
@@ -14,11 +14,11 @@ class _Stack(ctypes.Structure):
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Give the thread back the alternate signal stack that it had before.
+    """Restore the calling thread's alternate signal stack at the end of the block.
 
-    OpenVINO leaves one of its own on a thread that waits for it, and frees the memory with its models: the next
-    Ctrl-C of a program that has dropped a model would then end in a segmentation fault, since Python's handlers run
-    on the alternate stack. On other systems than Linux this does nothing.
+    OpenVINO installs its own stack on a thread that waits for it, and frees that memory with its models: a later Ctrl-C
+    would end in a segmentation fault, since Python's handlers run on the alternate stack. Only on Linux; elsewhere this
+    does nothing.
     """
     if not sys.platform.startswith("linux"):
         yield

@@ -13,8 +13,8 @@ from posecli.runtime.network import CompiledNetwork, FloatArrays, ModuleSpec
 def compile_torch(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
     """The module, moved to the device; in float16 on a GPU.
 
-    All batches have one size, the last filled up with black: another size may pick another kernel, and with it other
-    last bits, so that results would depend on who shares a batch.
+    All batches have one size, the last is padded with black: another size may select another kernel with other rounding
+    errors, and results would depend on the batch.
     """
     module = spec.module.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     on_gpu = device.type == "cuda"
@@ -36,7 +36,7 @@ def compile_torch(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
 
 
 def _batches(pixels: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
-    """Pixels (N, H, W, 3) in parts of one size, the last filled up with black."""
+    """Pixels (N, H, W, 3) in batches of one size, the last padded with black."""
     for first in range(0, len(pixels), size):
         batch = pixels[first : first + size]
         if len(batch) < size:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from posecli.errors import UsageError
-from posecli.results.protect import Protected, refuse_harm
+from posecli.results.protect import Protected, refuse_replacing
 from posecli.text import printed
 from posecli.train.data import People
 from posecli.train.packing import TrainingData
@@ -40,8 +40,8 @@ def refuse_harm_by_run(folder: Path, cache: Path, reads: Iterable[Path]) -> None
     cache: the folder of packed crops. reads: annotations, images, weights.
     """
     protected = Protected(dict.fromkeys(reads))
-    refuse_harm(protected, (folder / name for name in (*FILES, *_PARTS)), "--runs, --name")
-    refuse_harm(protected, sorted(cache.glob("crops-*")), "--cache")
+    refuse_replacing(protected, (folder / name for name in (*FILES, *_PARTS)), "--runs, --name")
+    refuse_replacing(protected, sorted(cache.glob("crops-*")), "--cache")
     foreign = [name for name in FILES if (folder / name).exists()]
     if foreign and foreign != ["preview.jpg"] and "options.json" not in foreign:
         raise UsageError(

@@ -1,1 +1,1 @@
-"""Weights files in and out: safetensors with a header that says everything."""
+"""Reading and writing of weights files: safetensors with a header that describes the model."""

@@ -1,7 +1,7 @@
-"""Weights files: safetensors whose header says what the tensors are. Nothing in them is executed.
+"""Weights files: safetensors with a header that describes the model. Nothing in them is executed.
 
-The header is one JSON document under the safetensors metadata key "posecli". It always holds
-"format" (the version of this layout) and "kind" ("pose" or "detector"); the rest belongs to the kind.
+The header is one JSON document under the safetensors metadata key "posecli". It always has "format" (the version of
+this layout) and "kind" ("pose" or "detector"); the other keys depend on the kind.
 """
 
 import hashlib
@@ -37,15 +37,15 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappin
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header of a file that save_weights wrote; a pose model's under today's names (old_names.py).
+    """Tensors and header of a file that save_weights wrote; old names of pose models are converted (old_names.py).
 
-    Raises MachineError where the file is missing or cannot be read, DataError where it is not such a file.
+    Raises MachineError where the file is missing or cannot be read, DataError where it is not a weights file.
     """
     if not _is_file(path):
         raise MachineError(_no_file(path))
     try:
         with path.open("rb") as file:
-            # Only a file with posecli's header is read whole: a film of 100 GB under this name costs nothing.
+            # The rest is read only if there is posecli's header: any other file may be very large.
             start, described = _describe(file.read(8), file.read, path)
             header = _header(described, path)
             data = start + file.read()
@@ -63,7 +63,7 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def read_config(path: Path, header: Mapping[str, Any], kind: str) -> Any:
-    """The header's "config", of a model of this kind. Raises DataError for another kind or none."""
+    """The header's "config" of a model of this kind. Raises DataError for another kind or none."""
     found = header.get("kind")
     if found != kind:
         article = "a pose model" if kind == "pose" else f"a {kind}"
@@ -74,11 +74,11 @@ def read_config(path: Path, header: Mapping[str, Any], kind: str) -> Any:
 def fitting(
     path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The tensors in the dtypes of the expected ones (float32 for float16 and the like).
+    """The tensors in the dtypes of the expected ones (float16 to float32, for example).
 
-    expected: those of the model, of which only shapes and dtypes are looked at; they may lie on torch's device
-    "meta", so that a model is only built once the file is known to hold it. Raises DataError where a tensor is
-    missing, left over, of another shape or kind, or holds values that are not finite.
+    expected: the model's tensors, of which only shapes and dtypes are used; they may be on torch's device "meta", so
+    that a file is checked before its model is allocated. Raises DataError where a tensor is missing, unexpected, of
+    another shape or kind, or has values that are not finite.
     """
     for what, names in (("lacks", expected.keys() - tensors.keys()), ("also holds", tensors.keys() - expected.keys())):
         if names:
@@ -101,15 +101,15 @@ def fitting(
 
 
 def bounded(tensor: torch.Tensor) -> bool:
-    """Whether all values are finite and of a size that training gives: a flipped bit can make 1e36 of 0.01."""
+    """Whether all values are finite and of a plausible size: a flipped bit can turn 0.01 into 1e36."""
     return not tensor.is_floating_point() or bool((tensor.abs() < 1e15).all())
 
 
 def find_weights(name: str) -> Path:
-    """The file that a name or path means.
+    """The weights file of a name or path.
 
-    In this order: a path with a suffix or a separator; NAME.safetensors in $POSECLI_WEIGHTS_DIR; the
-    embedded weights of this installation; a file of that name. Raises MachineError where none is there.
+    In this order: a path with a suffix or a separator; NAME.safetensors in $POSECLI_WEIGHTS_DIR; the embedded weights
+    of this installation; a file of that name. Raises MachineError where none exists.
     """
     if name.endswith(".safetensors") or os.sep in name:
         path = _expanded(name)
@@ -136,21 +136,21 @@ def _folders() -> Iterator[Path]:
     if folder := os.environ.get("POSECLI_WEIGHTS_DIR"):
         yield _expanded(folder)
     installed = Path(str(resources.files("posecli"))) / "_weights"
-    # An editable installation has no copy inside the package: the repository's own folder serves.
+    # An editable installation has no copy inside the package: the repository's folder is used.
     yield installed if installed.is_dir() else installed.parents[1] / "weights"
 
 
 def _expanded(name: str) -> Path:
     try:
         return Path(name).expanduser()
-    except RuntimeError:  # "~name" of nobody who is known here
+    except RuntimeError:  # "~name" of an unknown user
         return Path(name)
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # too long a name, a folder without permission
+    except OSError:  # a name that is too long, a folder without permission
         return False
 
 
@@ -165,12 +165,12 @@ def _no_file(path: Path) -> str:
 
 
 def _describe(length: bytes, read: Any, path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The first bytes of a safetensors file and the JSON that they hold, its length first.
+    """The first bytes of a safetensors file (length and header), and the header's JSON.
 
-    read: takes a number of bytes, gives that many of the file's next, fewer at its end.
+    read: number of bytes → the next bytes of the file, fewer at its end.
     """
     size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
-    # safetensors itself takes no header above 100 MB.
+    # safetensors allows headers up to 100 MB.
     text = read(size) if 0 < size <= 100_000_000 else b""
     described = None
     if len(text) == size > 0:
@@ -185,7 +185,7 @@ def _describe(length: bytes, read: Any, path: Path) -> tuple[bytes, dict[str, An
 
 
 def _header(described: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """posecli's own document among the metadata."""
+    """posecli's document in the metadata."""
     metadata = described.get("__metadata__")
     document = metadata.get(HEADER_KEY) if isinstance(metadata, dict) else None
     if not isinstance(document, str):

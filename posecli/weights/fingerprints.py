@@ -1,4 +1,4 @@
-"""Which images a model was trained on, small enough for the header of its weights."""
+"""Fingerprints of the images that a model was trained on, small enough for the header of its weights."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from posecli.errors import DataError
 from posecli.weights.header import shown
 
-# Five bytes an image: by chance, 5,000 new images match one of 118,000 known ones in 1 of 2,000 cases.
+# Bytes per image. The probability that one of 5,000 new images matches one of 118,000 by chance is 1 in 2,000.
 BYTES = 5
 
 
@@ -22,21 +22,21 @@ def fingerprint(images: Iterable[Path]) -> dict[str, Any]:
 
 
 def fingerprint_of(contents: Mapping[Path, bytes | None]) -> dict[str, Any]:
-    """The same of images whose bytes are hashed already (content_hash)."""
+    """The same for images whose bytes are hashed already (content_hash)."""
     names = _pack({_hash(_name(path)) for path in contents})
     return {"count": len(contents), "names": names, "contents": _pack({h for h in contents.values() if h is not None})}
 
 
 def content_hash(path: Path) -> bytes | None:
-    """A hash (BYTES) of an image's bytes; None where it is missing or unreadable, which is told elsewhere."""
+    """A hash (BYTES) of an image's bytes; None where it is missing or unreadable, which is reported elsewhere."""
     content = _content(path)
     return None if content is None else _hash(content)
 
 
 def overlap(known: Mapping[str, Any], images: Iterable[Path]) -> list[Path]:
-    """Those of the images whose file name or bytes are among the fingerprints, in their order.
+    """The images whose file name or bytes are among the fingerprints, in their order.
 
-    Raises DataError where they are no fingerprints, or damaged.
+    Raises DataError where the fingerprints are invalid.
     """
     names, contents = _unpack(known, "names"), _unpack(known, "contents")
     found = []
@@ -51,7 +51,7 @@ def _name(path: Path) -> bytes:
 
 
 def _content(path: Path) -> bytes | None:
-    """The bytes of an image; None where it is missing or unreadable, which is told elsewhere."""
+    """The bytes of an image; None where it is missing or unreadable, which is reported elsewhere."""
     try:
         return path.read_bytes()
     except (OSError, ValueError):

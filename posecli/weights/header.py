@@ -1,4 +1,4 @@
-"""Values of a weights file's header, checked: of the right type and within limits, else one line says which."""
+"""Checked access to the values of a weights file's header: types and limits, with one-line errors."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from posecli.errors import DataError
 
 
 def shown(value: Any, letters: int = 60) -> str:
-    """A value of a file's as a piece of one line of a message: quoted, escaped, shortened."""
+    """A value of a file for a one-line message: quoted, escaped, shortened."""
     text = repr(value) if not isinstance(value, dict | list) or len(value) < 20 else f"{len(value)} values"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= letters else text[: letters - 1] + "…"
@@ -17,10 +17,10 @@ def shown(value: Any, letters: int = 60) -> str:
 
 @dataclass(frozen=True)
 class Fields:
-    """A JSON object whose values are taken one by one, each with its type and limits.
+    """A JSON object whose values are read one by one, each with its type and limits.
 
-    where: what the object is, for messages. Every method raises DataError for a value that is missing (where no
-    default is given) or is not what it should be; bool is no number, and numbers are finite.
+    where: name of the object for messages. Every method raises DataError for a value that is missing (without a
+    default) or invalid; bool is not a number, and numbers are finite.
     """
 
     values: Mapping[str, Any]
@@ -34,27 +34,27 @@ class Fields:
         return cls(value, where)
 
     def only(self, known: Iterable[str]) -> None:
-        """Refuse keys that this version does not know: they would change what the model is."""
+        """Refuse unknown keys, which might change the model."""
         unknown = sorted(set(self.values) - set(known))
         if unknown:
             raise DataError(f"{self.where} has the unknown key {shown(unknown[0])}: a newer posecli may read it")
 
     def flag(self, key: str, default: bool | None = None) -> bool:
-        """true or false."""
+        """A boolean."""
         value = self._get(key, default)
         if not isinstance(value, bool):
             raise self._wrong(key, value, "true or false")
         return value
 
     def text(self, key: str) -> str:
-        """Text that is not empty."""
+        """A text that is not empty."""
         value = self._get(key)
         if not isinstance(value, str) or not value:
             raise self._wrong(key, value, "text")
         return value
 
     def whole(self, key: str, least: int, most: int) -> int:
-        """A whole number within limits."""
+        """An integer within limits, both included."""
         return self._whole(key, self._get(key), least, most)
 
     def number(self, key: str, least: float, most: float, default: float | None = None) -> float:
@@ -62,22 +62,22 @@ class Fields:
         return self._number(key, self._get(key, default), least, most)
 
     def wholes(self, key: str, least: int, most: int, count: int | None = None, longest: int = 1000) -> tuple[int, ...]:
-        """Several whole numbers; count: exactly so many."""
+        """A list of integers; count: its length, if given."""
         return tuple(self._whole(key, value, least, most) for value in self._list(key, self._get(key), count, longest))
 
     def numbers(self, key: str, least: float, most: float, count: int) -> tuple[float, ...]:
-        """So many finite numbers."""
+        """A list of count finite numbers."""
         return tuple(self._number(key, value, least, most) for value in self._list(key, self._get(key), count, count))
 
     def texts(self, key: str, longest: int = 1000) -> tuple[str, ...]:
-        """At least one text, each only once."""
+        """A list of at least one text, without duplicates."""
         values = self._list(key, self._get(key), None, longest)
         if not values or not all(isinstance(value, str) for value in values) or len(set(values)) < len(values):
             raise self._wrong(key, values, "a list of different texts")
         return tuple(values)
 
     def pairs(self, key: str, below: int, longest: int = 1000, *, alike: bool = False) -> tuple[tuple[int, int], ...]:
-        """Pairs of different indices, or with alike also of equal ones, from 0 and below a limit."""
+        """Pairs of indices from 0 to below - 1; equal ones in a pair only with alike."""
         found = []
         for value in self._list(key, self._get(key), None, longest):
             first, second = (self._whole(key, index, 0, below - 1) for index in self._list(key, value, 2, 2))
@@ -107,7 +107,7 @@ class Fields:
         return value
 
     def _number(self, key: str, value: Any, least: float, most: float) -> float:
-        # Compared before float(), which a whole number of 400 digits would end.
+        # Compared before float(), which raises for integers of 400 digits.
         known = isinstance(value, int | float) and not isinstance(value, bool)
         if not known or not least <= value <= most or not math.isfinite(value):
             raise self._wrong(key, value, f"a number from {least:g} to {most:g}")

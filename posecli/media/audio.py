@@ -23,7 +23,7 @@ _COPIED = frozenset(["aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "l
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
 
-class Sound:
+class AudioTrack:
     """One of the source's audio streams, fed into the output up to a given time.
 
     Copied where players find its codec in MP4, else encoded as AAC, which is reported in warnings. Where begin names an
@@ -37,7 +37,7 @@ class Sound:
         self._output, self._reader, self._warnings = output, source, warnings
         self._live = source.source.live
         self._input = None if self._live else source.open_again()
-        found = source.decoder.sound_stream if self._input is None else self._input.streams.audio[track]
+        found = source.decoder.audio_stream if self._input is None else self._input.streams.audio[track]
         assert found is not None
         self._source = found
         self._resampler: AudioResampler | None = None
@@ -129,7 +129,7 @@ class Sound:
 
     def _read(self) -> Iterator[AnyPacket]:
         if self._input is None:
-            waiting = self._reader.decoder.sound
+            waiting = self._reader.decoder.audio_packets
             while waiting:
                 yield waiting.popleft()
             return

@@ -9,7 +9,7 @@ _MANY_STEPS = 64
 _LATER = 8
 
 
-class Ledger:
+class FrameNumbers:
     """Follows packets into the decoder and frames out of it, and so knows each frame's place in the source.
 
     index: the number of the first packet's frame. sent: frames up to and with the last packet.
