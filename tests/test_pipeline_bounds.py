@@ -192,12 +192,12 @@ def test_a_budget_never_stalls_and_never_overflows(sizes: list[int]) -> None:
 
     def give() -> None:
         for size in taken:
-            budget.give(size)
+            budget.release(size)
 
     giver = threading.Thread(target=give)
     giver.start()
     for size in sizes:
-        budget.take(size)
+        budget.acquire(size)
         assert budget.used <= 100 or budget.used == size
         taken.put(size)
     taken.put(None)
@@ -208,11 +208,11 @@ def test_a_budget_never_stalls_and_never_overflows(sizes: list[int]) -> None:
 def test_a_stopped_budget_lets_nobody_wait() -> None:
     stop = threading.Event()
     budget = Budget(10, stop)
-    budget.take(50)  # alone
+    budget.acquire(50)  # alone
     assert not budget.fits(1)
     stop.set()
     with pytest.raises(Stopped):
-        budget.take(1)
+        budget.acquire(1)
 
 
 def test_what_a_photo_takes_is_known_before_it_is_decoded(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.detect import load_detector
-from posecli.detect.windows import Window, joined, windows_of
+from posecli.detect.windows import Window, merge_windows, split_windows
 from posecli.media.images import read_image
 from posecli.types import Detections, Frame
 
 
 @given(width=st.integers(1, 40000), height=st.integers(1, 40000))
 def test_windows_cover_a_picture(width: int, height: int) -> None:
-    windows = windows_of(width, height)
+    windows = split_windows(width, height)
     long, short = max(width, height), min(width, height)
     assert windows[0].begin == 0 and windows[-1].end == long and len(windows) <= 450
     assert all(window.across == (width >= height) for window in windows)
@@ -38,27 +38,27 @@ WINDOWS = [Window(0, 150, True), Window(90, 240, True)]
 
 def test_a_person_at_an_edge_is_found_once_and_whole() -> None:
     # At 120 to 170: cut at 150 in the first window, whole in the second.
-    found = joined([people((120, 10, 150, 90)), people((30, 10, 80, 90))], WINDOWS, 0.5, 100)
+    found = merge_windows([people((120, 10, 150, 90)), people((30, 10, 80, 90))], WINDOWS, 0.5, 100)
     assert found.boxes.tolist() == [[120, 10, 170, 90]]
 
 
 def test_a_person_in_both_windows_is_found_once() -> None:
-    found = joined([people((100, 10, 140, 90)), people((11, 10, 51, 90), (100, 10, 149, 90))], WINDOWS, 0.5, 100)
+    found = merge_windows([people((100, 10, 140, 90)), people((11, 10, 51, 90), (100, 10, 149, 90))], WINDOWS, 0.5, 100)
     assert found.boxes.tolist() == [[100, 10, 140, 90], [190, 10, 239, 90]]
 
 
 def test_somebody_wider_than_the_overlap_is_kept_in_parts_rather_than_lost() -> None:
-    found = joined([people((50, 10, 150, 90)), people((0, 10, 100, 90))], WINDOWS, 0.5, 100)
+    found = merge_windows([people((50, 10, 150, 90)), people((0, 10, 100, 90))], WINDOWS, 0.5, 100)
     assert len(found) == 2
-    assert len(joined([people((50, 10, 150, 90)), Detections.empty()], WINDOWS, 0.5, 100)) == 1
+    assert len(merge_windows([people((50, 10, 150, 90)), Detections.empty()], WINDOWS, 0.5, 100)) == 1
 
 
 def test_people_are_limited_over_all_windows_and_tall_pictures_work() -> None:
     tall = [Window(0, 150, False), Window(90, 240, False)]
-    found = joined([people((10, 100, 90, 140), (0, 0, 20, 30)), people((10, 11, 90, 51))], tall, 0.5, 2)
+    found = merge_windows([people((10, 100, 90, 140), (0, 0, 20, 30)), people((10, 11, 90, 51))], tall, 0.5, 2)
     assert found.boxes.tolist() == [[10, 100, 90, 140], [0, 0, 20, 30]] or len(found) == 2
     assert (np.diff(found.scores) <= 0).all()
-    assert len(joined([Detections.empty(), Detections.empty()], tall, 0.5, 2)) == 0
+    assert len(merge_windows([Detections.empty(), Detections.empty()], tall, 0.5, 2)) == 0
 
 
 def strip(samples: Path, height: int = 240) -> list[np.ndarray]:
@@ -96,7 +96,7 @@ def test_the_tall_one_too_and_others_in_the_batch_stay_as_they_are(samples: Path
 @settings(max_examples=20)
 @given(width=st.integers(3, 12), height=st.integers(300, 3000))
 def test_slivers_have_windows(width: int, height: int) -> None:
-    assert all(0 <= w.begin < w.end <= height for w in windows_of(width, height))
+    assert all(0 <= w.begin < w.end <= height for w in split_windows(width, height))
 
 
 @pytest.mark.parametrize("shape", [(1, 1500), (900, 2)])

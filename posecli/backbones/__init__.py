@@ -9,7 +9,7 @@ from posecli.errors import DataError
 
 __all__ = ["BACKBONES", "Backbone", "BackboneSpec", "find_backbone"]
 
-# One line adds a backbone: a function that gives a Backbone, and its stride where it is not 32.
+# Name → function that makes a Backbone, and its stride where it is not 32.
 BACKBONES: dict[str, BackboneSpec] = {
     "resnet18": BackboneSpec(partial(resnet, "resnet18")),
     "resnet34": BackboneSpec(partial(resnet, "resnet34")),

@@ -1,4 +1,4 @@
-"""What a backbone says of itself."""
+"""The types of a backbone and its registry entry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from torch import nn
 class Backbone(NamedTuple):
     """Layers before any head: crops (N, 3, H, W) → features (N, channels, H/stride, W/stride).
 
-    levels: names of the module's children whose outputs are the last at 1/16, 1/8 and 1/4 of the input's size, with
-    their channels, for laterals; empty where it offers none. coarse: channels of a second, coarser output, from which
-    the heads of the whole crop read; None where the module gives one output, which then serves.
+    levels: names of the module's children with the last outputs at 1/16, 1/8 and 1/4 of the input's size, and their
+    channels, for laterals; empty where it has none. coarse: channels of a second, coarser output for person score and
+    box head; None where the module has one output, which is then used.
     """
 
     module: nn.Module

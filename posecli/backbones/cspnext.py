@@ -1,8 +1,8 @@
 """CSPNeXt and its path aggregation neck, as in RTMDet.
 
 Lyu et al., "RTMDet: An Empirical Study of Designing Real-Time Object Detectors", arXiv 2212.07784. Written from that
-description, in the form with depthwise separable convolutions that the paper's "nano" model has. Without norms, every
-convolution has a bias: batch norms folded into their convolutions give exactly that.
+description, with depthwise separable convolutions as in the paper's "nano" model. Without norms every convolution has a
+bias, as after folding batch norms into their convolutions.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 STRIDES = (8, 16, 32)
-# Channels before widening and blocks before deepening, a stage each at strides 4, 8, 16 and 32.
+# Channels at widen 1 and blocks at deepen 1 of the stages at strides 4, 8, 16 and 32.
 _CHANNELS = (128, 256, 512, 1024)
 _BLOCKS = (3, 6, 6, 3)
 _STEM = 64
@@ -68,7 +68,7 @@ class ChannelAttention(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Cross stage partial layer: half of the channels through blocks, half past them, joined by a 1×1 convolution."""
+    """Cross stage partial layer: half of the channels pass through blocks; a 1×1 convolution fuses both halves."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, residual: bool, attention: bool, norm: bool):
         super().__init__()
@@ -87,7 +87,7 @@ class CSPLayer(nn.Module):
 
 
 class SpatialPyramidPooling(nn.Module):
-    """The map beside its maxima over 5×5, 9×9 and 13×13, between two 1×1 convolutions."""
+    """The map concatenated with its maxima over 5×5, 9×9 and 13×13, between two 1×1 convolutions."""
 
     def __init__(self, channels: int, norm: bool):
         super().__init__()
@@ -144,7 +144,7 @@ class CSPNeXt(nn.Module):
 
 
 class CSPNeXtPAFPN(nn.Module):
-    """Path aggregation: coarse maps into finer ones, then back; at last every map has the same channels."""
+    """Path aggregation, top-down and then bottom-up; all output maps have the same number of channels."""
 
     def __init__(self, channels: Sequence[int], outputs: int, deepen: float = 0.33, norm: bool = False):
         super().__init__()

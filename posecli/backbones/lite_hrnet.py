@@ -77,10 +77,10 @@ def _downsample(steps: int, inputs: int, outputs: int) -> nn.Sequential:
 
 
 class _Module(nn.Module):
-    """Two shuffle units a branch, then every resolution receives every other one.
+    """Two shuffle units in each branch, then fusion of all resolutions.
 
-    The published implementation adds the finest branch's part twice, and hands its fused sum on to the coarser ones;
-    its weights are trained for that, so it is done here too.
+    The published implementation adds the finest branch twice, and uses its fused sum for the coarser ones; the weights
+    are trained for that, so it is done here too.
     """
 
     def __init__(self, branches: int, shuffles: int = 2) -> None:
@@ -124,7 +124,7 @@ class LiteHRNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = _Stem()
-        # The branch that each stage adds begins with half the size of the coarsest one before.
+        # The new branch of each stage has half the size of the coarsest one before.
         self.first = nn.Sequential(_depthwise(STEM_WIDTH), _pointwise(STEM_WIDTH, WIDTHS[0]), nn.ReLU())
         coarsest = (STEM_WIDTH, WIDTHS[1], WIDTHS[2])
         self.enter = nn.ModuleList(

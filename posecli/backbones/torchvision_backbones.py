@@ -1,4 +1,4 @@
-"""torchvision's classifiers, cut before their pooling."""
+"""torchvision's classifiers without pooling and classifier."""
 
 import torchvision
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ def resnet(name: str) -> Backbone:
 
 
 def features(name: str, levels: tuple[tuple[str, int], ...] = ()) -> Backbone:
-    """The layers that a model of torchvision's calls "features", at 1/32; levels: see Backbone."""
+    """The "features" of a torchvision model, at 1/32; levels: see Backbone."""
     module = torchvision.models.get_model(name, weights=None).features
     return Backbone(module, module[-1].out_channels, levels)
 

@@ -1,4 +1,4 @@
-"""Finding people: pictures to boxes."""
+"""Detection of people: images to boxes."""
 
 from posecli.detect.detector import Detector
 from posecli.detect.registry import DETECTORS, load_detector

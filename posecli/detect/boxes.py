@@ -1,4 +1,4 @@
-"""People from a file, or the whole picture as one person."""
+"""Detectors without a network: boxes from a COCO file (boxes:FILE), or the whole image as one person (whole)."""
 
 import logging
 from collections import Counter
@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 
 
 def build_whole(options: DetectorOptions) -> Detector:
-    """One person that fills the picture, score 1."""
+    """One person with the box of the whole image, score 1."""
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         return [Detections(np.array([[0, 0, f.width, f.height]], np.float32), np.ones(1, np.float32)) for f in frames]
@@ -33,9 +33,9 @@ def build_whole(options: DetectorOptions) -> Detector:
 def build(options: DetectorOptions) -> Detector:
     """People from a COCO file: ground truth, results, or a list of detections.
 
-    Pictures are found by their file name (ground truth lists names), frames of a video by `NAME#000012`, as
-    posecli's own coco.json names them, and a list of detections by the number that the file name is, as COCO's
-    are, or as YOLO's. A picture that the file does not know is an error: nobody in it would be a guess.
+    Images of a dataset are found by their file name, frames of a video by `NAME#000012` as in posecli's coco.json.
+    A list of detections has image ids only: they must equal the number in the image's file name, as in COCO and YOLO.
+    An image that a dataset does not list is an error; it is not taken as one without people.
     """
     path = Path(options.argument)
     try:
@@ -58,7 +58,7 @@ def build(options: DetectorOptions) -> Detector:
 
 
 def _inside(people: Detections, frame: Frame, name: str) -> Detections:
-    """People without those whose box does not touch the picture."""
+    """People whose box overlaps the image."""
     touches = (people.boxes[:, :2] < (frame.width, frame.height)).all(axis=1) & (people.boxes[:, 2:] > 0).all(axis=1)
     if touches.all():
         return people
@@ -68,10 +68,10 @@ def _inside(people: Detections, frame: Frame, name: str) -> Detections:
 
 @dataclass(frozen=True, eq=False)
 class BoxTable:
-    """Detections by image id, internal (ids has the file's own).
+    """Detections by internal image id (ids has the file's own).
 
-    names: pictures by file name; None where the file lists no pictures. sizes: (width, height) that the boxes are of.
-    skipped: why entries were left out → how many. notes: what was repaired, as sentences.
+    names: image ids by file name; None where the file lists no images. sizes: (width, height) that the boxes refer to.
+    skipped: reason → number of entries left out. notes: repairs, as sentences.
     """
 
     path: Path
@@ -83,13 +83,13 @@ class BoxTable:
     notes: tuple[str, ...]
 
     def of(self, name: str, frame: Frame | None = None) -> Detections:
-        """The people of the picture of this name. Raises DataError where the file does not know it."""
+        """The people of the image of this name. Raises DataError where the file does not list it."""
         path = PurePath(name)
         of_video = frame is not None and frame.time is not None
         if self.names is None:
             if of_video:
                 raise DataError(f"{name}: {self.path.name} has image ids only, which frames of a video have not")
-            # A list of detections does not say which pictures have nobody: absent means nobody.
+            # A list of detections does not list images without people.
             image_id = next(
                 (i for i in (self.id_like(text) for text in (path.stem, path.name, name)) if i is not None), None
             )
@@ -110,9 +110,9 @@ class BoxTable:
         return self.by_id.get(image_id, Detections.empty())
 
     def id_of(self, path: PurePath) -> int | None:
-        """The image id of the picture at this place, None where the file does not list it.
+        """The image id of a path, None where the file does not list it.
 
-        Raises DataError where it lists several of that name and the folders do not tell them apart.
+        Raises DataError where it lists several of that name and the folders do not decide.
         """
         known = [] if self.names is None else self.names.find(path.as_posix())
         if len(set(known)) > 1:
@@ -120,12 +120,12 @@ class BoxTable:
         return known[0] if known else None
 
     def id_like(self, value: Any) -> int | None:
-        """The internal id of an image whose own id is written like this, as text or as a number."""
+        """The internal id of an image whose id in the file has this value, as text or number."""
         found = self.ids.find(value)
         return self.ids.find_loosely(value) if found is None else found
 
     def own(self, image_id: int) -> Any:
-        """An image's id as the file has it."""
+        """An image's id in the file."""
         return self.ids.own[image_id]
 
     def _has_text_ids(self) -> bool:
@@ -135,10 +135,10 @@ class BoxTable:
 def read_boxes(path: Path, threshold: float = 0.0, limit: int = 100, prefer: str | None = None) -> BoxTable:
     """Read a COCO ground truth ({"images", "annotations"}) or a results list ([{image_id, bbox, score}]).
 
-    Whose boxes: see annotations.boxes.choose_people; prefer: a category's name that comes first. Crowds, other
-    categories, boxes without a size and scores below the threshold are left out and counted. Raises DataError where
-    the file is not such JSON, where all boxes are of other categories, or a box or score is broken: negative or
-    missing sides, values that are not finite, scores beyond 0 to 1.
+    Category of people: see annotations.boxes.choose_people, also for prefer. Crowds, other categories, boxes without a
+    size and scores below the threshold are left out and counted. Raises DataError where the file is neither, where all
+    boxes are of other categories, or where a box or score is invalid: negative or missing sides, values that are not
+    finite, scores outside of 0 to 1.
     """
     given = read_person_boxes(path, prefer)
     skipped = Counter(given.skipped)

@@ -1,4 +1,4 @@
-"""What a detector is."""
+"""The type of a detector, and the options that it is built with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from pathlib import Path
 
 from posecli.types import Detections, Frame
 
-# Frames and, for each, its input's name and path as text; boxes:FILE looks people up by them.
+# (frames, name of each one's input) → people of each frame; boxes:FILE finds people by the names.
 Find = Callable[[Sequence[Frame], Sequence[str]], list[Detections]]
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """What a detector is built with.
+    """Options of a detector.
 
-    argument: what stood behind the colon of its name. threshold: lowest score, None for the detector's own.
+    argument: the part of its name after the colon. threshold: lowest score, None for the detector's default.
     """
 
     argument: str = ""
@@ -27,12 +27,12 @@ class DetectorOptions:
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector ready to run, and what run.json says of it.
+    """A detector ready to run, and its description for run.json.
 
-    find: people, whose scores reach the threshold. propose: boxes down to a lower score, proposals of which a pose
-    model's person score can tell the people (pose.verification); None where the detector has none beside its people.
-    verified: score that a proposal must reach after verification. options: what it was built with. by_name: whether
-    people are found by the name of the input, not in its pixels.
+    find: people whose scores reach the threshold. propose: proposals, boxes down to a lower score that a pose model's
+    person score verifies (pose.verification); None where the detector makes none. verified: lowest score of a proposal
+    after verification. options: those it was built with. by_name: whether people are found by the name of the input,
+    not from its pixels.
     """
 
     find: Find
@@ -47,5 +47,5 @@ class Detector:
     by_name: bool = False
 
     def __call__(self, frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
-        """People of each frame, by descending score. names: the input each frame is of."""
+        """People of each frame, by descending score. names: of each frame's input."""
         return self.find(frames, names)

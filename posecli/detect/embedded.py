@@ -1,4 +1,4 @@
-"""The embedded person detector at work: letterbox, network, suppression."""
+"""The embedded person detector: letterbox, network, non-maximum suppression."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from torchvision.ops import nms
 
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos
-from posecli.detect.windows import joined, windows_of
+from posecli.detect.windows import merge_windows, split_windows
 from posecli.errors import DataError
 from posecli.runtime import ModuleSpec, compile_network
 from posecli.types import Detections, Frame, PixelArray
@@ -18,7 +18,7 @@ from posecli.weights.files import find_weights, fitting, load_weights, read_conf
 
 GREY = 114
 MIN_SIDE = 192
-# Views that are in memory at once.
+# Views in memory at the same time.
 _MOST_VIEWS = 64
 
 
@@ -31,7 +31,7 @@ def build(options: DetectorOptions) -> Detector:
         config = PersonConfig.from_json(values)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    # Built without memory first: a header may ask for more than the machine has.
+    # On torch's meta device first: a header may ask for more memory than the machine has.
     with torch.device("meta"):
         expected = build_fcos(config).state_dict()
     full = fitting(path, tensors, expected)
@@ -44,9 +44,9 @@ def build(options: DetectorOptions) -> Detector:
     if options.threshold is not None:
         threshold = verified = options.threshold
 
-    def search(frames: Sequence[Frame], lowest: float) -> list[Detections]:
-        # A very wide or tall frame is searched as several views; any other is its own only view.
-        windows = [windows_of(frame.width, frame.height) for frame in frames]
+    def search(frames: Sequence[Frame], score_threshold: float) -> list[Detections]:
+        # A very wide or tall frame is searched in several views, any other one in a single view.
+        windows = [split_windows(frame.width, frame.height) for frame in frames]
         views = [
             frame if len(parts) == 1 else window.of(frame)
             for frame, parts in zip(frames, windows, strict=True)
@@ -61,14 +61,14 @@ def build(options: DetectorOptions) -> Detector:
                 boxes, scores = compiled(pictures)
                 for k, i in enumerate(rows):
                     result[i] = select(
-                        boxes[k], scores[k], scales[k], views[i], lowest, config.nms_iou, options.max_people
+                        boxes[k], scores[k], scales[k], views[i], score_threshold, config.nms_iou, options.max_people
                     )
         found, first = [], 0
         for parts in windows:
             people = result[first]
             if len(parts) > 1:
                 each = [result[i] for i in range(first, first + len(parts))]
-                people = joined(each, parts, config.nms_iou, options.max_people)
+                people = merge_windows(each, parts, config.nms_iou, options.max_people)
             found.append(people)
             first += len(parts)
         return found
@@ -85,10 +85,10 @@ def build(options: DetectorOptions) -> Detector:
 
 
 def canvas_shape(picture: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) that a picture of (height, width) is letterboxed to.
+    """The (height, width) that an image of (height, width) is letterboxed to.
 
-    A picture fills the largest canvas in one direction; the other ends soon after the picture, for what is
-    computed on grey is lost. Steps of 64 keep the shapes, each compiled on its own by OpenVINO, few.
+    The image fills the largest canvas in one direction; in the other one the canvas is the next multiple of 64, which
+    limits padding and the number of shapes, each of which OpenVINO compiles on its own.
     """
     scale = min(whole / side for side, whole in zip(picture, largest, strict=True))
     height, width = (
@@ -99,9 +99,9 @@ def canvas_shape(picture: tuple[int, int], largest: tuple[int, int]) -> tuple[in
 
 
 def letterbox(pixels: Sequence[PixelArray], size: tuple[int, int]) -> tuple[PixelArray, list[tuple[float, float]]]:
-    """Pictures scaled to fit (height, width), top left, the rest grey: (N, height, width, 3); (sx, sy) each.
+    """Images scaled to fit (height, width), top left, the rest grey: (N, height, width, 3); and (sx, sy) of each.
 
-    A source pixel x lies at (x + 1/2)·s - 1/2 of the letterbox; corners of boxes simply scale.
+    A source pixel x is at (x + 1/2)·s - 1/2 of the letterbox; corners of boxes are multiplied by s.
     """
     height, width = size
     canvas = np.full((len(pixels), height, width, 3), GREY, np.uint8)
@@ -111,7 +111,7 @@ def letterbox(pixels: Sequence[PixelArray], size: tuple[int, int]) -> tuple[Pixe
         scale = min(height / h, width / w)
         to_h, to_w = min(height, max(1, round(h * scale))), min(width, max(1, round(w * scale)))
         while min(h, w) > 1 and max(h / to_h, w / to_w) >= 4 and min(h, w) >= 8:
-            # Every second pixel is enough far above the target, and costs nothing.
+            # Far above the target size every second pixel is enough.
             picture = picture[::2, ::2]
             h, w = picture.shape[:2]
         method = cv2.INTER_AREA if h > to_h else cv2.INTER_LINEAR
@@ -129,7 +129,7 @@ def select(
     iou: float,
     limit: int,
 ) -> Detections:
-    """Boxes (A, 4) in letterbox pixels to people of the frame: threshold, clip, suppression, limit."""
+    """Boxes (A, 4) in letterbox pixels to people of the frame: threshold, clipping, NMS, limit."""
     rows = np.flatnonzero(scores >= threshold)
     rows = rows[np.argsort(-scores[rows], kind="stable")][:400]
     sx, sy = scale

@@ -1,7 +1,8 @@
 """RTMDet-nano's parts for torchvision's FCOS: features of CSPNeXt and its neck, and a head of separable convolutions.
 
-Lyu et al., arXiv 2212.07784. As there, one output says both whether a location has a person and how well its box fits
-(quality focal loss): it stands for FCOS's class and its centreness, whose geometric mean is then that output itself.
+Lyu et al., arXiv 2212.07784. As there, one output is both the classification score of a location and the quality of its
+box (quality focal loss). It is used both as FCOS's class score and as its centreness, so that their geometric mean is
+the output itself.
 """
 
 from collections import OrderedDict

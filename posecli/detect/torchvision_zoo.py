@@ -26,8 +26,8 @@ PERSON = 1
 def build(name: str, options: DetectorOptions) -> Detector:
     """An official detector with its official weights, on torch.
 
-    Raises MachineError where the weights are neither given, nor in $POSECLI_WEIGHTS_DIR or torch.hub's
-    cache, nor to be had from the network, DataError for a file that does not hold them.
+    Raises MachineError where the weights are neither given, nor in $POSECLI_WEIGHTS_DIR or torch.hub's cache, nor can be
+    downloaded; DataError for a file of other content.
     """
     if options.runtime not in ("auto", "torch"):
         raise UsageError(f"--detector {name} runs on torch only, not on {options.runtime}")
@@ -39,7 +39,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
     model = get_model(name, weights=None, weights_backbone=None, **_limits(name, threshold))
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a wrong pickle fails in many ways
+    except Exception as error:  # an invalid pickle can raise any exception
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{path}: not the weights of {name} ({reason[:120]})") from error
     if name == "keypointrcnn_resnet50_fpn":
@@ -49,7 +49,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
 
     @torch.inference_mode()
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
-        # One picture a call: torchvision pads a batch to its largest picture, which changes the result.
+        # One image a call: torchvision pads a batch to its largest image, which changes the result.
         result = []
         for frame in frames:
             pixels = torch.from_numpy(frame.pixels).to(device).permute(2, 0, 1).float() / 255
@@ -66,7 +66,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
 
 
 def official_weights(name: str) -> Path:
-    """The file of a detector's official weights, fetched into torch.hub's cache where it is not there yet.
+    """The file of a detector's official weights, downloaded into torch.hub's cache if needed.
 
     It is looked for in $POSECLI_WEIGHTS_DIR first. Its name ends with the start of its SHA-256, which is checked.
     """
@@ -82,9 +82,9 @@ def official_weights(name: str) -> Path:
                 raise MachineError(f"{path}: damaged, its SHA-256 is not the one in its name; delete it and try again")
             return path
     try:
-        with redirect_stdout(sys.stderr):  # torch.hub tells what it fetches where --json's document belongs
+        with redirect_stdout(sys.stderr):  # torch.hub prints to stdout, which is for --json
             weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the hash of what came is wrong
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: wrong hash of the download
         reason = str(getattr(error, "reason", error)).splitlines()[0]
         raise MachineError(
             f"{name}: cannot fetch {weights.url} ({reason}); put {file_name} into {places[0]}, "
@@ -94,7 +94,7 @@ def official_weights(name: str) -> Path:
 
 
 def _only_boxes(model: nn.Module) -> None:
-    """Keypoint R-CNN without its keypoints, and with the batch norms that its official weights were trained with."""
+    """Keypoint R-CNN without its keypoint head, and with the batch norms of its official weights."""
     setattr(model.roi_heads, "keypoint_roi_pool", None)  # noqa: B010 - to mypy roi_heads may be a tensor
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -102,8 +102,8 @@ def _only_boxes(model: nn.Module) -> None:
 
 
 def _limits(name: str, threshold: float) -> dict[str, Any]:
-    """Fewer proposals than torchvision's thousand, since people are few, and nothing below the threshold."""
+    """Fewer proposals than torchvision's thousand, since people are few, and none below the threshold."""
     if "rcnn" in name:
-        # The threshold comes before the suppression, so that what it drops costs nothing.
+        # The threshold is applied before NMS, which is then faster.
         return {"box_score_thresh": threshold, "box_detections_per_img": 100, "rpn_post_nms_top_n_test": 300}
     return {"score_thresh": threshold, "topk_candidates": 300, "detections_per_img": 100}

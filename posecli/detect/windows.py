@@ -1,4 +1,4 @@
-"""Very wide and very tall pictures are searched window by window, since people in the whole would be too small."""
+"""Windows of very wide and very tall images: in the whole image people would be too small for the detector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,52 +9,52 @@ from torchvision.ops import nms
 
 from posecli.types import Detections, FloatArray, Frame
 
-# Pictures up to this ratio of their sides are searched as a whole.
-MOST = 3.0
-# A window's length, and the step from one to the next, in short sides of the picture: whoever is no wider than the
-# difference is whole in one of them.
+# Images up to this ratio of their sides are searched as a whole.
+MAX_RATIO = 3.0
+# A window's length and the step to the next one, in short sides of the image: a person who is not wider than the
+# difference is completely inside one of them.
 _LENGTH, _STEP = 1.5, 0.9
 _MOST_WINDOWS = 400
-# Pixels: in a thinner picture there is nobody to be seen.
+# Lower limit of the short side in pixels.
 _SMALLEST = 48
-# Pixels from a window's edge at which a person goes on beyond it, as a share of the window.
+# Distance from a window's edge, relative to its length, below which a box counts as cut by the edge.
 _EDGE = 0.01
-# A part of somebody is known by how much of it lies in a whole person.
+# A cut box is dropped where this share of its area is inside a complete one.
 _INSIDE = 0.5
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a picture: its first pixel and the one after its last, along the longer side."""
+    """A part of an image: its first pixel and the one after its last, along the longer side. across: that is x."""
 
     begin: int
     end: int
     across: bool
 
     def of(self, frame: Frame) -> Frame:
-        """The part, not copied."""
+        """The part of a frame, a view."""
         part = frame.pixels[:, self.begin : self.end] if self.across else frame.pixels[self.begin : self.end]
         return Frame(part, frame.index, frame.time)
 
 
-def windows_of(width: int, height: int) -> list[Window]:
-    """The windows that a picture is searched by; one for all of it where its sides are not too different."""
+def split_windows(width: int, height: int) -> list[Window]:
+    """The windows of an image; a single one where its sides are not too different."""
     long, short = max(width, height), max(min(width, height), _SMALLEST)
     across = width >= height
-    if long <= MOST * short:
+    if long <= MAX_RATIO * short:
         return [Window(0, long, across)]
     length = min(long, max(round(_LENGTH * short), -(-long // _MOST_WINDOWS) * 2))
     count = 1 + -(-(long - length) // max(1, round(length * _STEP / _LENGTH)))
-    # The same distance between all of them.
+    # Equally spaced.
     begins = np.linspace(0, long - length, count).round().astype(int).tolist()
     return [Window(begin, begin + length, across) for begin in begins]
 
 
-def joined(found: Sequence[Detections], windows: Sequence[Window], iou: float, limit: int) -> Detections:
-    """The people of all windows, in pixels of the picture, each once.
+def merge_windows(found: Sequence[Detections], windows: Sequence[Window], iou: float, limit: int) -> Detections:
+    """The people of all windows, in pixels of the image, without duplicates.
 
-    Who goes on beyond a window's edge is whole in its neighbour, and is kept only where nobody whole is there. iou:
-    from which on two boxes are one person's. limit: of people, the surest ones.
+    A person who is cut by a window's edge is complete in the neighbouring window: a cut box is kept only where it is
+    not inside a complete one. iou: threshold of NMS. limit: largest number of people, by score.
     """
     boxes, scores, parts = [], [], []
     for people, window in zip(found, windows, strict=True):
@@ -80,7 +80,7 @@ def joined(found: Sequence[Detections], windows: Sequence[Window], iou: float, l
 
 
 def _share_inside(boxes: FloatArray, others: FloatArray) -> FloatArray:
-    """How much of each box's area lies in the other box that holds most of it: (N,) in [0, 1]."""
+    """Largest share of each box's area that is inside one of the other boxes: (N,) in [0, 1]."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     common = np.clip(high - low, 0, None).prod(axis=-1)

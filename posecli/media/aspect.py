@@ -9,7 +9,7 @@ from av.video.stream import VideoStream
 
 SQUARE = Fraction(1)
 # Anamorphic pictures reach 2:1, half of a 3-D pair 4:1. What is beyond is a damaged or unset field.
-MOST = 8
+MAX_ASPECT = 8
 # What rounding in a muxer leaves: less than 2 columns of 400.
 _ROUNDING = Fraction(1, 200)
 # The container's field overrides the codec's, for all frames, as in players.
@@ -65,7 +65,7 @@ def _measuring(frame: VideoFrame) -> Graph:
     graph = Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
     side = min(16, frame.width, frame.height)
-    shape = f"w=clip(round(sar*{_PARTS})\\,1\\,{2 * MOST * _PARTS}):h=1:eval=frame"
+    shape = f"w=clip(round(sar*{_PARTS})\\,1\\,{2 * MAX_ASPECT * _PARTS}):h=1:eval=frame"
     nodes = source, graph.add("crop", f"{side}:{side}:0:0"), graph.add("scale", shape), graph.add("buffersink")
     graph.link_nodes(*nodes).configure()
     return graph
@@ -73,7 +73,7 @@ def _measuring(frame: VideoFrame) -> Graph:
 
 def is_absurd(aspect: Fraction) -> bool:
     """Whether no video has pixels like these."""
-    return not Fraction(1, MOST) <= aspect <= MOST
+    return not Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT
 
 
 def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:

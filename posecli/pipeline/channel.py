@@ -1,4 +1,4 @@
-"""A bounded queue between two threads that ends when either of them fails."""
+"""Connections between the threads of a run: a bounded queue, a memory budget, the inputs that failed."""
 
 import queue
 import threading
@@ -12,11 +12,11 @@ PIPELINE_BYTES = 300_000_000
 
 
 class Stopped(Exception):
-    """Another thread failed or the user interrupted: this thread ends without an error of its own."""
+    """Ends a thread because another one failed or the user interrupted; it is not reported."""
 
 
 class Channel(Generic[T]):
-    """Items in order. Once stop is set, both its ends raise Stopped."""
+    """A bounded queue. Once stop is set, both producer and consumer raise Stopped."""
 
     def __init__(self, size: int, stop: threading.Event) -> None:
         self._queue: queue.Queue[T | None] = queue.Queue(size)
@@ -45,9 +45,9 @@ class Channel(Generic[T]):
 
 
 class Budget:
-    """The bytes of frames between their decoding and their encoding. What is larger than all of it goes alone.
+    """A limit on the bytes of frames from decoding to encoding. A frame that is larger than the limit is alone in it.
 
-    used: bytes counted in and not out. Once stop is set, take raises Stopped.
+    used: bytes acquired and not released. Once stop is set, acquire raises Stopped.
     """
 
     def __init__(self, limit: int, stop: threading.Event) -> None:
@@ -56,11 +56,11 @@ class Budget:
         self._changed = threading.Condition()
 
     def fits(self, size: int) -> bool:
-        """Whether take would not wait."""
+        """Whether acquire would return without waiting."""
         return self.used == 0 or self.used + size <= self.limit
 
-    def take(self, size: int) -> None:
-        """Count bytes in, waiting until they fit."""
+    def acquire(self, size: int) -> None:
+        """Add bytes, waiting until they fit."""
         with self._changed:
             while not self.fits(size):
                 if self._stop.is_set():
@@ -68,13 +68,13 @@ class Budget:
                 self._changed.wait(0.1)
             self._count(size)
 
-    def give(self, size: int) -> None:
-        """Count bytes out."""
+    def release(self, size: int) -> None:
+        """Subtract bytes."""
         with self._changed:
             self._count(-size)
 
-    def correct(self, taken: int, size: int) -> None:
-        """What was taken turned out to be of another size."""
+    def resize(self, taken: int, size: int) -> None:
+        """Replace acquired bytes by the actual size."""
         with self._changed:
             self._count(size - taken)
 
@@ -91,12 +91,12 @@ class GivenUp:
         self._lock = threading.Lock()
 
     def add(self, number: int, reason: str) -> None:
-        """An input failed; the first reason stays."""
+        """Add an input that failed; the first reason is kept."""
         with self._lock:
             self._reasons.setdefault(number, reason)
 
     def reason(self, number: int) -> str | None:
-        """Why an input failed; None where it did not."""
+        """The reason why an input failed; None where it did not."""
         return self._reasons.get(number)
 
     def __contains__(self, number: int) -> bool:

@@ -5,7 +5,7 @@ from posecli.text import printed
 
 
 def error_message(error: BaseException, shown: str) -> str:
-    """One line with the input (shown) and the cause. The error of a full disk is raised again: it ends the run."""
+    """One line with the input (shown) and the cause. The error of a full disk, which ends the run, is raised again."""
     if is_full(error):
         raise error
     text = printed(" ".join(str(error).splitlines()))

@@ -1,4 +1,4 @@
-"""The thread of the networks: people and their poses, frames of several inputs in one batch."""
+"""The predicting thread: detection and pose estimation, with frames of several inputs in one batch."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Poses
 
 BATCH_FRAMES = 8
-# A batch also ends here, so that large photos do not pile up in memory.
+# Limit of a batch in pixels, which bounds memory for large photos.
 BATCH_PIXELS = 24_000_000
 
 Event: TypeAlias = Opened | Read | Closed
@@ -23,7 +23,7 @@ Event: TypeAlias = Opened | Read | Closed
 
 @dataclass(frozen=True, eq=False)
 class _Clip:
-    """What is known of a video while it runs. propagator is None where the detector sees every frame."""
+    """State of a video. propagator: None where the detector runs on every frame."""
 
     journal: Journal | None
     propagator: BoxPropagator | None
@@ -52,7 +52,7 @@ class PoseStep:
         self._given_up = given_up or GivenUp()
 
     def __call__(self, events: Iterable[Event | Flush]) -> Iterator[Opened | Estimated | Closed]:
-        """Frames wait for each other up to a batch."""
+        """Collect events until a batch is full, then process them."""
         waiting: list[Event] = []
         frames = pixels = 0
         try:
@@ -62,11 +62,11 @@ class PoseStep:
                 if isinstance(event, Read):
                     frames += 1
                     pixels += event.frame.width * event.frame.height
-                # A live source is shown at once.
+                # Frames of a live source are processed immediately.
                 live = isinstance(event, Read) and event.job.input.live
                 full = frames >= BATCH_FRAMES or pixels >= BATCH_PIXELS or len(waiting) >= 4 * BATCH_FRAMES
                 if full or live or isinstance(event, Flush):
-                    del event  # frames are not kept while others are waited for
+                    del event  # release the frame while waiting for the next one
                     yield from self._flush(waiting)
                     frames = pixels = 0
             yield from self._flush(waiting)
@@ -76,7 +76,7 @@ class PoseStep:
                     clip.journal.close()
 
     def _flush(self, waiting: list[Event]) -> Iterator[Opened | Estimated | Closed]:
-        """What becomes of the events, which are taken out of the list."""
+        """The writer's events for the waiting ones, which are removed from the list."""
         for event in waiting:
             if isinstance(event, Opened) and event.source is not None:
                 self._clips[event.job.number] = self._begin(event)
@@ -86,7 +86,7 @@ class PoseStep:
             if isinstance(event, Read):
                 found = next(poses)
                 if found is None:
-                    self._budget.give(event.frame.pixels.nbytes)
+                    self._budget.release(event.frame.pixels.nbytes)
                     continue
                 done = Estimated(event.job, event.frame, found)
                 del event
@@ -96,7 +96,7 @@ class PoseStep:
             if isinstance(event, Closed):
                 clip = self._clips.pop(event.job.number, None)
                 if clip is not None and clip.journal is not None:
-                    # The writer removes it, when its own files stand.
+                    # The writer deletes it once its own files are complete.
                     clip.journal.close()
                 if event.error is None and (reason := self._given_up.reason(event.job.number)) is not None:
                     event = replace(event, error=reason)
@@ -136,7 +136,7 @@ class PoseStep:
         return result
 
     def _propagated(self, read: Read, clip: _Clip, propagator: BoxPropagator) -> Poses | None:
-        """One frame of a video whose people are carried on from frame to frame: it waits for the one before."""
+        """Poses of one frame of a video with box propagation, which needs those of the frame before."""
         frame, name = read.frame, str(read.job.input.path)
         detected = propagator.needs_detection(frame)
         try:
@@ -160,7 +160,7 @@ class PoseStep:
         try:
             return list(self._predictor.predict(frames, names))
         except PosecliError:
-            # One input's fault: find out whose.
+            # The error may concern one input only: process each frame alone.
             found: list[Poses | None] = []
             for read, frame, name in zip(reads, frames, names, strict=True):
                 if read.job.number in self._given_up:

@@ -30,7 +30,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """An input begins. content: its fingerprint, "" for a live source. source is None for a photo."""
+    """Start of an input. content: its fingerprint, "" for a live source. source: None for a photo."""
 
     job: Job
     content: str
@@ -39,7 +39,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Flush:
-    """The frames in the pipeline must be processed first: the next one exceeds the memory budget beside them."""
+    """Request to process all waiting frames: the next one exceeds the memory budget together with them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +61,9 @@ class Estimated:
 
 @dataclass(frozen=True, eq=False)
 class Closed:
-    """An input has no more frames. error: None unless it failed. ended: its summary if an earlier run finished it.
+    """End of an input. error: None unless it failed. ended: its summary if an earlier run finished it.
 
-    damage: what is wrong with a photo that was decoded in part.
+    damage: the damage of a photo that was decoded in part.
     """
 
     job: Job
@@ -79,10 +79,10 @@ class Progress(Protocol):
     """Receives the progress of a run."""
 
     def begin(self, name: str, frames: int) -> None:
-        """An input begins, with about so many frames; 0 if unknown."""
+        """Start of an input. frames: estimated number, 0 if unknown."""
 
     def advance(self, name: str, frames: int) -> None:
-        """Frames of an input were written."""
+        """Frames of an input were written; frames: their number."""
 
     def finish(self, item: Finished) -> None:
-        """An input ended."""
+        """End of an input."""

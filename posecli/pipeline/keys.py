@@ -1,4 +1,4 @@
-"""Fingerprints of everything that decides the output of a run: the keys by which finished work is skipped."""
+"""Fingerprints of everything that the output of a run depends on: the keys by which finished inputs are skipped."""
 
 import hashlib
 from dataclasses import asdict, fields
@@ -50,14 +50,14 @@ def to_json(options: RunOptions) -> dict[str, Any]:
 
 
 def options_key(options: RunOptions, predictor: Predictor) -> str:
-    """Fingerprint of everything beside the input's content that decides its output."""
+    """Fingerprint of everything but the input's content that its output depends on."""
     models = _models_key(predictor)
     keypoints = asdict(predictor.keypoints)
     return _digest({"schema": SCHEMA, "options": asdict(options), "keypoints": keypoints, "models": models})
 
 
 def inference_key(options: RunOptions, predictor: Predictor) -> str:
-    """Fingerprint of what decides the networks' results for a video, which a journal keeps for any style or encoder."""
+    """Fingerprint of what the networks' outputs for a video depend on: not of style or encoder."""
     models = _models_key(predictor)
     detect_every = options.tracking.detect_every
     return _digest({"span": asdict(options.span), "detect_every": detect_every, "models": models})

@@ -1,4 +1,4 @@
-"""What a run will write, and whether that may be written: all said before any work."""
+"""The plan of a run: output files of each input, and the checks, before any work, that they may be written."""
 
 import os
 import stat
@@ -25,12 +25,12 @@ from posecli.text import printed
 
 # The files about all inputs.
 RESULTS = ("coco.json", "coco_results.json", "run.json", "index.html")
-# The folder of what resuming needs; all in it is posecli's.
+# The folder of records, journals and lock; posecli owns all files in it.
 HIDDEN = ".posecli"
 
 
 def plan(inputs: Sequence[Input], out: Path) -> list[Job]:
-    """Give every input its output and its record. No two inputs share a file, whatever tables are written."""
+    """Assign each input its output and record. No two inputs share a file, whatever tables are written."""
     places = OutputPlaces((*RESULTS, HIDDEN), _files_of)
     jobs = []
     for number, item in enumerate(inputs):
@@ -51,10 +51,10 @@ def _files_of(place: str, kind: str) -> list[str]:
 def refuse_harm_to_inputs(
     jobs: Sequence[Job], out: Path, tables: Sequence[str], *, media: bool = True, reads: Iterable[Path] = ()
 ) -> None:
-    """Raise UsageError where a file that the jobs would write is one of their sources, or of what else is read."""
+    """Raise UsageError where a file that the jobs would write is one of their sources or another file in reads."""
     protected = Protected([*_sources(jobs), *reads])
     refuse_replacing(protected, (out / file for file in _planned(jobs, tables, media)), "--out")
-    # Temporary names are posecli's own; somebody may still have given such a file as an input.
+    # A file with the name of a temporary file may have been given as an input.
     refuse_replacing(protected, (temporary(out / name) for name in RESULTS), "--out")
     for job in jobs:
         if job.input.path.name.startswith(".posecli-") and job.input.address is None and not job.input.error:
@@ -71,7 +71,7 @@ def _sources(jobs: Sequence[Job]) -> Iterator[Path]:
         source = source_of(job.input.address)
         yield from source.pictures().values()
         if source.kind == "stdin":
-            # `< clip.mp4`: the file is known by its descriptor only.
+            # `< clip.mp4`: only the descriptor is known.
             with suppress(OSError, ValueError, AttributeError):
                 yield Path(f"/dev/fd/{sys.stdin.fileno()}")
 
@@ -89,14 +89,14 @@ def _planned(jobs: Sequence[Job], tables: Sequence[str], media: bool) -> Iterato
 def output_folder(
     jobs: Sequence[Job], out: Path, tables: Sequence[str], *, overwrite: bool, media: bool = True
 ) -> Iterator[tuple[str, ...]]:
-    """The output folder made ready and held against other runs; what is to be said of earlier results in it.
+    """Prepare and lock the output folder; gives remarks on earlier results in it.
 
-    Raises MachineError where it cannot be written or another run writes there, UsageError where files of somebody
-    else, or results of other inputs with the same names, would be replaced without overwrite.
+    Raises MachineError where it cannot be written or another run writes there, UsageError where files that posecli did
+    not write, or results of other inputs with the same names, would be replaced without overwrite.
     """
     planned = list(_planned(jobs, tables, media))
     if not overwrite:
-        # Already here, so that a refused folder stays as it is.
+        # Checked before anything is created, so that a refused folder is not changed.
         _refuse_foreign(planned, out, read_output_list(out))
     prepare_output(out)
     with locked(out, "--out", f"{HIDDEN}/lock"):
@@ -112,7 +112,7 @@ def output_folder(
 
 
 def prepare_output(out: Path) -> None:
-    """Make sure, before any work, that the output can be written. Raises MachineError."""
+    """Check that the output can be written. Raises MachineError."""
     probe = temporary(out / f"probe-{os.getpid()}")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def prepare_output(out: Path) -> None:
 
 
 def _refuse_foreign(planned: Sequence[str], out: Path, output_list: OutputList) -> None:
-    """Files that are there and that no run wrote are somebody's."""
+    """Raise UsageError where existing files that no run wrote would be replaced."""
     root = os.fspath(out)
     foreign = [file for file in planned if not output_list.owns(file) and file != HIDDEN and _is_replaced(root, file)]
     if foreign:
@@ -139,7 +139,7 @@ def _refuse_foreign(planned: Sequence[str], out: Path, output_list: OutputList) 
 
 
 def _is_replaced(root: str, file: str) -> bool:
-    """Whether something is there that writing the output would replace. A folder only gives way to a folder."""
+    """Whether writing the output would replace an existing file. A folder can only be replaced by a folder."""
     try:
         found = os.lstat(f"{root}/{file}")
     except (OSError, ValueError):
@@ -148,7 +148,7 @@ def _is_replaced(root: str, file: str) -> bool:
 
 
 def _refuse_namesakes(jobs: Sequence[Job], output_list: OutputList) -> None:
-    """Results of another input with the same name are not replaced without a word."""
+    """Raise UsageError where results of another input with the same name would be replaced."""
     others = [job.input.name for job in jobs if _is_namesake(job, output_list)]
     if others:
         was = output_list.sources[others[0]]
@@ -163,11 +163,11 @@ def _is_namesake(job: Job, output_list: OutputList) -> bool:
     if before is None or job.input.error is not None or job.input.live or before == _where(job.input):
         return False
     header = read_header(job.record)
-    # What is no file, such as a pipe, can be read only once.
+    # Inputs that are not files, such as pipes, can be read only once.
     if header is None or (job.input.address is None and not os.path.isfile(job.input.path)):  # noqa: PTH113
         return False
     try:
-        # A file that was moved is no other input.
+        # A file that was moved is the same input.
         return bool(header.get("content") != content_key(job.input.source))
     except OSError:
         return False
@@ -190,7 +190,7 @@ def _remarks(jobs: Sequence[Job], out: Path, output_list: OutputList, overwrite:
 
 
 def _where(item: Input) -> str:
-    """The place of an input, to be told from others of the same name."""
+    """The resolved path of an input, which distinguishes inputs of the same name."""
     if item.address is not None and source_of(item.address).kind != "pictures":
         return printable(item.shown)
     path = item.path if item.address is None else Path(item.address)

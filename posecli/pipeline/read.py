@@ -1,4 +1,4 @@
-"""The thread that decodes: inputs to frames, in order."""
+"""The reading thread: decodes inputs to frames, in order."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from posecli.pipeline.run_options import RunOptions
 from posecli.results.records import Summary, read_header, read_summary
 from posecli.types import Frame
 
-# A picture's size stands in its first bytes; a JPEG may have a preview and a colour profile before it.
+# Bytes in which an image's size is found; a JPEG may have a preview and a colour profile before it.
 _HEADER = 1 << 20
 
 
@@ -40,17 +40,17 @@ def read_all(
     """
 
     def counted(job: Job, frames: Iterator[Frame], size: int) -> Iterator[Frame]:
-        """The input's frames as long as anybody wants them; about so many bytes each while they are decoded."""
+        """The input's frames until it fails or a live source is stopped; size: estimated bytes while decoding."""
         while job.number not in given_up and not (job.input.live and enough.is_set()):
             if not budget.fits(size):
                 channel.put(Flush())
-            budget.take(size)
+            budget.acquire(size)
             try:
                 frame = next(frames, None)
             except BaseException:
-                budget.give(size)
+                budget.release(size)
                 raise
-            budget.correct(size, 0 if frame is None else frame.pixels.nbytes)
+            budget.resize(size, 0 if frame is None else frame.pixels.nbytes)
             if frame is None:
                 return
             yield frame
@@ -60,7 +60,7 @@ def read_all(
         event: Opened | Read | Closed | None
         for event in _read_one(job, out, key, options, overwrite, counted):
             channel.put(event)
-            event = None  # a frame is not kept while the next one is waited for
+            event = None  # release the frame while waiting for the next one
     channel.put(None)
 
 
@@ -102,7 +102,7 @@ def _read_one(
 
 
 def photo_bytes(path: Path, max_pixels: int) -> int:
-    """What decoding a photo takes in bytes, at most: its file and its pixels, of which nothing is decoded for this."""
+    """Upper limit of the bytes that decoding a photo takes (file and pixels), from its header."""
     with path.open("rb") as file:
         size = stored_size(file.read(_HEADER))
     pixels = max_pixels if size is None else min(size[0] * size[1], max_pixels)
@@ -110,14 +110,14 @@ def photo_bytes(path: Path, max_pixels: int) -> int:
 
 
 def finished_before(job: Job, out: Path, content: str, key: str) -> Summary | None:
-    """How the input ended in an earlier run of the same content and options, if its files still stand."""
+    """The summary of an earlier run with the same content and options, if its files still exist."""
     header = read_header(job.record)
     if header is None or header["content"] != content or header["options"] != key:
         return None
     summary = read_summary(job.record)
     if summary is None or summary.status == "failed":
         return None
-    # Beside other inputs it may have had another place, which is now somebody else's.
+    # With other inputs it may have had another place, which is now that of another input.
     if summary.outputs and summary.outputs[0] != job.output:
         return None
     return summary if all((out / name).is_file() for name in summary.outputs) else None

@@ -1,4 +1,4 @@
-"""The options of a run that decide its output."""
+"""The options that the output of a run depends on."""
 
 from dataclasses import dataclass, field
 
@@ -41,7 +41,7 @@ class TrackingOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Everything beside the models that decides the output of a run, by subject.
+    """Everything but the models that the output of a run depends on, by subject.
 
     media: write annotated media. max_pixels: limit of the pixels of a photo. span: the part of each video that is read.
     tracking: how people are tracked. style: how annotated media look. encoding: how videos are encoded.

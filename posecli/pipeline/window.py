@@ -1,4 +1,4 @@
-"""--show: the annotated frames in a window while they are made."""
+"""--show: a window with the annotated frames during a run."""
 
 import os
 import sys
@@ -13,16 +13,16 @@ from posecli.errors import MachineError
 from posecli.types import PixelArray
 
 _TITLE = "posecli"
-# The window's longer side in pixels to begin with, at most.
+# Largest initial size of the window's longer side in pixels.
 _LARGEST = 1280
-# Frames that the shown rate is a mean over.
+# Frames over which the displayed rate is averaged.
 _RATE_OVER = 30
 
 
 class Window:
-    """The writer's thread offers frames; the caller's thread, which owns the window, shows the latest.
+    """The writing thread offers frames; the calling thread, which owns the window, shows the latest.
 
-    Raises MachineError where there is no display to show a window on.
+    Raises MachineError without a display.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Window:
         self._times: deque[float] = deque(maxlen=_RATE_OVER)
 
     def offer(self, pixels: PixelArray) -> None:
-        """The next annotated frame (height, width, 3) RGB; an older one that was not shown yet is dropped."""
+        """Pass the next annotated frame (height, width, 3) RGB; an older one that was not shown yet is dropped."""
         self._times.append(time.monotonic())
         picture = np.ascontiguousarray(pixels[..., ::-1])
         if len(self._times) > 1:
@@ -51,7 +51,7 @@ class Window:
             self._latest = picture
 
     def refresh(self) -> bool:
-        """Show the latest frame. True once the user pressed q or closed the window."""
+        """Show the latest frame. Returns True once the user pressed q or closed the window."""
         with self._lock:
             picture, self._latest = self._latest, None
         if picture is not None:
@@ -64,5 +64,5 @@ class Window:
         return pressed in (ord("q"), 27) or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
 
     def close(self) -> None:
-        """Take the window away."""
+        """Close the window."""
         cv2.destroyAllWindows()

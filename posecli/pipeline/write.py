@@ -56,7 +56,7 @@ def write_all(
             elif isinstance(event, Estimated):
                 if writer is not None:
                     writer.write(event.frame, event.poses)
-                budget.give(event.frame.pixels.nbytes)
+                budget.release(event.frame.pixels.nbytes)
                 progress.advance(event.job.input.name, 1)
             else:
                 summary = event.ended or (writer.close(event) if writer is not None else _failure(event.error))

@@ -1,7 +1,7 @@
-"""SimCC's distributions back to coordinates (Li et al., ECCV 2022), in numpy.
+"""Decoding of SimCC's distributions to coordinates (Li et al., ECCV 2022), in numpy.
 
-A keypoint at crop pixel u has its mean at bin μ = k·u. Distances are in bins unless said otherwise. Labels are made by
-`train/loss.py`.
+A keypoint at crop pixel u has its mean at bin μ = k·u. Distances are in bins unless stated otherwise. Labels are made
+in `train/loss.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Float = NDArray[np.float32]
 
 
 class Decoded(NamedTuple):
-    """One axis read back. All are (...,) for logits (..., B).
+    """Decoded values of one axis. All are (...,) for logits (..., B).
 
     bins: sub-bin position of the peak. std: standard deviation in bins. scores: in [0, 1].
     """
@@ -43,8 +43,8 @@ def decode_argmax(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> F
 def decode_parabola(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Float:
     """Vertex of a parabola fitted to log p around the highest bin; exact for a sampled Gaussian.
 
-    Weighted least squares over ±1.5σ bins with weights √p, the window cut off at the borders. Where the
-    fit does not open downwards, or its vertex leaves the window, the highest bin stays.
+    Weighted least squares over ±1.5σ bins with weights √p, the window cut off at the borders. Where the parabola does
+    not open downwards, or its vertex is outside of the window, the result is the highest bin.
     """
     peak, offset = _fit_parabola(log_p, max(1, round(1.5 * sigma)))
     return np.asarray(peak + offset, np.float32)
@@ -55,8 +55,8 @@ def decode_dark(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Flo
 
     Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020,
     section 3.2: μ = m - D'(m) / D''(m) with D the log of the distribution blurred by a Gaussian of the
-    label's σ. The blur only sees bins that exist, so peaks nearer than its reach to a border, and steps
-    without a maximum or beyond max(2, σ) bins, are left to decode_parabola.
+    label's σ. Where the blur's window crosses a border, and for steps without a maximum or beyond max(2, σ) bins,
+    decode_parabola is used instead.
     """
     bins = log_p.shape[-1]
     if bins < 5:
@@ -65,7 +65,7 @@ def decode_dark(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Flo
     kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2)).astype(np.float32)
     kernel /= kernel.sum()
     peak = log_p.argmax(axis=-1)
-    # Only five bins of the blurred curve are needed: gather what reaches them.
+    # Only five bins of the blurred curve are needed, and the bins within the blur's window around them.
     window = np.clip(peak, 2, bins - 3)[..., None] + np.arange(-reach - 2, reach + 3)
     inside = (window >= 0) & (window < bins)
     p = np.exp(np.take_along_axis(log_p, np.clip(window, 0, bins - 1), axis=-1)) * inside
@@ -81,22 +81,22 @@ def decode_dark(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Flo
 
 
 def decode_oks(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Float:
-    """The position with the highest expected OKS, were the distribution the truth's.
+    """The position with the highest expected OKS under the predicted distribution.
 
-    A keypoint's part of OKS is exp(-d² / 2τ²), a product of one factor an axis (Lin et al., COCO keypoint
-    evaluation). SimCC predicts the axes apart, so its expectation is one too: each axis blurred by a Gaussian of τ,
-    OKS's own sigma, highest where both are. DARK blurs by the label's σ and starts from the peak of what is not
-    blurred. Where two places compete, the one with more probability within τ wins, not the highest bin.
+    A keypoint's term of OKS is exp(-d² / 2τ²), a product of one factor for each axis (Lin et al., COCO keypoint
+    evaluation). SimCC predicts the axes independently, so the expectation factorises too: each axis is convolved with
+    a Gaussian of τ, OKS's own sigma, and its maximum taken. DARK blurs by the label's σ instead and starts from the
+    maximum before the blur. Of two peaks the one with more probability within τ wins, not the highest bin.
 
-    Raises UsageError without OKS's sigma: where nobody measured the keypoints' OKS sigmas.
+    Raises UsageError without OKS sigmas.
     """
     if oks_sigma_bins is None:
         raise UsageError("decoder 'oks': these keypoints have no OKS sigmas; choose another")
     bins = log_p.shape[-1]
-    # A Gaussian's Fourier transform is one too. Twice the bins keep the far border out.
+    # The Fourier transform of a Gaussian is a Gaussian. Padding to twice the bins avoids circular wrap-around.
     frequency = (2 * np.pi * np.fft.rfftfreq(2 * bins)).astype(np.float32)
     response = np.exp(-0.5 * (frequency * np.asarray(oks_sigma_bins, np.float32)[..., None]) ** 2)
-    # scipy's transform, which stays in single precision; numpy's takes twice as long.
+    # scipy's transform keeps single precision; numpy's takes twice as long.
     blurred = fft.irfft(fft.rfft(np.exp(log_p), 2 * bins) * response, 2 * bins)[..., :bins]
     peak = blurred.argmax(axis=-1)
     middle = np.clip(peak, 1, bins - 2)
@@ -108,15 +108,15 @@ def decode_oks(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Floa
     return np.asarray(np.where(downwards, middle + np.clip(step, -1, 1), peak), np.float32)
 
 
-# One line adds a decoder: log-probabilities (..., B), the label's σ and OKS's (..., or None), both in bins,
-# to positions (...) in bins.
+# A decoder maps log-probabilities (..., B), the label's σ and OKS's (..., or None), both in bins, to positions (...) in
+# bins.
 DECODERS: dict[str, Callable[[Float, float, Float | None], Float]] = {
     "argmax": decode_argmax,
     "dark": decode_dark,
     "oks": decode_oks,
     "parabola": decode_parabola,
 }
-# What may be asked for: "auto" leaves it to the keypoint set.
+# Values of --decode; "auto" depends on the keypoint set.
 CHOICES = ("auto", *DECODERS)
 
 
@@ -127,14 +127,13 @@ def decode(
     temperature: float = 1.0,
     oks_sigma_bins: Float | None = None,
 ) -> Decoded:
-    """Read one axis: logits (..., B) to positions, standard deviations and scores. The input stays as it is.
+    """Decode one axis: logits (..., B) to positions, standard deviations and scores. The input is not changed.
 
     oks_sigma_bins: (...), see oks_sigmas_in_bins. Only the decoder "oks" needs it.
 
-    The score is the distribution's highest value over that of an ideal label of this σ, at most 1. The
-    standard deviation is the distribution's own, the label's σ taken out: √(variance - σ²), at least half
-    a bin; the variance is measured around the position within ±4σ, so that a far second peak, which is
-    the score's business, does not count.
+    The score is the distribution's maximum relative to that of an ideal label of this σ, at most 1. The standard
+    deviation is that of the distribution without the label's σ: √(variance - σ²), at least half a bin. The variance is
+    taken within ±4σ of the position; a second peak farther away lowers the score only.
     """
     if decoder not in DECODERS:
         raise UsageError(f"decoder {decoder!r}: choose from {', '.join(DECODERS)}")
@@ -146,9 +145,9 @@ def decode(
 
 
 def oks_sigmas_in_bins(sigmas: Sequence[float] | None, area: ArrayLike) -> Float | None:
-    """The standard deviations 2σ·√area of OKS's Gaussians, (N, K), for N people of these areas (N,).
+    """The standard deviations 2σ·√area of OKS's Gaussians, (N, K), for N people of these areas (N,) in square bins.
 
-    In bins where the areas are in square bins. None without sigmas.
+    None without sigmas.
     """
     if sigmas is None:
         return None
@@ -163,8 +162,8 @@ def merge_flipped(
 ) -> tuple[Float, Float]:
     """Mean of the logits of a crop and of its mirror image, keypoints swapped back.
 
-    Mirroring sends pixel u to W-1-u, hence bin b to kW-k-b: reversed, the peak stands k-1 bins too far
-    right, and is moved back by just that (by interpolation where k is no whole number).
+    Mirroring maps pixel u to W-1-u, hence bin b to kW-k-b: after reversing the bins the peak is k-1 bins too far
+    right, and is shifted back (by interpolation where k is not an integer).
     logits and flipped: x (N, K, W·k) and y (N, K, H·k).
     """
     order = list(flip_indices)
@@ -190,7 +189,7 @@ def _window(log_p: Float, centre: NDArray[np.int64], radius: int) -> tuple[NDArr
 
 
 def _fit_parabola(log_p: Float, radius: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Peak bin and the vertex's offset from it, 0 where the fit is refused."""
+    """Highest bin and the vertex's offset from it, 0 where the fit is not used."""
     peak = log_p.argmax(axis=-1)
     offsets, window = _window(log_p, peak, radius)
     t = offsets.astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a SimCC model is: everything needed to build it, feed it and read its output."""
+"""Configuration of a SimCC model: architecture, preprocessing, decoding."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -8,7 +8,7 @@ from posecli.errors import DataError
 from posecli.keypoints import COCO17, KeypointSet
 from posecli.weights.header import Fields, shown
 
-# Longest side of a crop that a header may ask for; the trained ones have some hundreds of pixels.
+# Limit of a crop's longest side in a header; trained models have some hundreds of pixels.
 LARGEST_SIDE = 4096
 
 
@@ -28,18 +28,18 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class PoseConfig:
-    """A SimCC network and its codec.
+    """Configuration of a SimCC network and its decoding.
 
     laterals: whether the backbone's finer features are added to each transposed convolution (Lin et al., "Feature
     Pyramid Networks", CVPR 2017, section 3).
-    person_score: whether a further output says if the crop shows a person at all (as the presence flag of Bazarevsky et
-    al., "BlazePose: On-device Real-time Body Pose Tracking", 2020).
-    box_head: whether another one says where that person's box really ends; only with a person score.
+    person_score: whether there is an output for the probability that the crop shows a person (as the presence flag of
+    Bazarevsky et al., "BlazePose: On-device Real-time Body Pose Tracking", 2020).
+    box_head: whether there is an output for the person's box (box refinement); only with a person score.
     input_size: (height, width) of the crop in pixels.
     split_ratio: k, bins per crop pixel; width · k and height · k are the numbers of bins.
     sigma: standard deviation of the label's Gaussian in bins, (x, y).
     temperature: the network's logits are multiplied by it before the softmax (RTMPose's beta).
-    std_scale: what calibration multiplies the predicted standard deviations by.
+    std_scale: factor on the predicted standard deviations, from calibration.
     """
 
     backbone: str = "mobilenet_v2"
@@ -79,7 +79,7 @@ class PoseConfig:
     @property
     def map_size(self) -> tuple[int, int]:
         """(height, width) of the K maps that the two linear layers read. Raises DataError for an unknown backbone."""
-        from posecli.backbones import find_backbone  # which loads torch: only who builds networks asks for this
+        from posecli.backbones import find_backbone  # loads torch, which only builders of networks need
 
         up = 2 ** len(self.deconv_channels)
         stride = find_backbone(self.backbone).stride
@@ -119,7 +119,7 @@ class PoseConfig:
     def from_json(cls, values: Mapping[str, Any]) -> "PoseConfig":
         """The inverse of to_json.
 
-        Raises DataError where a value is missing, unknown, of another type or beyond all sense.
+        Raises DataError where a value is missing, unknown, of another type or out of its limits.
         """
         config = Fields.of(values, "config")
         config.only(field.name for field in fields(cls))
@@ -129,7 +129,7 @@ class PoseConfig:
             backbone=config.text("backbone"),
             deconv_channels=config.wholes("deconv_channels", 1, 4096, longest=3),
             deconv_kernel=config.whole("deconv_kernel", 2, 4),
-            laterals=config.flag("laterals", False),  # older weights know none
+            laterals=config.flag("laterals", False),  # missing in older weights
             person_score=config.flag("person_score", False),
             box_head=config.flag("box_head", False),
             input_size=(height, width),
@@ -146,7 +146,7 @@ def _keypoints(found: Fields) -> KeypointSet:
     found.only(field.name for field in fields(KeypointSet))
     names = found.texts("names")
     pairs = found.pairs("flip_pairs", len(names), alike=True)
-    flat = [index for pair in pairs for index in set(pair)]  # one in a pair with itself is its own mirror image
+    flat = [index for pair in pairs for index in set(pair)]  # a pair of an index with itself counts once
     if len(set(flat)) != len(flat):
         raise DataError(f"{found.where}: flip_pairs hold a keypoint twice")
     sigmas = found.values.get("sigmas")

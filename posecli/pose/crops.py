@@ -1,4 +1,4 @@
-"""People as network input: one affine warp each."""
+"""Crops of people as network input, by one affine warp each."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,18 @@ from posecli import geometry
 from posecli.geometry import Float64Array
 from posecli.types import FloatArray, PixelArray
 
-# OpenCV addresses pixels of a source with 16-bit integers in its remapping.
+# OpenCV's warps address source pixels by 16-bit integers.
 _MAX_SIDE = 32767
-# Of larger pictures strips are shrunk one after the other, so that no second one of their size is needed.
+# Larger images are downsampled strip by strip, which bounds memory.
 _HALVED_AT_ONCE = 16_000_000
 
 
 def cut_crops(
     pixels: Sequence[PixelArray], boxes: Sequence[FloatArray], size: tuple[int, int], padding: float
 ) -> tuple[PixelArray, Float64Array]:
-    """Crops (N, H, W, 3) of the people of several pictures, and the matrices (N, 3, 3) into them.
+    """Crops (N, H, W, 3) of the people of several images, and the matrices (N, 3, 3) from source to crop pixels.
 
-    pixels: pictures (h, w, 3) uint8; boxes: (n, 4) xyxy of each. size is (H, W). Outside a picture is black.
+    pixels: images (h, w, 3) uint8; boxes: (n, 4) xyxy of each. size: (H, W). Outside of an image crops are black.
     """
     height, width = size
     matrices = [geometry.crop_matrices(found, size, padding) for found in boxes]
@@ -34,16 +34,16 @@ def cut_crops(
 
 
 def warp(picture: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
-    """Fill crop (H, W, 3) with what the matrix (3, 3) brings there from a picture (h, w, 3); black outside of it.
+    """Fill crop (H, W, 3) from an image (h, w, 3) by the matrix (3, 3), source to crop pixels; black outside the image.
 
-    Between pixels it is linear. A picture that shrinks to half or less is first halved by averaging, as often as that
-    goes, since single pixels of it are noise.
+    Interpolation is bilinear. An image that is reduced to half or less is first halved by averaging, repeatedly if
+    needed, against aliasing.
     """
     height, width = crop.shape[:2]
     halvings = max(0, int(-0.5 * np.log2(abs(np.linalg.det(matrix[:2, :2]))) + 1e-9))
     shrink = 2**halvings
     if shrink > 1 or max(picture.shape[:2]) > _MAX_SIDE:
-        # Only what the crop can see, which is small enough for OpenCV.
+        # Only the part inside the crop, which is small enough for OpenCV.
         corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]])
         seen = geometry.transform(np.linalg.inv(matrix), corners)
         low = np.clip(np.floor(seen.min(axis=0)).astype(int) - shrink, 0, None)
@@ -59,7 +59,7 @@ def warp(picture: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
 
 
 def _halve(picture: PixelArray, times: int) -> PixelArray:
-    """Means of squares of 2**times pixels; those that a border cuts are filled up with black."""
+    """Means of squares of 2**times pixels; incomplete ones at the border are padded with black."""
     rows = max(1, _HALVED_AT_ONCE // max(1, picture.shape[1] << times)) << times
     if len(picture) <= rows:
         return _halved(picture, times)
@@ -72,7 +72,7 @@ def _halved(picture: PixelArray, times: int) -> PixelArray:
     if below or right:
         picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT), np.uint8)
     for _ in range(times):
-        # By twos OpenCV is four times as fast as by four at once.
+        # Halving twice is four times as fast in OpenCV as a factor of 4 at once.
         size = (picture.shape[1] // 2, picture.shape[0] // 2)
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     return np.ascontiguousarray(picture)

@@ -1,4 +1,4 @@
-"""Frames and boxes to poses: crops, network, decoding and the way back to source pixels."""
+"""Frames and boxes to poses: crops, network, decoding and the mapping back to source pixels."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from posecli.pose.runner import Outputs, Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
 
-# COCO's custom, after MMPose and SimpleBaselines: keypoints below it do not count for a person's score.
+# As in MMPose and SimpleBaselines, keypoints below this score do not count for a person's score.
 SCORE_FLOOR = 0.2
 
 
@@ -29,11 +29,11 @@ NO_MIRROR = "%s: its keypoints have no left and right pairs: no mirror images ar
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What the pose model says of the boxes of one frame, N people.
+    """The pose model's outputs for the boxes of one frame, N people.
 
-    poses: with boxes and box scores as they were given. person_log_odds: (N,) float32, to be added to the log-odds of
-    the box scores; None where the model has no person score. refined_boxes: (N, 4) float, x1 y1 x2 y2 in source pixels,
-    where the model sees the people end, also beyond the image; None where it has no box head.
+    poses: with the given boxes and box scores. person_log_odds: (N,) float32, to be added to the log-odds of the box
+    scores; None without a person score. refined_boxes: (N, 4) float, x1 y1 x2 y2 in source pixels, predicted by the box
+    head, may extend beyond the image; None without a box head.
     """
 
     poses: Poses
@@ -50,8 +50,8 @@ class Estimator:
     """A pose model ready to run. Calling it maps frames and boxes to poses.
 
     decoder: of codec.DECODERS, or "auto"; see choose_decoder. flip: average with the mirror image.
-    shift_flipped: put the mirrored bins back exactly (codec.merge_flipped); False is what much code does, for
-    comparison. resampled: whether the input size is not the one trained for.
+    shift_flipped: align the mirrored bins exactly (codec.merge_flipped); False leaves an offset, as many implementations
+    do, for comparison. resampled: whether the input size differs from that of training.
     """
 
     config: PoseConfig
@@ -65,7 +65,7 @@ class Estimator:
 
     @property
     def refinement(self) -> str:
-        """The decoder that is used: "auto" made plain."""
+        """The decoder that is used, "auto" resolved."""
         return choose_decoder(self.decoder, self.config)
 
     def __call__(self, frames: Sequence[Frame], boxes: Sequence[Detections]) -> list[Poses]:
@@ -75,10 +75,10 @@ class Estimator:
     def estimate(
         self, frames: Sequence[Frame], boxes: Sequence[Detections], needs_flip_test: NeedsFlipTest | None = None
     ) -> list[Estimate]:
-        """The same with all that the model says of the boxes.
+        """The same with all outputs of the model.
 
-        needs_flip_test: chooses people whose crops are averaged with their mirror images although the estimator does
-        no flip test (flip). Raises DataError where the network's answer is not finite.
+        needs_flip_test: selects people who get a flip test although flip is off. Raises DataError where the network's
+        outputs are not finite.
         """
         config, corners = self.config, [people.boxes for people in boxes]
         crops, matrices = cut_crops(
@@ -112,20 +112,20 @@ class Estimator:
         return result
 
     def _run(self, crops: PixelArray, needs_flip_test: NeedsFlipTest | None) -> Outputs:
-        """The network's outputs of the crops (N, H, W, 3), with the mirror images' where they are asked for."""
+        """The network's outputs for the crops (N, H, W, 3), averaged with the mirrored ones in a flip test."""
         outputs, config = self.runner(crops), self.config
         rows = np.zeros(0, np.int64)
         if self.flip:
             rows = np.arange(len(crops))
         elif needs_flip_test is not None and outputs.person_log_odds is not None:
             rows = needs_flip_test(outputs.person_log_odds)
-        # Without left and right pairs a mirror image tells nothing.
+        # Without left and right pairs there is no flip test.
         if len(rows) and config.keypoints.mirrors:
             other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
-            # A split ratio of 1 needs no shift: with it the mirrored bins are only reversed.
+            # With a split ratio of 1 the mirrored bins are only reversed, without a shift.
             ratio = config.split_ratio if self.shift_flipped else 1.0
             outputs = flip_average(outputs, other, rows, config.keypoints.flip_indices, ratio)
-        # Damaged weights, of which no value alone looks wrong; written as poses nobody would notice.
+        # Damaged weights whose values are plausible one by one; their poses must not be written.
         every = (*outputs.logits, outputs.person_log_odds, outputs.box_sides)
         if not all(np.isfinite(values).all() for values in every if values is not None):
             raise DataError("the pose network answers with values that are not finite: its weights are damaged")
@@ -152,7 +152,7 @@ def _with_means(values: FloatArray | None, rows: IntArray, others: FloatArray | 
 
 
 def choose_decoder(decoder: str, config: PoseConfig) -> str:
-    """The decoder that "auto" stands for: the highest expected OKS, without OKS sigmas the parabola."""
+    """The decoder of "auto": highest expected OKS, or the parabola without OKS sigmas."""
     if decoder != "auto":
         return decoder
     return "parabola" if config.keypoints.sigmas is None else "oks"
@@ -188,7 +188,7 @@ def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
 
 
 def mirrored_sides(sides: FloatArray) -> FloatArray:
-    """Left, top, right, bottom (N, 4) in shares of a crop, seen in its mirror image."""
+    """Left, top, right, bottom (N, 4) relative to a crop's size, mirrored horizontally."""
     return np.asarray(np.stack([1 - sides[:, 2], sides[:, 1], 1 - sides[:, 0], sides[:, 3]], axis=1), np.float32)
 
 
@@ -204,9 +204,9 @@ def load_estimator(
 ) -> Estimator:
     """The pose model of a weights file or an embedded name, ready to run.
 
-    input_size: (height, width) other than the model's own; its classifiers are resampled, untrained for it.
+    input_size: (height, width) other than the model's own; the classifiers are resampled to it without training.
     Raises MachineError (no such weights or device), DataError (not a pose model's weights) or UsageError (a decoder
-    that the keypoints do not allow).
+    that the keypoints do not support).
     """
     path = find_weights(weights)
     network, config = load_network(path)
@@ -234,13 +234,13 @@ def resize_network(network: SimCC, config: PoseConfig, size: tuple[int, int]) ->
 def load_network(path: Path) -> tuple[SimCC, PoseConfig]:
     """Network in float32 and configuration of a weights file.
 
-    Raises DataError where the header is none, or the tensors do not fit it; MachineError where there is no file.
+    Raises DataError where the header is invalid or the tensors do not fit it; MachineError where there is no file.
     """
     tensors, header = load_weights(path)
     values = read_config(path, header, "pose")
     try:
         config = PoseConfig.from_json(values)
-        # Built without memory first: a header may ask for more than the machine has.
+        # On torch's meta device first: a header may ask for more memory than the machine has.
         with torch.device("meta"):
             expected = SimCC(config).state_dict()
     except DataError as error:

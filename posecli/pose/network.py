@@ -1,4 +1,4 @@
-"""The SimCC network: a backbone, transposed convolutions, one map a keypoint, two classifiers.
+"""The SimCC network: a backbone, transposed convolutions, one map for each keypoint, two classifiers.
 
 Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV 2022.
 """
@@ -18,15 +18,15 @@ _DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
 
 
 class BoxHead(nn.Module):
-    """Where the box of a crop's person ends: a box regression like that of the second stage of Girshick, "Fast R-CNN",
-    ICCV 2015, section 2, on the backbone's features.
+    """Regression of the person's box from the backbone's features, like the second stage of Girshick, "Fast R-CNN",
+    ICCV 2015, section 2.
 
-    forward: features (N, C, h, w) of any size → left, top, right, bottom (N, 4) in shares of the crop, from 0 at its
-    left and upper edge to 1 at the others; what lies outside of the crop is below 0 or above 1.
+    forward: features (N, C, h, w) of any size → left, top, right, bottom (N, 4) relative to the crop's size, 0 at its
+    left and upper edge and 1 at the others; sides outside of the crop are below 0 or above 1.
     """
 
     GRID = (8, 6)
-    # An untrained one answers with the crop's middle four fifths: the box that was cropped, if it has the crop's shape.
+    # Initial output: the central four fifths of the crop: the proposal's box without padding, if it has the crop's shape.
     START = (0.1, 0.1, 0.9, 0.9)
 
     def __init__(self, channels: int, squeezed: int = 24, hidden: int = 64) -> None:
@@ -48,7 +48,7 @@ class SimCC(nn.Module):
     """Crops to one distribution per axis and keypoint.
 
     forward: normalised crops (N, 3, H, W) → logits over x (N, K, W·k) and over y (N, K, H·k); with config.person_score
-    also (N,), how surely there is a person; with config.box_head also (N, 4), the sides of the person's box.
+    also log-odds of a person (N,); with config.box_head also the sides of the person's box (N, 4).
     """
 
     def __init__(self, config: PoseConfig) -> None:
@@ -80,15 +80,15 @@ class SimCC(nn.Module):
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """Normalised crops (N, 3, H, W) → x logits (N, K, W·k), y logits (N, K, H·k).
 
-        With config.person_score also (N,): log-odds to be added to those of the box's own score. With
-        config.box_head also sides (N, 4) as BoxHead gives them.
+        With config.person_score also (N,): log-odds to be added to those of the detector's box score. With
+        config.box_head also sides (N, 4), see BoxHead.
         """
         features, coarse = self._features(crops)
         maps = self.final(self._enlarged(features)).flatten(2)  # (N, K, h·w), row-major
         return self.fc_x(maps), self.fc_y(maps), *self._heads(coarse)
 
     def heads(self, crops: Tensor) -> tuple[Tensor, ...]:
-        """Normalised crops (N, 3, H, W) → the further heads' outputs alone; nothing before them gets gradients."""
+        """Normalised crops (N, 3, H, W) → outputs of person score and box head only; the backbone gets no gradients."""
         with torch.no_grad():
             coarse = self._features(crops)[1]
         return self._heads(coarse)
@@ -100,7 +100,7 @@ class SimCC(nn.Module):
         return (log_odds,) if self.box_head is None else (log_odds, self.box_head(coarse))
 
     def _features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The backbone's output, after its finer features for the laterals; and its coarsest one."""
+        """The finer features for the laterals followed by the backbone's output; and its coarsest output."""
         if not self.levels:
             found = self.backbone(x)
             return ([found[0]], found[1]) if isinstance(found, tuple) else ([found], found)
@@ -110,7 +110,7 @@ class SimCC(nn.Module):
         return [*(kept[name] for name in self.levels), x], x
 
     def _enlarged(self, features: list[Tensor]) -> Tensor:
-        """Transposed convolutions on the backbone's output, each with the backbone's own finer features added to it."""
+        """Transposed convolutions on the backbone's output, each with the backbone's finer features added."""
         x = features[-1]
         if not self.levels:
             return cast(Tensor, self.deconv(x))
@@ -121,11 +121,11 @@ class SimCC(nn.Module):
 
 
 def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> None:
-    """Start the head.
+    """Initialise the head.
 
-    With marginal, each classifier starts as the marginal of a heatmap: row b of fc_x is a Gaussian bump
-    over the map's columns around the column whose centre projects to bin b, fc_y alike over rows. The
-    backbone then gets a spatial signal from the first step. Else the weights are N(0, 0.01).
+    With marginal, each classifier starts as the marginal of a heatmap: row b of fc_x is a Gaussian over the map's
+    columns around the column whose centre projects to bin b, fc_y the same over rows, which gives the backbone a
+    spatial signal from the first step. Else the weights are N(0, 0.01).
     """
     if model.person_score is not None:
         nn.init.zeros_(model.person_score.weight)
@@ -151,7 +151,7 @@ def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> 
 
 
 def marginal_profile(bins: int, cells: int, width: float = 0.6) -> Tensor:
-    """(bins, cells): a bump of the given width in cells around each bin's cell, its mean removed."""
+    """(bins, cells): a Gaussian of the given width in cells around each bin's cell, its mean subtracted."""
     centre = (torch.arange(bins) + 0.5) * cells / bins - 0.5
     profile = torch.exp(-((torch.arange(cells)[None] - centre[:, None]) ** 2) / (2 * width**2))
     return profile - profile.mean(dim=1, keepdim=True)
@@ -160,9 +160,8 @@ def marginal_profile(bins: int, cells: int, width: float = 0.6) -> Tensor:
 def resample_classifiers(state: dict[str, Tensor], old: PoseConfig, new: PoseConfig) -> dict[str, Tensor]:
     """The state of a model at another input size or split ratio.
 
-    Only the two classifiers depend on them: their rows (bins) and columns (map cells) are interpolated
-    linearly, each bin keeping its relative place in the crop. Weights are scaled so that a map of the
-    same values gives logits of the same level.
+    Only the two classifiers depend on them: their rows (bins) and columns (map cells) are interpolated linearly, so
+    that each bin keeps its relative position in the crop. Weights are scaled so that the level of the logits stays.
     """
     result = dict(state)
     (old_h, old_w), (new_h, new_w) = old.map_size, new.map_size

@@ -1,4 +1,4 @@
-"""A SimCC network ready to run: crops in, its outputs as arrays out."""
+"""A SimCC network ready to run: crops to its outputs as arrays."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ Logits = tuple[Float, Float]
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What the network says of N crops.
+    """The network's outputs for N crops.
 
-    logits: x (N, K, W·k) and y (N, K, H·k). person_log_odds: (N,) of there being a person, None where the network
-    has no person score. box_sides: (N, 4) where the person's box ends, as network.BoxHead gives it, or None.
+    logits: x (N, K, W·k) and y (N, K, H·k). person_log_odds: log-odds of a person (N,), None without a person score.
+    box_sides: sides of the person's box (N, 4), see network.BoxHead, or None.
     """
 
     logits: Logits

@@ -1,4 +1,4 @@
-"""Verification: which of a detector's proposals are people, by the pose model's person score, and where they end."""
+"""Verification of a detector's proposals by the pose model's person score, with box refinement."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,11 +27,11 @@ def verify(
     *,
     reestimate: bool = False,
 ) -> list[Poses]:
-    """One Poses a frame: the proposals that are people, best first, each person once.
+    """One Poses a frame: the proposals that are people, best first, without duplicates.
 
-    Proposals are rescored by the estimator's person score, which decides with a flip test where it is close, and must
-    reach the threshold; their boxes are refined where the estimator has a box head. The pose is that of the proposal's
-    crop; reestimate: of the refined box's crop where that box differs much.
+    Proposals are rescored by the estimator's person score, with a flip test where the decision is close, and must reach
+    the threshold; their boxes are refined where the estimator has a box head. The pose is that of the proposal's crop;
+    reestimate: of the refined box's crop where that box differs much.
     """
     scores = np.concatenate([people.scores for people in proposals]) if proposals else np.zeros(0, np.float32)
     estimates = estimator.estimate(frames, proposals, lambda odds: needs_flip_test(scores, odds))
@@ -45,17 +45,17 @@ def verify(
     if not reestimate:
         return found
     again = estimate_again(estimator, frames, found, cropped)
-    # Poses of better boxes may turn out to be one person's.
+    # Poses of refined boxes may be duplicates again.
     return [poses.rows(select(poses, 0.0, sigmas)) for poses in again]
 
 
 def needs_flip_test(scores: FloatArray, person_log_odds: FloatArray) -> IntArray:
-    """Rows of the proposals of which the scores (N,) and log-odds (N,) together hardly tell whether they are people."""
+    """Rows of the proposals whose log-odds of a person, scores (N,) and person_log_odds (N,) combined, are near 0."""
     return np.flatnonzero(np.abs(log_odds(scores) + person_log_odds) < FLIP_TEST_MARGIN)
 
 
 def rescore(poses: Poses, person_log_odds: FloatArray) -> Poses:
-    """The same people with other box scores: log-odds (N,) are added to those of the scores that they have."""
+    """The same people with log-odds (N,) added to those of their box scores."""
     scores = (1 / (1 + np.exp(-log_odds(poses.box_scores) - person_log_odds))).astype(np.float32)
     return replace(poses, box_scores=scores, person_scores=person_scores(scores, poses.scores))
 
@@ -71,7 +71,7 @@ def refine_boxes(poses: Poses, boxes: ArrayLike, frame: Frame) -> Poses:
 def select(poses: Poses, threshold: float, sigmas: Sequence[float] | None) -> IntArray:
     """Rows of the people whose box score reaches the threshold, best first, without duplicates.
 
-    sigmas: of OKS; without them only the boxes tell duplicates.
+    sigmas: of OKS; without them duplicates are found by their boxes only.
     """
     order = np.argsort(-poses.box_scores, kind="stable")
     order = order[poses.box_scores[order] >= threshold]
@@ -100,7 +100,7 @@ def estimate_again(
     if not any(len(chosen) for chosen in rows):
         return list(people)
     scores = np.concatenate([of_frame.scores for of_frame in boxes])
-    # Their scores hold the person score already.
+    # Their box scores include the person score already.
     estimates = estimator.estimate(frames, boxes, lambda odds: needs_flip_test(scores, np.zeros_like(odds)))
     result = []
     for poses, chosen, estimate in zip(people, rows, estimates, strict=True):
@@ -113,13 +113,13 @@ def estimate_again(
 
 
 def log_odds(scores: ArrayLike) -> geometry.Float64Array:
-    """Of probabilities, kept finite at 0 and 1."""
+    """Log-odds of probabilities, finite also at 0 and 1."""
     clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
 def rescored_and_refined(estimate: Estimate, frame: Frame) -> Poses:
-    """All proposals of a frame with the pose model's person score in their box scores, and refined boxes."""
+    """All proposals of a frame with rescored and refined boxes."""
     poses = estimate.poses
     if estimate.person_log_odds is not None:
         poses = rescore(poses, estimate.person_log_odds)

@@ -1,1 +1,1 @@
-"""People over time: ids, boxes carried from frame to frame, smoothing."""
+"""Tracking: ids, box propagation from frame to frame, smoothing."""
