@@ -11,9 +11,9 @@ import torch
 from posecli.detect import load_detector
 from posecli.detect.person import PersonConfig, build_fcos, level_sizes, locations
 from posecli.errors import DataError
-from posecli.train.detector import DetectorRecipe, draw_batch
-from posecli.train.detector_augment import empty_part, place
-from posecli.train.detector_data import NOBODY, DetectionSource, Labels, Photo, read_photos
+from posecli.train.detector import DetectorRecipe, make_batch
+from posecli.train.detector_augment import part_without_people, place_photo
+from posecli.train.detector_data import NO_LABELS, DetectionSource, Labels, Photo, read_photos
 from posecli.train.detector_loss import BACKGROUND, IGNORED, assign, detector_losses
 from posecli.types import Frame
 from posecli.weights.files import load_weights, save_weights
@@ -85,7 +85,7 @@ def test_boxes_move_with_the_picture() -> None:
     labels = Labels.of([[80, 40, 160, 150]], [1.0], [])
     photo = Photo(cv2.imencode(".png", pixels)[1].ravel(), labels, Path("x"))
     for seed in range(20):
-        drawn, moved = place(photo, (96, 128), (0.4, 1.2), np.random.default_rng(seed))
+        drawn, moved = place_photo(photo, (96, 128), (0.4, 1.2), np.random.default_rng(seed))
         rows, columns = np.nonzero(drawn.min(axis=2) > 150)
         white = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(moved.boxes[0], white, atol=2.5)
@@ -96,7 +96,7 @@ def test_empty_parts_have_nobody_in_them() -> None:
     pixels = np.zeros((96, 128, 3), np.uint8)
     pixels[10:80, 20:60] = (0, 0, 255)
     photo = Photo(cv2.imencode(".png", pixels)[1].ravel(), Labels.of([[20, 10, 60, 80]], [1.0], []), Path("x"))
-    parts = [empty_part(photo, (40, 50), np.random.default_rng(seed)) for seed in range(30)]
+    parts = [part_without_people(photo, (40, 50), np.random.default_rng(seed)) for seed in range(30)]
     found = [part for part in parts if part is not None]
     assert len(found) > 10
     for part, nobody in found:
@@ -107,9 +107,9 @@ def test_empty_parts_have_nobody_in_them() -> None:
 def test_batches_depend_on_the_recipe_alone(sources: list[DetectionSource]) -> None:
     photos = read_photos(sources)
     recipe = DetectorRecipe(samples=40, batch_size=4, sizes=(64, 96), mosaic_p=0.5)
-    first, again, other = (draw_batch(photos, recipe, n) for n in (4, 4, 8))
-    assert first.pictures.shape == (4, 96, 96, 3) and other.pictures.shape == (4, 64, 64, 3)
-    assert torch.equal(first.pictures, again.pictures) and first.ids == again.ids
+    first, again, other = (make_batch(photos, recipe, n) for n in (4, 4, 8))
+    assert first.images.shape == (4, 96, 96, 3) and other.images.shape == (4, 64, 64, 3)
+    assert torch.equal(first.images, again.images) and first.ids == again.ids
     for side, batch in ((96, first), (64, other)):
         for labels in batch.labels:
             assert (labels.boxes >= 0).all() and (labels.boxes <= side).all()
@@ -147,7 +147,7 @@ def test_losses_fall_to_nothing_for_perfect_outputs() -> None:
 
     assert total(sure, 0) == pytest.approx({"quality": 0, "giou": 0}, abs=1e-3)
     assert total(sure, 0.5)["giou"] > 0.1 and total(-sure, 0)["quality"] > 1
-    assert total(sure, 0, NOBODY)["quality"] > 1 and total(sure, 0, NOBODY)["giou"] == 0
+    assert total(sure, 0, NO_LABELS)["quality"] > 1 and total(sure, 0, NO_LABELS)["giou"] == 0
     unsure = Labels.of([], [], [[0, 0, 128, 96]])
     assert total(sure, 0, unsure)["quality"] == 0, "nothing is learned in an uncertain region"
 
@@ -174,7 +174,7 @@ def test_a_run_makes_weights_that_run_and_goes_on_when_killed(
     with monkeypatch.context() as patch:
         patch.setattr(detector, "detection_batches", lambda *_: (_ for _ in [fail(sources)]))
         assert posecli(capfd, *arguments(sources, start, parts, 12)).code != 0
-    draw = detector.draw_batch
+    draw = detector.make_batch
 
     def draw_two(photos: list[Photo], recipe: DetectorRecipe, first: int) -> detector.DetectionBatch:
         if first >= 8:
@@ -182,7 +182,7 @@ def test_a_run_makes_weights_that_run_and_goes_on_when_killed(
         return draw(photos, recipe, first)
 
     with monkeypatch.context() as patch:
-        patch.setattr(detector, "draw_batch", draw_two)
+        patch.setattr(detector, "make_batch", draw_two)
         assert "stopped here" in posecli(capfd, *arguments(sources, start, parts, 12)).err
     assert posecli(capfd, *arguments(sources, start, parts, 12)).code == 0
     made = whole / "person/person.safetensors"

@@ -25,7 +25,7 @@ from posecli.train.data import Source, read_negatives, read_people, trained_imag
 from posecli.train.distributed import Distributed
 from posecli.train.init import Init, build_model, read_init
 from posecli.train.loop import train
-from posecli.train.loss import presence_sum
+from posecli.train.loss import person_score_sum
 from posecli.train.packing import Crops, pack_crops, pack_data
 from posecli.train.recipe import Recipe, Stage
 from posecli.train.validation import read_validation
@@ -115,7 +115,7 @@ def test_presence_loss_against_a_slow_version(seed: int, share: float) -> None:
         person, nobody = (1 - share) * ratio, share
         if label >= 0:
             expected -= math.log((person if label else nobody) / (person + nobody))
-    value = presence_sum(torch.tensor(logits), torch.tensor(present, dtype=torch.float32), share)
+    value = person_score_sum(torch.tensor(logits), torch.tensor(present, dtype=torch.float32), share)
     assert float(value) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 

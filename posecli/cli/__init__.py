@@ -1,1 +1,1 @@
-"""The doors: one file a subcommand; each parses, calls and prints."""
+"""The command line: one file for each subcommand, which parses options, calls the library and prints."""

@@ -1,4 +1,4 @@
-"""`posecli doctor`: what this machine has, one line each."""
+"""`posecli doctor`: packages, devices, codecs and weights of this machine."""
 
 import importlib
 import importlib.metadata
@@ -14,7 +14,7 @@ from posecli.errors import ExitCode, MachineError
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. state is "ok", "note" (works, but slower or less) or "missing"."""
+    """One line of the report. state: "ok", "note" (works with restrictions) or "missing"."""
 
     subject: str
     state: str
@@ -40,7 +40,7 @@ def _packages() -> Iterator[Finding]:
     for name in PACKAGES:
         try:
             module = importlib.import_module(name)
-        except Exception as error:  # a broken binary package can raise anything on import
+        except Exception as error:  # a broken binary package can raise any exception on import
             first = (str(error).splitlines() or [""])[0]
             hint = ""
             if name == "torchvision":
@@ -115,12 +115,12 @@ SECTIONS: tuple[Callable[[], Iterator[Finding]], ...] = (_packages, _gpu, _cpu, 
 
 
 def examine() -> list[Finding]:
-    """All findings. A section whose package is broken says so instead of raising."""
+    """All findings. A section whose package is broken is reported as such."""
     findings: list[Finding] = []
     for section in SECTIONS:
         try:
             findings.extend(section())
-        except Exception as error:  # the report must reach its end on a broken machine
+        except Exception as error:  # the report must be complete on a broken machine
             first = (str(error).splitlines() or [""])[0]
             findings.append(Finding(section.__name__.strip("_"), "missing", f"{type(error).__name__}: {first[:120]}"))
     return findings
@@ -129,9 +129,9 @@ def examine() -> list[Finding]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 def doctor_command(as_json: bool) -> int:
-    """Say what this machine has and what is missing, one line each.
+    """Report what this machine has and what is missing.
 
-    Exit code 4 where something that posecli needs is missing.
+    The exit code is 4 if something that posecli needs is missing.
     """
     findings = examine()
     if as_json:

@@ -1,4 +1,4 @@
-"""Standard streams, terminal and clock of a command, passed in so that tests can replace them."""
+"""Standard streams, terminal and clock of a command, as an argument that tests can replace."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ import click
 
 @dataclass(frozen=True)
 class Environment:
-    """What a command reads from and writes to.
+    """Standard streams, terminal and clock of a command.
 
     is_tty: whether stderr is a terminal. clock: seconds of a monotonic clock.
     """
@@ -36,7 +36,7 @@ class Environment:
 
 
 def environment() -> Environment:
-    """The environment that the running command was called with (click's obj), else that of the process."""
+    """The environment that the running command was called with (click's obj), by default that of the process."""
     context = click.get_current_context(silent=True)
     given = context.find_object(Environment) if context is not None else None
     return given or Environment()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _FILES = ("metrics.json", "coco_results.json", "report.html", "comparison.json", "comparison.md")
 
 
-# Names of registries, spelt out as in cli/options.py; tests/test_eval_command.py compares them.
+# Names of registries, repeated as in cli/options.py; tests/test_eval_command.py compares them.
 FLIP_TESTS = ("none", "shifted", "unshifted")
 RANKINGS = ("box-keypoints", "box-all-keypoints", "box")
 
@@ -47,9 +47,9 @@ EXAMPLES = (
     "Data",
     option("--ann", required=True, help="Ground truth: a COCO keypoints file, or the name of a split such as val2017."),
     option("--images", type=click.Path(path_type=Path), help="Folder of its images."),
-    option("--data", type=_FOLDER, help="Folder in which splits are looked for."),
+    option("--data", type=_FOLDER, help="Folder in which splits are searched."),
     option("--category", metavar="NAME|ID", help="Category of the people, where the file has several with keypoints."),
-    option("--limit", type=click.IntRange(1), help="Only the first images."),
+    option("--limit", type=click.IntRange(1), help="Number of images, the first ones."),
     option("--allow-missing", is_flag=True, help="Leave missing and unreadable images out."),
     option("--allow-overlap", is_flag=True, help="Evaluate on images that the model was trained on, too."),
 )
@@ -169,7 +169,7 @@ def _check_out(models: Sequence[str], options: dict[str, Any], truth: "GroundTru
         "--out",
     )
     for folder in folders:
-        # `posecli run` and other programs write files of this name too.
+        # `posecli run` and other programs write files of this name, too.
         if not (folder / "metrics.json").exists() and (folder / "coco_results.json").exists():
             raise UsageError(
                 f"--out {out}: {folder / 'coco_results.json'} was not written by posecli eval: choose another folder"
@@ -186,7 +186,7 @@ def _truth(models: Sequence[str], options: dict[str, Any]) -> "GroundTruth":
     try:
         images = find_images(annotations, options["ann"], options["data"], options["images"])
     except DataError:
-        # Results files are scored without images; the report then has no examples.
+        # Results files can be scored without images; the report then has no examples.
         if not options["results"] or options["images"]:
             raise
         images = annotations.parent

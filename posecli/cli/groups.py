@@ -4,7 +4,7 @@
     @option_group("Output", option("--out", "-o", default="results", help="Output folder."))
     def run_command(out: str) -> int: ...
 
-Groups are printed in the order in which they are given, options without a group last.
+Groups are printed in the order of their decorators, options without a group last.
 """
 
 import copy
@@ -17,7 +17,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class GroupedOption(click.Option):
-    """An option of a group. old_names: earlier spellings, which are accepted but not shown."""
+    """An option of a group. old_names: earlier names, which are accepted but not shown."""
 
     def __init__(self, *args: Any, group: str = "", old_names: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

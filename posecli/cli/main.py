@@ -1,4 +1,4 @@
-"""Entry point: dispatches to the subcommand, and turns every error into one line and an exit code."""
+"""Entry point: dispatches to subcommands, and maps errors to one-line messages and exit codes."""
 
 import importlib
 import os
@@ -26,10 +26,10 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called: --help stays fast."""
+    """A group whose commands are imported when they are called, so that --help is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of use, not of the alphabet."""
+        """Names in the order of COMMANDS, not alphabetical."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -62,7 +62,7 @@ def cli(debug: bool) -> None:
 
 
 def explain(error: Exception) -> tuple[str, ExitCode] | None:
-    """One line and the exit code for an error whose cause is known, else None."""
+    """A one-line message and the exit code for an error of a known cause, else None."""
     if isinstance(error, PosecliError):
         return str(error), error.exit_code
     if isinstance(error, click.ClickException):
@@ -89,7 +89,7 @@ def main() -> NoReturn:
         try:
             code = _flushed(_run())
         except KeyboardInterrupt:
-            # A signal: the time between two lines of _run.
+            # A signal outside of the handlers in _run.
             code = int(ExitCode.INTERRUPTED)
         if (number := interrupt.received()) is not None:
             # A library may have replaced the exception by another error.
@@ -127,13 +127,13 @@ def _run() -> int:
         if known is None:
             line = f"{type(error).__name__}: {error}".splitlines()[0]
             known = f"unexpected {line} (--debug shows where; please report it)", ExitCode.SOME_FAILED
-        # One line, whatever the names in it hold.
+        # One line, also with line breaks in file names.
         print(f"posecli: {printed(' '.join(known[0].splitlines()))}", file=sys.stderr)
         return known[1]
 
 
 def _flushed(code: int) -> int:
-    """The exit code when all that was printed has been taken, too."""
+    """Flush stdout; returns the exit code, or another one where that fails."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -146,6 +146,6 @@ def _flushed(code: int) -> int:
 
 
 def _unread() -> int:
-    """The reader of stdout has closed it: nothing more can be printed."""
+    """The exit code after the reader of stdout has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.SOME_FAILED

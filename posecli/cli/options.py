@@ -11,7 +11,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _SCORE = click.FloatRange(0, 1)
 
-# Names of registries whose modules are too heavy to import for --help; tests/test_option_groups.py compares them.
+# Names of registries, repeated because their modules are too slow to import for --help; tests/test_option_groups.py
+# compares them.
 RUNTIMES = ("auto", "torch", "openvino")
 DECODERS = ("auto", "argmax", "dark", "oks", "parabola")
 SMOOTHING = ("none", "kalman", "one-euro", "offline")
@@ -86,7 +87,7 @@ output_options = option_group(
     option("--quiet", "-q", is_flag=True, help="No progress messages."),
 )
 
-# In `run` only: a video has no limit.
+# Only in `run`: frames of videos have no limit.
 photo_options = option_group(
     "Photos",
     option("--max-pixels", type=click.IntRange(1), default=200_000_000, help="Refuse larger photos."),

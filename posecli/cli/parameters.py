@@ -25,7 +25,7 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The suggestions that begin with what is typed."""
+        """The suggestions that start with the typed text."""
         return [CompletionItem(text) for text in self._suggestions if text.startswith(incomplete)]
 
 
@@ -53,7 +53,7 @@ def _person(text: str) -> str:
 POSITION = Parsed("TIME|FRAME", _position)
 DETECT_EVERY = Parsed("N|auto", _detect_every, ["auto"])
 PERSON = Parsed("all|largest|N|id:N", _person, ["all", "largest", "id:"])
-# Names that are checked where they are used; the suggestions are for shell completion only.
+# Checked where they are used; the suggestions are for shell completion only.
 WEIGHTS = Parsed("NAME|FILE", str, ["pose", "pose-fast"])
 DEVICE = Parsed("auto|cpu|cuda|cuda:N", str, ["auto", "cpu", "cuda"])
 DETECTOR = Parsed("NAME|boxes:FILE", str, ["person", "whole", "boxes:"])

@@ -24,11 +24,11 @@ class Pace:
         self._clock, self._start = clock, clock()
 
     def begin(self, frames: int) -> None:
-        """An input with about so many frames begins."""
+        """Start of an input. frames: estimated number."""
         self._expected, self._done = frames, 0
 
     def advance(self, frames: int) -> None:
-        """Frames of it were written."""
+        """Count written frames."""
         self.frames += frames
         self._done += frames
 
@@ -39,7 +39,7 @@ class Pace:
 
     @property
     def completed(self) -> float:
-        """Finished inputs, plus the finished part of the current one."""
+        """Number of finished inputs, plus the finished part of the current one."""
         return self.ended + (min(1.0, self._done / self._expected) if self._expected else 0.0)
 
     @property
@@ -49,7 +49,7 @@ class Pace:
 
     @property
     def left(self) -> str:
-        """Time left as minutes:seconds, from the mean time an input."""
+        """Estimated time left as minutes:seconds, from the mean time per input."""
         if not self.completed:
             return "unknown"
         seconds = (self._clock() - self._start) * (self.inputs / self.completed - 1)
@@ -69,7 +69,7 @@ class PlainProgress:
         self._pace.begin(frames)
 
     def advance(self, name: str, frames: int) -> None:
-        """Count frames; write a line if the last one is old enough."""
+        """Count frames; write a line if PLAIN_EVERY seconds have passed."""
         pace = self._pace
         pace.advance(frames)
         now = self._environment.clock()
@@ -79,7 +79,7 @@ class PlainProgress:
             self._environment.say(f"{counts}, {pace.rate:.1f} frames/s, {pace.left} left, now {name!r}")
 
     def finish(self, item: "Finished") -> None:
-        """Write what failed and other remarks."""
+        """Write errors and remarks of an input that ended."""
         self._pace.finish()
         # Failures are written with --quiet too.
         if not self._quiet or item.summary.status == "failed":
@@ -88,7 +88,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """A bar by rich: inputs done, frames/s, time left."""
+    """A progress bar of rich: finished inputs, frames/s, time left."""
 
     def __init__(self, inputs: int, environment: Environment | None = None) -> None:
         from rich.console import Console
@@ -118,7 +118,7 @@ class LiveProgress:
         self._show(name)
 
     def advance(self, name: str, frames: int) -> None:
-        """Move the bar."""
+        """Update the bar."""
         self._pace.advance(frames)
         self._show(name)
 

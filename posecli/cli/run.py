@@ -115,7 +115,7 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
 
 
 def make_run_options(options: dict[str, Any]) -> "RunOptions":
-    """The options of the command line that decide the output. Raises UsageError where they contradict each other."""
+    """The options that the output depends on. Raises UsageError where they contradict each other."""
     from posecli.draw.style import DrawStyle
     from posecli.media.encoders import EncodeOptions
     from posecli.media.span import Span
@@ -136,7 +136,7 @@ def make_run_options(options: dict[str, Any]) -> "RunOptions":
 
 
 def _take(kind: type[T], values: dict[str, Any]) -> T:
-    """A dataclass of options, whose fields have the names of the command line's options."""
+    """An instance of an options dataclass, whose fields have the names of the command line's options."""
     return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
@@ -189,7 +189,7 @@ def _list(jobs: "Sequence[Job]", out: "Path", as_json: bool, env: Environment) -
 
 
 def _summary(document: dict[str, Any], out: "Path") -> str:
-    """One line: what was written, how many frames were lost and why."""
+    """A line with the numbers of inputs, frames and people, and the lost frames with reasons."""
     totals, status = document["totals"], document["totals"]["status"]
     done = status.get("done", 0) + status.get("partial", 0)
     parts = [f"{done} done"]

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or that nobody reads any more."""
+"""Standard streams that are closed, or whose reader is gone."""
 
 import io
 import os
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def open_streams() -> None:
-    """Let closed ones lead nowhere, and let no message to stderr fail.
+    """Redirect closed standard streams to the null device, and ignore errors of writing to stderr.
 
-    The number of a closed stream goes to the next file that is opened: what a library prints then stands in it.
+    Otherwise the descriptor of a closed stream would be reused for the next opened file, and printed text end up in it.
     """
     for number in range(3):
         try:
@@ -29,10 +29,10 @@ def open_streams() -> None:
 
 
 class _Unfailing(io.FileIO):
-    """Drops what cannot be written: the reader has left, the terminal is gone, its disk is full."""
+    """Ignores errors of writing: a closed pipe, a lost terminal, a full disk."""
 
     def write(self, data: Any) -> int:
-        """The number of bytes taken."""
+        """Write; returns the number of bytes, also of those that were lost."""
         try:
             return super().write(data)
         except BlockingIOError:

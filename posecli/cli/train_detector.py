@@ -27,45 +27,59 @@ _NATURAL = click.IntRange(1)
 @option_group(
     "Data",
     option("--ann", "annotations", multiple=True, required=True, type=_FILE, help="COCO boxes of people; repeatable."),
-    option("--images", multiple=True, metavar="DIR[:TIMES]", help="Images of each --ann; how often an epoch has them."),
+    option(
+        "--images",
+        multiple=True,
+        metavar="DIR[:TIMES]",
+        help="Images of each --ann; how often each is used in an epoch.",
+    ),
 )
 @option_group(
     "Model",
-    option("--init", metavar="NAME|FILE", help="Weights of a detector to start from, else random ones."),
-    option("--input-size", default=416, type=click.IntRange(64, 4096), help="Longest side that it will run at."),
+    option("--init", metavar="NAME|FILE", help="Initial weights, of a detector.  [default: random]"),
+    option("--input-size", default=416, type=click.IntRange(64, 4096), help="Longest side of images in inference."),
 )
 @option_group(
     "Training",
-    option("--samples", default=20_000, type=_NATURAL, help="Pictures seen in all."),
-    option("--batch-size", default=16, type=_NATURAL, help="Pictures in a step."),
-    option("--size", "sizes", default="320", metavar="SIDE,…", help="Sides of training pictures, batches in turn."),
+    option("--samples", default=20_000, type=_NATURAL, help="Training images in all."),
+    option("--batch-size", default=16, type=_NATURAL, help="Images in a batch."),
+    option(
+        "--size", "sizes", default="320", metavar="SIDE,…", help="Sides of training images, one for each batch in turn."
+    ),
     option("--learning-rate", default=2e-4, type=click.FloatRange(0, min_open=True), help="Highest learning rate."),
-    option("--backbone-lr-factor", default=0.5, type=click.FloatRange(0), help="Of it, for the backbone."),
+    option(
+        "--backbone-lr-factor", default=0.5, type=click.FloatRange(0), help="Factor on the backbone's learning rate."
+    ),
     option("--weight-decay", default=0.05, type=click.FloatRange(0), help="Of AdamW."),
-    option("--constant-fraction", default=0.3, type=click.FloatRange(0, 1), help="Of the run, before the rate falls."),
-    option("--mosaic-p", default=0.4, type=click.FloatRange(0, 1), help="Chance of four photos in one picture."),
-    option("--seed", default=0, help="Of all that is drawn at random."),
+    option(
+        "--constant-fraction",
+        default=0.3,
+        type=click.FloatRange(0, 1),
+        help="Part of the run before the learning rate decays.",
+    ),
+    option("--mosaic-p", default=0.4, type=click.FloatRange(0, 1), help="Probability of a mosaic of four photos."),
+    option("--seed", default=0, help="Seed of all random numbers."),
 )
 @option_group(
     "Run",
     option("--name", default="person", help="The run's folder under --runs."),
     option("--runs", type=_FOLDER, default=Path("runs"), help="Folder of runs."),
-    option("--license", "licence", help="Written into the weights, for example Apache-2.0."),
+    option("--license", "licence", help="License in the weights' header, such as Apache-2.0."),
     option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
     option("--threads", type=_NATURAL, help="CPU threads of torch.", show_default=False),
 )
 def train_detector_command(**options: Any) -> int:
-    """Train the person detector: boxes in COCO format, from the embedded weights or others.
+    """Train the person detector on boxes in COCO format.
 
-    Boxes with iscrowd, and images with "persons_complete": false, are regions where no background is learned; images
-    without a box show that there is nobody. The same command resumes an unfinished run; Ctrl-C saves first. The result
-    is person.safetensors in the run's folder.
+    Boxes with iscrowd, and whole images with "persons_complete": false, are ignored regions; images without a box are
+    negatives. The same command resumes an unfinished run; Ctrl-C saves first. The result is person.safetensors in the
+    run's folder.
     """
     import torch
 
     from posecli.results.lock import locked
     from posecli.runtime.device import resolve_device
-    from posecli.train.detector import read_start, train_detector
+    from posecli.train.detector import read_init_tensors, train_detector
     from posecli.train.detector_data import read_photos
     from posecli.weights.files import find_weights, sha256
 
@@ -74,22 +88,22 @@ def train_detector_command(**options: Any) -> int:
     folder: Path = options["runs"] / options["name"]
     init = find_weights(options["init"]) if options["init"] else None
     recipe = _recipe(options, init)
-    start = read_start(init, recipe.model) if init else None
+    initial = read_init_tensors(init, recipe.model) if init else None
     header: dict[str, Any] = {"architecture": recipe.model.architecture, "source": "posecli train-detector"}
     if options["licence"]:
         header["licence"] = options["licence"]
     sources = _sources(options)
     header["training"] = {
         "data": [[source.annotations.name, source.repeat] for source in sources],
-        "init": None if init is None else {"file": init.name, "sha256": sha256(init), **_start_of(init)},
+        "init": None if init is None else {"file": init.name, "sha256": sha256(init), **_origin(init)},
     }
     with locked(folder, "--runs, --name", ".lock"):
         _check_resumable(folder, recipe, header)
         photos = read_photos(sources)
-        click.echo(f"{len(photos)} pictures an epoch, {recipe.samples:,} samples → {folder}", err=True)
+        click.echo(f"{len(photos)} images an epoch, {recipe.samples:,} samples → {folder}", err=True)
         device = str(resolve_device(options["device"]))
         weights = train_detector(
-            recipe, photos, folder, start=start, device=device, header=header, report=_reporter(recipe.samples)
+            recipe, photos, folder, init=initial, device=device, header=header, report=_reporter(recipe.samples)
         )
     click.echo(str(weights))
     return ExitCode.OK
@@ -146,8 +160,8 @@ def _recipe(options: dict[str, Any], init: Path | None) -> "DetectorRecipe":
     return DetectorRecipe(model, sizes=tuple(int(side) for side in sides), **chosen)
 
 
-def _start_of(init: Path) -> dict[str, Any]:
-    """What the weights that are started from were made of themselves, where they say so."""
+def _origin(init: Path) -> dict[str, Any]:
+    """The origin of the initial weights, from their header."""
     from posecli.weights.files import load_weights
 
     header = load_weights(init)[1]
@@ -155,7 +169,7 @@ def _start_of(init: Path) -> dict[str, Any]:
 
 
 def _check_resumable(folder: Path, recipe: "DetectorRecipe", header: dict[str, Any]) -> None:
-    """Write the run's options; an unfinished run is resumed only with those that it began with."""
+    """Write the run's options. Raises UsageError where an unfinished run in folder has other ones."""
     import json
 
     path = folder / "options.json"

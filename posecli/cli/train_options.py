@@ -1,4 +1,4 @@
-"""What the options of `posecli train` ask for: data, initial weights, recipe."""
+"""The options of `posecli train` as data sources, initial weights and recipe."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def validation(options: Options) -> tuple[Path, Path] | None:
     try:
         annotations = find_annotations("val2017", options["data"])
     except DataError:
-        # A folder with nothing to evaluate on is still good to train on.
+        # Training without a validation set is allowed.
         return None
     return annotations, find_images(annotations, "val2017", options["data"])
 
@@ -116,20 +116,20 @@ def read_files(options: Options, people: People, negatives: People | None) -> It
     if (found := validation(options)) is not None:
         annotations, images = found
         yield annotations
-        with suppress(PosecliError):  # whoever evaluates on it says what is wrong
+        with suppress(PosecliError):  # the evaluation reports errors
             given = read_annotations(annotations, options["category"])
             yield from find_files(given.images, images).there.values()
 
 
 def loader_processes(options: Options, device: torch.device, processes: int) -> int:
-    """--workers, by default none on a CPU, where the network needs the cores, and up to 8 for a GPU."""
+    """--workers; the default is 0 on a CPU, where the network needs the cores, and up to 8 for a GPU."""
     if options["workers"] is not None:
         return int(options["workers"])
     return max(0, min(8, (os.cpu_count() or 1) // processes - 1)) if device.type == "cuda" else 0
 
 
 def precision(options: Options, folder: Path, device: torch.device) -> str:
-    """--precision; an unfinished run in folder goes on in its own."""
+    """--precision; an unfinished run in folder keeps its own."""
     path = folder / "options.json"
     if options["precision"] == "auto" and (folder / "state.pt").is_file() and path.is_file():
         with suppress(ValueError, KeyError, TypeError):
@@ -138,7 +138,7 @@ def precision(options: Options, folder: Path, device: torch.device) -> str:
 
 
 def read_recipe(options: Options, keypoint_set: KeypointSet, init: Init | None, precision: str) -> Recipe:
-    """The recipe that the options ask for."""
+    """The recipe of the options."""
     text = options["stages"]
     if init is not None and init.config is not None and "stages" not in given_options(options):
         height, width = init.config.input_size
@@ -178,14 +178,14 @@ def parse_stages(text: str, batch_size: int, freeze: int) -> tuple[Stage, ...]:
 
 
 def given_options(options: Options) -> dict[str, Any]:
-    """The options that the command line gives."""
+    """The options given on the command line."""
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
     return {name: value for name, value in options.items() if context.get_parameter_source(name) is not default}
 
 
 def _model(options: Options, keypoint_set: KeypointSet, init: Init | None, size: tuple[int, int]) -> PoseConfig:
-    """What --init's pose weights say, else the defaults, with what the command line gives in its place."""
+    """The configuration of --init's pose weights, or the default one, with the options of the command line applied."""
     old = None if init is None else init.config
     if options["heads_only"] and old is None:
         raise UsageError("--heads-only: give a pose model's weights by --init")

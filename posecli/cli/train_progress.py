@@ -1,4 +1,4 @@
-"""Rows of metrics on a terminal, as lines, and in TensorBoard."""
+"""Output of training metrics: progress bar, lines, TensorBoard."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Report = Callable[[Row], None]
 
 @contextmanager
 def reports(total: int, folder: Path, tensorboard: bool, is_main: bool) -> Iterator[Report]:
-    """Where rows of metrics go: a live bar on a terminal, else lines; TensorBoard where asked."""
+    """Functions that receive rows of metrics: a progress bar on a terminal, else lines; optionally TensorBoard."""
     if not is_main:
         yield lambda row: None
         return
@@ -70,7 +70,7 @@ def _line(row: Row, total: int) -> str:
 
 
 class _Bar:
-    """A live bar: share done, samples/s, loss, last AP, time left. Evaluations stay above it."""
+    """A progress bar: samples/s, loss, last AP, time left. Evaluations are printed above it."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console

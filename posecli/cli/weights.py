@@ -1,4 +1,4 @@
-"""`posecli weights`: what weights there are and what they say of themselves."""
+"""`posecli weights`: lists weights and shows their headers."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def weights_command() -> None:
 
 @weights_command.command("list")
 def list_command() -> int:
-    """The embedded weights and where they lie."""
+    """The embedded weights and their paths."""
     from posecli.errors import MachineError
     from posecli.weights.files import EMBEDDED, find_weights
 
@@ -33,14 +33,14 @@ def list_command() -> int:
 @weights_command.command("show")
 @click.argument("name")
 def show_command(name: str) -> int:
-    """Everything that a weights file's header says, as JSON."""
+    """The header of a weights file, as JSON."""
     from posecli.weights.files import find_weights, load_weights, sha256
 
     path: Path = find_weights(name)
     tensors, header = load_weights(path)
     parameters = sum(tensor.numel() for tensor in tensors.values())
     document: dict[str, Any] = {"path": str(path), "sha256": sha256(path), "values": parameters, **header}
-    # Half a surrogate pair, of a header or of a name that is not UTF-8, cannot be printed: as JSON's own escape.
+    # A lone surrogate, of a header or of a name that is not UTF-8, is printed as JSON's escape.
     text = json.dumps(document, indent=2, ensure_ascii=False)
     click.echo(text.encode("utf-8", "backslashreplace").decode())
     return ExitCode.OK
@@ -49,7 +49,7 @@ def show_command(name: str) -> int:
 @weights_command.command("pull")
 @click.argument("name")
 def pull_command(name: str) -> int:
-    """Fetch an official torchvision detector's weights into torch.hub's cache, ahead of a run."""
+    """Download an official torchvision detector's weights into torch.hub's cache before a run."""
     from posecli.detect import DETECTORS
     from posecli.detect.torchvision_zoo import official_weights
     from posecli.errors import UsageError

@@ -26,8 +26,8 @@ PERSON = 1
 def build(name: str, options: DetectorOptions) -> Detector:
     """An official detector with its official weights, on torch.
 
-    Raises MachineError where the weights are neither given, nor in $POSECLI_WEIGHTS_DIR or torch.hub's cache, nor can be
-    downloaded; DataError for a file of other content.
+    Raises MachineError where the weights are neither given, nor in $POSECLI_WEIGHTS_DIR or torch.hub's cache, nor
+    downloadable; DataError for a file of other content.
     """
     if options.runtime not in ("auto", "torch"):
         raise UsageError(f"--detector {name} runs on torch only, not on {options.runtime}")

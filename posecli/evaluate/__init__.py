@@ -1,1 +1,1 @@
-"""COCO keypoint scoring and what explains it."""
+"""COCO keypoint scoring, confidence intervals and error analysis."""

@@ -1,4 +1,4 @@
-"""Error analysis: predictions matched to people, error types by keypoint, calibration of scores and deviations."""
+"""Error analysis: matching of predictions to people, error types by keypoint, calibration of scores and deviations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from posecli.geometry import AREA_OF_BOX, oks
 
 Float = NDArray[np.float64]
 
-# Ronchi and Perona's thresholds of keypoint similarity: correct from GOOD on, jitter from CLOSE on.
+# Ronchi and Perona's thresholds of keypoint similarity: good from GOOD on, jitter from CLOSE on.
 GOOD, CLOSE = 0.85, 0.5
-# A prediction of a lower OKS with everybody is not matched.
+# Lowest OKS of a match.
 MATCH = 0.1
 ERROR_TYPES = ("good", "jitter", "inversion", "swap", "miss")
 
@@ -24,7 +24,7 @@ ERROR_TYPES = ("good", "jitter", "inversion", "swap", "miss")
 class PersonMatches:
     """M predicted people, each matched to an annotated one.
 
-    predicted, true: indices (M,) into the predictions and into people. people: the annotations that are evaluated.
+    predicted, true: indices (M,) into the predictions and into people. people: the evaluated annotations.
     points, labels (M, K, 2): predicted and true keypoints; labelled (M, K). areas (M,). oks (M,).
     similarity (M, K): exp(-d² / (2 · area · (2σ)²)) of each keypoint. sizes (M, 2): of the true boxes.
     """
@@ -42,7 +42,7 @@ class PersonMatches:
 
 
 def match_people(truth: GroundTruth, predictions: Predictions) -> PersonMatches:
-    """Each prediction, best score first, takes the free person of its image with the highest OKS, if above 0.1."""
+    """Match each prediction, best score first, to the unmatched person of its image with the highest OKS above 0.1."""
     sigmas = _sigmas(truth)
     people = tuple(a for a in truth.dataset["annotations"] if is_evaluated(a))
     labels = np.array([a["keypoints"] for a in people], np.float64).reshape(len(people), len(sigmas), 3)
@@ -88,7 +88,7 @@ def keypoint_similarity(points: Float, labels: Float, areas: Float, sigmas: Floa
 
 
 def area_of(annotation: Mapping[str, Any]) -> float:
-    """The area that OKS divides by; of a missing one, 0.53 of the box."""
+    """The area that OKS divides by; 0.53 of the box where it is missing."""
     return float(annotation.get("area", AREA_OF_BOX * annotation["bbox"][2] * annotation["bbox"][3]))
 
 
@@ -116,7 +116,7 @@ def classify_errors(truth: GroundTruth, matches: PersonMatches) -> NDArray[np.in
                 types[row, k] = 0 if value >= GOOD else 1
                 continue
             own = [j for j in range(len(sigmas)) if j != k and all_labels[person, j, 2] > 0]
-            # The mirrored keypoint first: that is what inversion means.
+            # The flip pair's other keypoint first: that is inversion in the strict sense.
             if flip[k] != k and flip[k] in own:
                 own = [flip[k], *[j for j in own if j != flip[k]]]
             at = matches.points[row, k]
@@ -181,8 +181,8 @@ def keypoint_table(truth: GroundTruth, matches: PersonMatches, types: NDArray[np
 class StdCalibration:
     """Share of true positions within 1 and 2 predicted standard deviations, each axis by itself.
 
-    A Gaussian would give 0.683 and 0.954. scale: what the deviations must be multiplied by so that the share
-    within one is 0.683. rows: the same for each keypoint, before and after that scale.
+    For a Gaussian these are 0.683 and 0.954. scale: factor on the deviations with which the share within one is 0.683.
+    rows: the same for each keypoint, before and after scaling.
     """
 
     within_1: float
@@ -218,7 +218,7 @@ def _shares(ratio: Float, scale: float, suffix: str = "") -> dict[str, float]:
 
 
 def score_calibration(scores: Float, similarity: Float, bins: int = 10) -> list[dict[str, float]]:
-    """Mean similarity of keypoints by their predicted score, in bins with equally many: (M,) and (M,)."""
+    """Mean similarity (M,) of keypoints by their predicted score (M,), in bins of equal counts."""
     order = np.argsort(scores)
     rows = []
     for part in np.array_split(order, bins):

@@ -41,8 +41,8 @@ VISIBLE = (("1 to 4", 1, 5), ("5 to 8", 5, 9), ("9 to 12", 9, 13), ("over 12", 1
 class Evaluation:
     """One model's figures. resamples: bootstrap values by figure, of the same images for every model.
 
-    error_types: share of labelled keypoints by error type. ap_if_corrected: AP with all keypoints of an error type put
-    right. scoring_seconds: time for the figures, without the predictions.
+    error_types: share of labelled keypoints by error type. ap_if_corrected: AP after correcting all keypoints of an
+    error type. scoring_seconds: time for the figures, without the predictions.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Evaluation:
         return {name: interval(values) for name, values in self.resamples.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """metrics.json: COCO's names as keys, the rest beside them."""
+        """The document of metrics.json: COCO's figures under their usual names, and further entries."""
         return {
             **self.scores.values,
             "intervals_95": {name: list(pair) for name, pair in self.intervals.items()},
@@ -136,7 +136,7 @@ _SAME = ("weights", "boxes", "input_size", "runtime")
 def compare(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Differences of every evaluation after the first, figure by figure, on the same resampled images.
 
-    Each is against the first one of the same network, boxes, size and runtime; the first of these, against the
+    Each one is compared with the first of the same network, boxes, size and runtime; the first of such a group with the
     first of all.
     """
     rows = []

@@ -23,10 +23,10 @@ from posecli.weights.fingerprints import overlap
 class GroundTruth:
     """A COCO keypoint dataset, of one category, and the folder of its images.
 
-    dataset: in the form of annotations.coco_keypoints.Annotations.people; its ids of images and category are internal.
-    missing: images that are not there, or unreadable, left out. left_out: ids of all images of the file that are not
-    evaluated. places: files of images that are not images / file_name. ids: the file's own ids of images, None where
-    the internal ones are these; own_category: its own id of the category. notes: what was repaired, as sentences.
+    dataset: in the form of annotations.coco_keypoints.Annotations.people; ids of images and category are internal.
+    missing: missing or unreadable images, left out. left_out: ids of all images of the file that are not evaluated.
+    places: files of images whose path is not images / file_name. ids: the file's own ids of images, None where they
+    equal the internal ones; own_category: the file's own id of the category. notes: repairs, as sentences.
     """
 
     dataset: Mapping[str, Any]
@@ -41,7 +41,7 @@ class GroundTruth:
 
     @property
     def category_id(self) -> int:
-        """The category of truth and results alike."""
+        """The category id of ground truth and results."""
         return int(self.dataset["categories"][0]["id"])
 
     @property
@@ -54,15 +54,15 @@ class GroundTruth:
 
     @property
     def sizes(self) -> dict[int, tuple[int, int] | None]:
-        """Image id → (width, height) that the annotations are of, None where the file does not say."""
+        """Image id → (width, height) that the annotations refer to, None where unknown."""
         return {i["id"]: (i["width"], i["height"]) if i.get("width") else None for i in self.dataset["images"]}
 
     def pixels(self, image_id: int) -> PixelArray:
-        """The image (height, width, 3) RGB in the pixels of its annotations. Raises MediaError."""
+        """The image (height, width, 3) RGB in the orientation of its annotations. Raises MediaError."""
         return read_pixels(self.files[image_id], self.sizes.get(image_id))[0]
 
     def own_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """An item of a results file with the file's own ids."""
+        """An entry of a results file with the annotation file's own ids."""
         category = self.category_id if self.own_category is None else self.own_category
         image_id = result["image_id"]
         return {**result, "image_id": image_id if self.ids is None else self.ids.own[image_id], "category_id": category}
@@ -81,9 +81,9 @@ def read_ground_truth(
     """Read COCO keypoints through annotations.coco_keypoints; with limit, only the first images.
 
     category: name or id of the people's category, see read_annotations. Missing and unreadable images are left out,
-    with their people, where they are at most missing_limit (a share) of all; needs_images=False does not look for
-    images. option: named in the error, the option that leaves them out. Raises DataError where the file is no COCO
-    dataset with keypoints, where an annotation is broken, or where images are missing (counted, the first named).
+    with their people, if they are at most missing_limit (a share) of all; needs_images=False does not look for images.
+    option: the option that allows missing images, for the error. Raises DataError where the file is not a COCO dataset
+    with keypoints, for invalid annotations, and for missing images (with their number and the first one).
     """
     given = read_annotations(annotations, category)
     entry = {"id": given.category.id, "name": given.category.name, "keypoints": list(given.keypoint_set.names)}
@@ -149,17 +149,17 @@ def _only(truth: GroundTruth, image_ids: set[int]) -> GroundTruth:
 
 
 def is_evaluated(annotation: Mapping[str, Any]) -> bool:
-    """Whether COCO evaluates an annotation: not a crowd, and at least one labelled keypoint."""
+    """Whether COCO evaluates an annotation: no crowd, and at least one labelled keypoint."""
     labelled = any(value > 0 for value in annotation.get("keypoints", ())[2::3])
     return not annotation.get("iscrowd") and labelled
 
 
 def training_overlap(weights: Path, truth: GroundTruth) -> tuple[int, str]:
-    """How many of the truth's images a model was trained on, as its header says, and the first one's name."""
+    """Number of the images that a model was trained on according to its header, and the first one's name."""
     _, header = load_weights(weights)
     training = header.get("training")
     known = training.get("images") if isinstance(training, Mapping) else None
-    # Headers of other tools, and of early versions of posecli, do not list them.
+    # Imported weights and those of early versions of posecli do not list training images.
     try:
         shared = overlap(known, truth.files.values()) if isinstance(known, Mapping) else []
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Where annotations and images are looked for: the usual layouts of COCO."""
+"""Search for annotations and images in the usual layouts of COCO."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from posecli.errors import DataError
 
 
 def data_folders(given: Path | None) -> list[Path]:
-    """The folders that are searched: the given one, or $POSECLI_DATA, here, and data/."""
+    """The folders that are searched: the given one, or $POSECLI_DATA, the current folder, and data/."""
     if given is not None:
         return [given]
     places = [os.environ.get("POSECLI_DATA"), ".", "data"]
@@ -16,9 +16,9 @@ def data_folders(given: Path | None) -> list[Path]:
 
 
 def find_annotations(name: str, data: Path | None) -> Path:
-    """A file as it is, or a split's name ("val2017") as person_keypoints_NAME.json in one of the layouts.
+    """A file, or for a split's name ("val2017") person_keypoints_NAME.json in one of the layouts.
 
-    Raises DataError that lists the places where it is not.
+    Raises DataError that lists the searched paths.
     """
     if Path(name).is_file():
         return Path(name)
@@ -32,9 +32,9 @@ def find_annotations(name: str, data: Path | None) -> Path:
 
 
 def find_images(annotations: Path, name: str, data: Path | None, given: Path | None = None) -> Path:
-    """The images' folder of a split; given wins. For a file, its name's last part is the split.
+    """The folder of a split's images, or the given one. The split of a file is the last part of its name.
 
-    Raises DataError that lists the places where it is not.
+    Raises DataError that lists the searched paths.
     """
     if given is not None:
         if not given.is_dir():

@@ -1,4 +1,4 @@
-"""Predicted people of a validation set, as arrays: from a model and boxes, or from a results file."""
+"""Predicted people of a validation set as arrays, from a model and boxes or from a results file."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,11 +29,11 @@ CHUNK = 8
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """N predicted people of K keypoints, in pixels of the stored image.
+    """N predicted people of K keypoints, in the pixels of the annotations.
 
-    image_ids (N,). keypoints (N, K, 2). scores (N,): of the person, by which COCO ranks. keypoint_scores (N, K)
-    and std (N, K, 2): None where a results file does not have them. results: the items of COCO's results file, with the
-    ground truth's internal ids. remarks: repairs of the input, as sentences for the user.
+    image_ids (N,). keypoints (N, K, 2). scores (N,): of the person, by which COCO ranks. keypoint_scores (N, K) and
+    std (N, K, 2): None where a results file does not have them. results: entries of COCO's results file, with internal
+    ids of the ground truth. remarks: repairs of the input, as sentences for the user.
     """
 
     image_ids: IntArray
@@ -69,9 +69,9 @@ def predict(
     rank_by: str = "box-keypoints",
     reestimate: bool = False,
 ) -> Predictions:
-    """Poses of the people in boxes, or of those that a detector finds; rank_by: a key of RANKINGS.
+    """Poses of people in given boxes, or of those that a detector finds. rank_by: a key of RANKINGS.
 
-    reestimate: as predict.Predictor takes it, with a detector only.
+    reestimate: see predict.Predictor; only with a detector.
     """
     return predict_all([estimator], truth, boxes, rank_by=rank_by, reestimate=reestimate)[0]
 
@@ -84,9 +84,9 @@ def predict_all(
     rank_by: str = "box-keypoints",
     reestimate: bool = False,
 ) -> list[Predictions]:
-    """Predictions of each estimator for the same people, every image decoded and passed to the detector once.
+    """Predictions of each estimator for the same people; each image is decoded and passed to the detector once.
 
-    Images are oriented as width and height of the annotations say, see annotations.pixels.
+    Images have the orientation of their annotations, see annotations.pixels.
     """
     if rank_by not in RANKINGS:
         raise UsageError(f"--rank-by {rank_by}: choose from {', '.join(RANKINGS)}")
@@ -137,7 +137,7 @@ def _collect(
 
 
 def memoised_detector(detector: Detector) -> Detector:
-    """The same detector with the last answers of `find` and `propose` memoised."""
+    """The same detector with the last results of `find` and `propose` memoised."""
 
     def last_of(find: Find) -> Find:
         last: deque[tuple[Sequence[Frame], list[Detections]]] = deque(maxlen=1)
@@ -154,7 +154,7 @@ def memoised_detector(detector: Detector) -> Detector:
 
 
 def memoised(runner: Runner, size: int = 2) -> Runner:
-    """The same runner with its last outputs memoised: those of the crops, and of the flipped crops."""
+    """The same runner with its last outputs memoised; two are those of the crops and of the flipped crops."""
     last: deque[tuple[PixelArray, Outputs]] = deque(maxlen=size)
 
     def run(crops: PixelArray) -> Outputs:
@@ -189,7 +189,7 @@ RANKINGS: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
 
 
 def read_results(path: Path, truth: GroundTruth) -> Predictions:
-    """Read a COCO results file. Raises DataError where it is none, or does not fit the ground truth."""
+    """Read a COCO results file. Raises DataError where it is invalid or does not fit the ground truth."""
     items = read_json(path)
     if not isinstance(items, list):
         raise DataError(f"{path}: not a COCO results file, which is a list")
@@ -281,7 +281,7 @@ def restrict(predictions: Predictions, rows: Sequence[int]) -> Predictions:
 
 
 def suppress(predictions: Predictions, sigmas: Sequence[float], threshold: float) -> Predictions:
-    """OKS non-maximum suppression: of people of an image with an OKS above threshold, the best stays.
+    """OKS non-maximum suppression: of people of an image with an OKS above threshold, the best is kept.
 
     Papandreou et al., "Towards Accurate Multi-person Pose Estimation in the Wild", CVPR 2017, section 3.
     The area is that of the better person's bounding box of keypoints.
@@ -309,8 +309,8 @@ def read_ahead(
 ) -> Iterator[tuple[list[int], list[Frame], list[str]]]:
     """Image ids, frames and file names of all or of the wanted images, in chunks.
 
-    The next chunk is decoded while the caller works on this one. repairs: collects remarks on the images.
-    Raises DataError for one that cannot be read.
+    The next chunk is decoded while the caller processes this one. repairs: receives remarks on the images. Raises
+    DataError for an unreadable image.
     """
     files = [(image_id, path) for image_id, path in truth.files.items() if wanted is None or image_id in wanted]
     chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]

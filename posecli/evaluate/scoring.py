@@ -1,4 +1,4 @@
-"""COCO keypoint scoring by pycocotools, with its input checked for what it would silently score wrong."""
+"""COCO keypoint scoring by pycocotools, with checks of input that it would silently score wrongly."""
 
 import contextlib
 import io
@@ -25,10 +25,10 @@ RECALLS = np.linspace(0.0, 1.0, 101)
 
 @dataclass(frozen=True, eq=False)
 class CocoMatches:
-    """What pycocotools matched in one range of area; M predictions, at most 20 an image.
+    """pycocotools' matches in one range of area; M predictions, at most 20 for each image.
 
-    scores (M,), images (M,): index of each one's image. hit, counted (10, M): at each OKS threshold, whether it
-    matched a person, and whether it counts. people (I,): number of evaluated people, by image.
+    scores (M,). images (M,): index of each one's image. hit, counted (10, M): at each OKS threshold, whether it is
+    matched to a person, and whether it is evaluated. people (I,): number of evaluated people of each image.
     """
 
     scores: NDArray[np.float64]
@@ -64,10 +64,10 @@ def score_keypoints(
 ) -> Scores:
     """COCO keypoint AP and AR of results ({image_id, category_id, keypoints, score}) against a COCO dataset.
 
-    20 people an image, OKS with the keypoint set's sigmas. image_ids restricts both sides. The caller's
-    dicts are not changed. No result at all is AP 0. Raises DataError for keypoints or scores that are not
-    finite, lists of a wrong length, and results of images that the ground truth does not have; UsageError for a
-    keypoint set without sigmas.
+    At most 20 people an image; OKS with the keypoint set's sigmas. image_ids: restricts ground truth and results. The
+    arguments are not changed. Without results AP is 0. Raises DataError for keypoints or scores that are not finite,
+    lists of a wrong length, and results of images that the ground truth does not have; UsageError for a keypoint set
+    without sigmas.
     """
     if keypoint_set.sigmas is None:
         raise UsageError(f"keypoint set {keypoint_set.name}: OKS needs sigmas; give them in the file's category")
@@ -89,7 +89,7 @@ def score_keypoints(
         nothing = np.zeros((len(OKS_THRESHOLDS), len(RECALLS)))
         return Scores(dict.fromkeys(NAMES, 0.0), people, len(chosen), nothing, {}, tuple(chosen), remarks)
     if not checked:
-        # No annotated and no predicted person: COCO's figure for that is -1.
+        # Neither annotated nor predicted people: COCO's figures are -1.
         nothing = np.full((len(OKS_THRESHOLDS), len(RECALLS)), -1.0)
         return Scores(dict.fromkeys(NAMES, -1.0), 0, len(chosen), nothing, {}, tuple(chosen), remarks)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -138,7 +138,7 @@ def _matched(evaluated: Sequence[Mapping[str, Any] | None]) -> CocoMatches:
 
 
 def prepare_truth(truth: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy for pycocotools, which writes to it: ids from 1 (0 would count as unmatched), missing fields filled in."""
+    """A copy for pycocotools, which modifies it: ids from 1 (0 would count as unmatched), missing fields added."""
     count = len(truth["categories"][0]["keypoints"])
     annotations = []
     for number, given in enumerate(truth["annotations"], 1):
@@ -154,7 +154,7 @@ def prepare_truth(truth: Mapping[str, Any]) -> dict[str, Any]:
 def check_results(
     results: Sequence[Mapping[str, Any]], keypoints: int, image_ids: set[int], category_id: int = 1
 ) -> list[dict[str, Any]]:
-    """Copies of the results, each of the right shape, finite, of a known image and the category. Raises DataError."""
+    """Copies of the results, checked for shape, finite values, image and category. Raises DataError."""
     checked = []
     unknown: set[Any] = set()
     for number, result in enumerate(results, 1):

@@ -1,4 +1,4 @@
-"""Tables of evaluations: for a terminal, and as Markdown for a file that is kept."""
+"""Tables of evaluations for the terminal, and as Markdown."""
 
 import math
 import re
@@ -61,7 +61,7 @@ def comparison_markdown(
 ) -> str:
     """comparison.md: the figures of all, their paired differences to the first, and the command that made them."""
     first = evaluations[0]
-    # A fence longer than any run of backticks in the command ends it nowhere else.
+    # A fence longer than any run of backticks in the command.
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     lines = [
         f"{first.scores.people} people in {first.scores.images} images. In brackets the 95 % interval over "
@@ -87,7 +87,7 @@ def comparison_markdown(
 
 
 def _cell(value: str) -> str:
-    """Text from outside in Markdown: one line, no element of HTML, no mark-up, no further column."""
+    """External text in a Markdown table: one line, with HTML, mark-up and column separators escaped."""
     line = " ".join(printable(value).split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*\[\]|!])", r"\\\1", line)
 

@@ -26,7 +26,7 @@ FLIPS = ("none", "shifted", "unshifted")
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make predictions. Those that differ only in decoder and flip test share the network's outputs."""
+    """One configuration of predictions. Variants that differ only in decoder and flip test share network outputs."""
 
     weights: str
     boxes: str
@@ -64,7 +64,7 @@ def list_variants(
     decoders: Sequence[str],
     flips: Sequence[str],
 ) -> list[Variant]:
-    """All combinations, each once. sizes: "HxW" texts, none for the model's own. Raises UsageError."""
+    """All combinations without duplicates. sizes: "HxW" texts, empty for the model's own. Raises UsageError."""
     for option, values, known in (("--decode", decoders, CHOICES), ("--flip-test", flips, FLIPS)):
         for value in values:
             if value not in known:
@@ -98,7 +98,7 @@ def _short(weights: str, all_weights: Sequence[str]) -> str:
     path = Path(weights)
     if path.suffix != ".safetensors":
         return weights
-    # Runs differ in their folders, not in the name last.safetensors.
+    # The weights of runs have equal file names (last.safetensors) in different folders.
     alike = {w for w in all_weights if Path(w).name == path.name}
     return str(Path(path.parent.name) / path.stem) if len(alike) > 1 else path.stem
 
@@ -147,14 +147,14 @@ def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: 
                 "trained_on_images": trained_on,
                 "predict_seconds": round(seconds, 2),
                 "predicted_together": len(group),
-                # Variants that shared one pass have no speed of their own.
+                # Variants that share one pass have no speed of their own.
                 "people_per_s": round(len(predictions) / max(seconds, 1e-9), 1) if len(group) == 1 else None,
             }
             yield Candidate(next(names), predictions, metadata)
 
 
 def check_weights(estimator: Estimator, name: str, truth: GroundTruth, allow_overlap: bool) -> int:
-    """How many images of the ground truth the model was trained on. Raises DataError where the two do not fit."""
+    """Number of the ground truth's images that the model was trained on. Raises DataError where they do not match."""
     if not same_keypoints(estimator.config.keypoints, truth.keypoint_set):
         raise DataError(f"{name} predicts other keypoints than the annotations have")
     assert estimator.weights is not None
@@ -168,7 +168,7 @@ def check_weights(estimator: Estimator, name: str, truth: GroundTruth, allow_ove
 
 
 def find_boxes(name: str, truth: GroundTruth, settings: Settings) -> Mapping[int, Detections] | Detector:
-    """ "gt", a detector's name ("detector": the embedded one) or a COCO file, as something that predict_all takes."""
+    """The boxes of "gt", a detector's name ("detector": the embedded one) or a COCO file, for predict_all."""
     if name == "gt":
         return true_boxes(truth)
     name = "person" if name == "detector" else name
@@ -182,7 +182,7 @@ def find_boxes(name: str, truth: GroundTruth, settings: Settings) -> Mapping[int
         LOG.warning("%s: %s", path.name, note)
     found = {}
     for image_id, file in truth.files.items():
-        # Datasets have ids of their own and are matched by file name; lists of detections have ids only.
+        # Datasets may have other ids and are matched by file name; lists of detections have ids only.
         own = image_id if truth.ids is None else truth.ids.own[image_id]
         of_file = table.id_like(own) if table.names is None else table.id_of(file)
         if of_file is not None and of_file in table.by_id:

@@ -50,8 +50,8 @@ class Estimator:
     """A pose model ready to run. Calling it maps frames and boxes to poses.
 
     decoder: of codec.DECODERS, or "auto"; see choose_decoder. flip: average with the mirror image.
-    shift_flipped: align the mirrored bins exactly (codec.merge_flipped); False leaves an offset, as many implementations
-    do, for comparison. resampled: whether the input size differs from that of training.
+    shift_flipped: align the mirrored bins exactly (codec.merge_flipped); False leaves an offset, as in many
+    implementations, for comparison. resampled: whether the input size differs from that of training.
     """
 
     config: PoseConfig

@@ -26,7 +26,7 @@ class BoxHead(nn.Module):
     """
 
     GRID = (8, 6)
-    # Initial output: the central four fifths of the crop: the proposal's box without padding, if it has the crop's shape.
+    # Initial output: the central four fifths of the crop, which is the proposal's box if it has the crop's shape.
     START = (0.1, 0.1, 0.9, 0.9)
 
     def __init__(self, channels: int, squeezed: int = 24, hidden: int = 64) -> None:

@@ -1,4 +1,4 @@
-"""Samples as the tensors of a step."""
+"""Batches of training samples as tensors."""
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -18,13 +18,13 @@ from posecli.train.samples import Sampler
 
 @dataclass(frozen=True)
 class Batch:
-    """What this process sees in one step, and how many samples all processes see together.
+    """This process's part of the batch of one step.
 
-    crops (N, H, W, 3) uint8, points (N, K, 2) in crop pixels, weights (N, K). present (N,): 1 where there is a person,
-    0 for a negative, -1 where the sample does not count. ids: N texts that tell whom a crop shows. large: the
-    same crops at the teacher's input size, where that is another one. sides (N, 4): the person's box in shares of the
-    crop, sides_weights (N,), 0 for negatives. weight_sum: sum of the weights that the loss is divided by; of the
-    whole batch in all processes, once they are added up (counted_together).
+    crops (N, H, W, 3) uint8, points (N, K, 2) in crop pixels, weights (N, K). present (N,): 1 for a person, 0 for a
+    negative, -1 for padding, which does not count. sides (N, 4): the person's box relative to the crop's size, with
+    sides_weights (N,), 0 for negatives. ids: N texts that identify the people. samples: number in all processes.
+    weight_sum: sum of the weights that the loss is divided by; of all processes after counted_together. large: the same
+    crops at the teacher's input size, where that differs.
     """
 
     crops: Tensor
@@ -39,7 +39,7 @@ class Batch:
     large: Tensor | None = None
 
     def parts(self, count: int) -> list["Batch"]:
-        """Up to count parts of nearly the same size, whose gradients are added up."""
+        """Up to count parts of nearly equal size for gradient accumulation."""
         size = -(-len(self.ids) // count)
         return [self._rows(slice(first, first + size)) for first in range(0, len(self.ids), size)]
 
@@ -48,7 +48,7 @@ class Batch:
         return replace(self, ids=self.ids[rows], **tensors)
 
     def pinned(self) -> "Batch":
-        """The batch in page-locked memory, from which copies to a GPU run beside its work."""
+        """The batch in page-locked memory, for asynchronous copies to a GPU."""
         return replace(self, **{name: tensor.pin_memory() for name, tensor in self._per_sample().items()})
 
     def _per_sample(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Batch:
 
 
 def counted_together(stream: Iterable[Batch], distributed: Distributed, device: torch.device) -> Iterator[Batch]:
-    """The batches with the weights of all processes added up."""
+    """The batches with weight_sum summed over all processes."""
     for batch in stream:
         yield replace(batch, weight_sum=distributed.sum(batch.weight_sum.to(device)))
 
@@ -75,10 +75,10 @@ def batches(
     workers: int = 0,
     device: torch.device | None = None,
 ) -> Generator[Batch, None, None]:
-    """Batches for samples start to end of the run, made ahead in a thread or in workers processes.
+    """Batches for samples start to end of the run, prefetched by a thread or by worker processes.
 
-    They are the same whatever workers is, see samples.Sampler, also for the other arguments. device: where they will
-    go; pinned in memory for CUDA.
+    They do not depend on workers; see samples.Sampler, also for the other arguments. device: that of training; for CUDA
+    batches are in pinned memory.
     """
     distributed = distributed or Distributed()
     rank, size = distributed.rank, distributed.size

@@ -17,10 +17,10 @@ Calibrate = Callable[[SimCC, PoseConfig], float]
 
 
 def std_fitter(crops: Crops, count: int = 400, seed: int = 0) -> Calibrate:
-    """A function that gives the std_scale of a network: what brings 68.3 % of the residuals within 1σ.
+    """A function that gives the std_scale of a network: the factor with which 68.3 % of the residuals are within 1σ.
 
-    It looks at count training people as inference crops them. They have been trained on, so the scale is a
-    lower bound: `posecli eval` says what it is on other people.
+    It uses count training people, cropped as in inference. Since the network was trained on them, the scale is a lower
+    bound; `posecli eval` reports it for other people.
     """
     rows = np.random.default_rng(seed).permutation(len(crops))[:count]
 

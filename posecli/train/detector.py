@@ -16,7 +16,7 @@ from torchvision.models.detection import FCOS
 from posecli import interrupt
 from posecli.detect.person import PersonConfig, build_fcos, locations
 from posecli.errors import DataError
-from posecli.train.detector_augment import draw_picture
+from posecli.train.detector_augment import augmented_image
 from posecli.train.detector_data import Labels, Photo
 from posecli.train.detector_loss import detector_losses
 from posecli.train.engine import (
@@ -33,17 +33,17 @@ from posecli.train.engine import (
 from posecli.weights.files import fitting, load_weights, read_config, save_weights
 
 _CLIP = 10.0
-# The moving average reaches back over a tenth of the run.
+# Length of the moving average, as a fraction of the run.
 _AVERAGED_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
 class DetectorRecipe:
-    """All that decides the outcome of a detector's training besides its data and its start.
+    """Everything but the data and initial weights that the result of a detector's training depends on.
 
-    model: what the weights' header will say. samples: pictures seen in all. sizes: sides of the square training
-    pictures, a batch each in turn, multiples of 32. mosaic_p: chance of four photos in one picture, until
-    plain_fraction of the run is left.
+    model: the configuration for the weights' header. samples: training images in all. sizes: sides of the square
+    training images, one for each batch in turn, multiples of 32. mosaic_p: probability of a mosaic of four photos;
+    there are none in the last plain_fraction of the run.
     """
 
     model: PersonConfig = field(default_factory=PersonConfig)
@@ -64,51 +64,51 @@ class DetectorRecipe:
         return Schedule(self.learning_rate, self.samples, self.warmup_samples, self.constant_fraction)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for the weights' header."""
+        """JSON values for the weights' header."""
         values = asdict(self)
         return {**values, "sizes": list(self.sizes)}
 
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """pictures (N, side, side, 3) uint8 RGB, labels of each, ids: the files that they began with."""
+    """images (N, side, side, 3) uint8 RGB, labels of each, ids: file of each one's first photo."""
 
-    pictures: Tensor
+    images: Tensor
     labels: tuple[Labels, ...]
     ids: tuple[str, ...]
 
     @property
     def samples(self) -> int:
-        """How many pictures."""
+        """Number of images."""
         return len(self.ids)
 
     def parts(self, count: int) -> "list[DetectionBatch]":
-        """The batch whole: its losses are divided by what all of its pictures learn."""
+        """The batch as one part: its losses are normalised over all of its images."""
         return [self]
 
 
 def detection_batches(photos: Sequence[Photo], recipe: DetectorRecipe, start: int) -> Iterator[DetectionBatch]:
-    """The batches after `start` samples, each prepared in another thread while the one before is learned."""
+    """The batches from sample number `start` on, each prefetched in a thread."""
     photos = list(photos)
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(draw_batch, photos, recipe, start)
+        ahead = pool.submit(make_batch, photos, recipe, start)
         for first in range(start, recipe.samples, recipe.batch_size):
-            ready, ahead = ahead, pool.submit(draw_batch, photos, recipe, first + recipe.batch_size)
+            ready, ahead = ahead, pool.submit(make_batch, photos, recipe, first + recipe.batch_size)
             yield ready.result()
 
 
-def draw_batch(photos: list[Photo], recipe: DetectorRecipe, first: int) -> DetectionBatch:
-    """The batch from sample number `first` on: a function of the recipe alone."""
+def make_batch(photos: list[Photo], recipe: DetectorRecipe, first: int) -> DetectionBatch:
+    """The batch from sample number `first` on, a pure function of the recipe."""
     side = recipe.sizes[first // recipe.batch_size % len(recipe.sizes)]
     plain = first >= (1 - recipe.plain_fraction) * recipe.samples
     drawn, ids = [], []
     for number in range(first, first + recipe.batch_size):
         index = int(_order(recipe.seed, number // len(photos), len(photos))[number % len(photos)])
         mosaic_p = 0.0 if plain else recipe.mosaic_p
-        drawn.append(draw_picture(photos, index, (side, side), mosaic_p, [recipe.seed, number]))
+        drawn.append(augmented_image(photos, index, (side, side), mosaic_p, [recipe.seed, number]))
         ids.append(str(photos[index].path))
-    pictures = torch.from_numpy(np.stack([picture for picture, _ in drawn]))
-    return DetectionBatch(pictures, tuple(labels for _, labels in drawn), tuple(ids))
+    images = torch.from_numpy(np.stack([image for image, _ in drawn]))
+    return DetectionBatch(images, tuple(labels for _, labels in drawn), tuple(ids))
 
 
 @lru_cache(maxsize=2)
@@ -117,7 +117,7 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 
 class Outputs(nn.Module):
-    """A detector's backbone and head, whose state is the weights file's: normalised pictures → the head's outputs."""
+    """A detector's backbone and head, with the state of the weights file: normalised images → the head's outputs."""
 
     def __init__(self, model: FCOS) -> None:
         super().__init__()
@@ -129,8 +129,8 @@ class Outputs(nn.Module):
         return outputs
 
 
-def read_start(path: Path, model: PersonConfig) -> dict[str, Tensor]:
-    """Tensors of a detector's weights to start from. Raises DataError where they are of another network."""
+def read_init_tensors(path: Path, model: PersonConfig) -> dict[str, Tensor]:
+    """Initial tensors from a detector's weights. Raises DataError where they are of another network."""
     tensors, header = load_weights(path)
     try:
         PersonConfig.from_json(read_config(path, header, "detector"))
@@ -146,19 +146,19 @@ def train_detector(
     photos: Sequence[Photo],
     folder: Path,
     *,
-    start: Mapping[str, Tensor] | None = None,
+    init: Mapping[str, Tensor] | None = None,
     device: str = "cpu",
     header: Mapping[str, Any] | None = None,
     report: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Path:
     """Train, resuming where folder holds a state; the path of the weights.
 
-    start: tensors of read_start, else random ones. header: further values of the weights' header. Writes metrics.csv,
-    state.pt and person.safetensors (the moving average, float16) into folder; so does an interruption before it leaves.
+    init: tensors of read_init_tensors, by default random ones. header: further entries of the weights' header. Writes
+    metrics.csv, state.pt and person.safetensors (the moving average, float16) into folder, also when interrupted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     where = torch.device(device)
-    engine = _begin(recipe, start, where)
+    engine = _new_engine(recipe, init, where)
     state, weights = folder / "state.pt", folder / "person.safetensors"
     if (saved := read_checkpoint(state)) is not None:
         engine.load_state_dict(saved)
@@ -183,11 +183,11 @@ def train_detector(
     return weights
 
 
-def _begin(recipe: DetectorRecipe, start: Mapping[str, Tensor] | None, where: torch.device) -> Engine:
+def _new_engine(recipe: DetectorRecipe, init: Mapping[str, Tensor] | None, where: torch.device) -> Engine:
     torch.manual_seed(recipe.seed)
     model = build_fcos(recipe.model)
-    if start is not None:
-        model.load_state_dict(dict(start))
+    if init is not None:
+        model.load_state_dict(dict(init))
     network = Outputs(model).to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     groups = parameter_groups(
         network,
@@ -204,7 +204,7 @@ def _loss(model: PersonConfig, where: torch.device) -> Callable[[nn.Module, Dete
     mean, std = (torch.tensor(values, device=where).view(1, 3, 1, 1) for values in (model.mean, model.std))
 
     def loss(network: nn.Module, batch: DetectionBatch) -> dict[str, Tensor]:
-        pixels = (batch.pictures.to(where).permute(0, 3, 1, 2).float() - mean) / std
+        pixels = (batch.images.to(where).permute(0, 3, 1, 2).float() - mean) / std
         outputs = network(pixels.contiguous(memory_format=torch.channels_last))
         centres, strides = locations((pixels.shape[2], pixels.shape[3]), model.strides)
         return detector_losses(outputs, batch.labels, centres.to(where), strides.to(where))

@@ -1,4 +1,4 @@
-"""Pictures that a person detector learns from: COCO boxes, regions that are not asked, photos without a person."""
+"""Training images of the person detector: COCO boxes, ignored regions, photos without people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from posecli.annotations.people import is_crowd, read_box
 from posecli.errors import DataError
 
 Boxes = NDArray[np.float32]
-# Longest side in pixels that pictures are kept at, and their JPEG quality in memory.
+# Longest side in pixels and JPEG quality of the images in memory.
 LONGEST_SIDE = 512
 _QUALITY = 92
 _SMALLEST = 2
@@ -26,10 +26,10 @@ def _boxes(values: Sequence[Any]) -> Boxes:
 
 @dataclass(frozen=True)
 class DetectionSource:
-    """A COCO file, the folder of its images, and how often each is seen in an epoch.
+    """A COCO file, the folder of its images, and how often each image is used in an epoch.
 
-    Boxes with iscrowd, and whole pictures with persons_complete: false, are regions where people may stand without a
-    label: no background is learned there. A box's score, where it has one, is a teacher's and lowers its weight.
+    Boxes with iscrowd, and whole images with persons_complete: false, are ignored regions, where people may be
+    unlabelled: they have no loss. A score of a box is a teacher's and lowers its weight.
     """
 
     annotations: Path
@@ -39,7 +39,7 @@ class DetectionSource:
 
 @dataclass(frozen=True)
 class Labels:
-    """boxes (N, 4) x1 y1 x2 y2 in pixels and their weights (N,); ignored (M, 4): neither person nor background."""
+    """boxes (N, 4) x1 y1 x2 y2 in pixels and their weights (N,); ignored (M, 4): regions without loss."""
 
     boxes: Boxes
     weights: NDArray[np.float32]
@@ -51,12 +51,12 @@ class Labels:
         return cls(_boxes(boxes), np.asarray(weights, np.float32), _boxes(ignored))
 
 
-NOBODY = Labels.of([], [], [])
+NO_LABELS = Labels.of([], [], [])
 
 
 @dataclass(frozen=True)
 class Photo:
-    """An encoded picture with its labels, in pixels of the picture; path: where it came from."""
+    """An encoded image with its labels in its pixels. path: its file."""
 
     encoded: NDArray[np.uint8]
     labels: Labels
@@ -68,9 +68,9 @@ class Photo:
 
 
 def read_photos(sources: Sequence[DetectionSource], longest: int = LONGEST_SIDE) -> list[Photo]:
-    """All pictures, shrunk to at most `longest` pixels, each as often as its source says.
+    """All images, downsampled to a longest side of `longest` pixels, each as often as its source says.
 
-    Raises DataError for a file that is no COCO file, or an image that cannot be read.
+    Raises DataError for a file that is not a COCO file, or an image that cannot be read.
     """
     photos = []
     for source in sources:
@@ -102,7 +102,7 @@ def _read_photo(path: Path, image: Mapping[str, Any], annotations: list[Mapping[
 
 
 def read_labels(image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], scale: float) -> Labels:
-    """Labels of a picture that is shown at `scale` times its size."""
+    """Labels of an image that is resized by `scale`."""
     boxes, weights, ignored = [], [], []
     for annotation in annotations:
         box = read_box(annotation.get("bbox"))

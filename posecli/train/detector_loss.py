@@ -1,7 +1,7 @@
-"""What a person detector learns at each location, and the losses of it.
+"""Label assignment and losses of the person detector, as in RTMDet (arXiv 2212.07784).
 
-Which locations answer for a person is chosen by how well they already find it (dynamic soft label assignment), and
-the score that is learned there is the overlap of their own box (quality focal loss), as in RTMDet (arXiv 2212.07784).
+Locations are assigned to people by how well they predict them (dynamic soft label assignment); the target score of a
+location is the IoU of its predicted box (quality focal loss).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 from posecli.train.detector_data import Labels
 
 BACKGROUND, IGNORED = -1, -2
-# Most locations that answer for one person.
+# Most locations assigned to one person.
 _MOST = 13
 _OVERLAP_COST, _BOX_WEIGHT = 3.0, 2.0
 _FAR = 1e8
@@ -23,7 +23,7 @@ _FAR = 1e8
 def detector_losses(
     outputs: dict[str, Tensor], labels: Sequence[Labels], centres: Tensor, strides: Tensor
 ) -> dict[str, Tensor]:
-    """Quality focal loss and weighted GIoU loss over a batch, divided by the sum of the overlaps that are learned.
+    """Quality focal loss and weighted GIoU loss over a batch, divided by the sum of the target scores.
 
     outputs: the head's, over A locations. centres (A, 2), strides (A,) in pixels: see `person.locations`.
     """
@@ -48,11 +48,11 @@ def detector_losses(
 
 
 def assign(logits: Tensor, boxes: Tensor, labels: Labels, centres: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
-    """Which person each location answers for, and the overlap of the location's box with the person's.
+    """Assign a person to each location; returns the assignment and the IoU of the location's box with the person's.
 
-    logits (A,), boxes (A, 4): what the network says. Returns the person's index (A,), BACKGROUND, or IGNORED where
-    nothing is learned; and the overlap (A,), 0 where there is no person. A person gets as many locations as the
-    overlaps of its best ones add up to, at least one, of those inside its box.
+    logits (A,), boxes (A, 4): predictions. The assignment (A,) is the person's index, BACKGROUND, or IGNORED, which has
+    no loss; the IoU (A,) is 0 without a person. The number of locations for a person is the sum of its best IoUs, at
+    least one; they are inside of its box.
     """
     index, overlap = torch.full_like(centres[:, 0], BACKGROUND, dtype=torch.long), torch.zeros_like(logits)
     if len(labels.ignored):
@@ -84,7 +84,7 @@ def _inside(centres: Tensor, boxes: Tensor, strictly: bool = False) -> Tensor:
 
 
 def _cost(logits: Tensor, overlaps: Tensor, people: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
-    """(A, N): of a wrong score, a wrong box and a place far from the person's centre."""
+    """Assignment cost (A, N): for the score, the box and the distance from the person's centre."""
     logits = logits[:, None].expand_as(overlaps)
     score = functional.binary_cross_entropy_with_logits(logits, overlaps, reduction="none")
     score = score * (overlaps - logits.sigmoid()).abs() ** 2

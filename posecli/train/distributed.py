@@ -1,4 +1,4 @@
-"""Several processes that train one model: what torchrun says, and sums over all of them."""
+"""Distributed data-parallel training: processes started by torchrun, and sums over them."""
 
 import os
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from posecli.errors import MachineError
 
 @dataclass(frozen=True)
 class Distributed:
-    """This process among all that train one model: rank from 0, size at least 1."""
+    """This process among those that train one model. rank: from 0. size: number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one process that writes files and prints."""
+        """Whether this is the process that writes files and prints (rank 0)."""
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Distributed:
         return value
 
     def barrier(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait for all processes."""
         if self.size > 1:
             distributed.barrier()
 
@@ -46,9 +46,9 @@ class Distributed:
 
 @contextmanager
 def init_distributed(device: str) -> Iterator[tuple[Distributed, str]]:
-    """The processes that torchrun's environment describes, and this one's device ("cuda" gives each its own).
+    """Join the processes of torchrun; gives them and this one's device ("cuda" gives each process its own).
 
-    Without torchrun there is one process. nccl connects GPUs, gloo CPUs.
+    Without torchrun there is one process. The backend is nccl for GPUs, gloo for CPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

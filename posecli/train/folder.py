@@ -1,4 +1,4 @@
-"""The folder of a run: what is written there, and whether it may be."""
+"""The folder of a training run: its files, and checks before writing into it."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from posecli.train.packing import TrainingData
 from posecli.train.recipe import Recipe
 from posecli.weights.files import sha256
 
-# All that a run writes into its folder.
+# Files that a run writes into its folder.
 FILES = (
     "options.json",
     "state.pt",
@@ -30,12 +30,12 @@ FILES = (
     "bad_batch.csv",
     "tensorboard",
 )
-# Names of temporary files, which are written over.
+# Names of temporary files, which are overwritten.
 _PARTS = ("options.part", "state.part", "last.safetensors.part", "best.safetensors.part")
 
 
 def refuse_harm_by_run(folder: Path, cache: Path, reads: Iterable[Path]) -> None:
-    """Raise UsageError, before any work, where a run would write a file that is read, or into somebody's folder.
+    """Raise UsageError where a run would overwrite a file that it reads, or write into a folder of another program.
 
     cache: the folder of packed crops. reads: annotations, images, weights.
     """
@@ -50,7 +50,7 @@ def refuse_harm_by_run(folder: Path, cache: Path, reads: Iterable[Path]) -> None
 
 
 def check_resumable(folder: Path, recipe: Recipe, data: TrainingData, init: str | None) -> None:
-    """Write options.json. Raises UsageError where an unfinished run in folder began with other options or data."""
+    """Write options.json. Raises UsageError where folder has an unfinished run with other options or data."""
     path = folder / "options.json"
     keys = data_keys(data, init)
     mine = json.loads(json.dumps({**recipe.to_json(), **keys}))
@@ -66,7 +66,7 @@ def check_resumable(folder: Path, recipe: Recipe, data: TrainingData, init: str 
 
 
 def weights_header(recipe: Recipe, data: TrainingData, init: str | None) -> dict[str, Any]:
-    """What the header of a run's weights says of the training."""
+    """The entries about the training in the header of a run's weights."""
     training = {
         "recipe": recipe.to_json(),
         "people": len(data.crops),
@@ -77,7 +77,7 @@ def weights_header(recipe: Recipe, data: TrainingData, init: str | None) -> dict
 
 
 def data_keys(data: TrainingData, init: str | None) -> dict[str, str | None]:
-    """Fingerprints of what a run learns from, wherever it lies: its labels, and the weights it starts from."""
+    """Fingerprints of the labels and initial weights of a run, independent of their paths."""
     path = Path(init) if init else None
     return {
         "people": _key(data.crops.people),

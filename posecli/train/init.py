@@ -1,4 +1,4 @@
-"""What a model's weights are initialised with: random numbers, a backbone's, or another pose model's."""
+"""Initial weights of a model: random, of a backbone, or of another pose model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from posecli.weights.header import shown
 
 @dataclass(frozen=True)
 class Init:
-    """Tensors to begin with. config: that of the pose model they are, None for a torchvision backbone."""
+    """Initial tensors. config: that of their pose model, None for a torchvision backbone."""
 
     tensors: Mapping[str, Tensor]
     config: PoseConfig | None = None
@@ -27,8 +27,8 @@ class Init:
 def read_init(given: str, backbone: str) -> Init:
     """Read --init: posecli's weights, a torchvision state of the backbone, or "imagenet" for torchvision's own.
 
-    Raises UsageError for a name that is neither, DataError for a file that is not what it should be,
-    MachineError where torchvision's weights are neither in torch's cache nor to be fetched.
+    Raises UsageError for an unknown name, DataError for a file of other content, MachineError where torchvision's
+    weights are neither in torch's cache nor can be downloaded.
     """
     path = find_weights(given) if given in EMBEDDED else Path(given)
     if given in ("imagenet", backbone):
@@ -41,7 +41,7 @@ def read_init(given: str, backbone: str) -> Init:
         return Init(network.state_dict(), config)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # The unpickler meets strange bytes with errors of every kind.
+    except Exception as error:  # an invalid pickle can raise any exception
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
         raise DataError(f"--init {path}: not a torch state of a backbone ({reason})") from error
     if not isinstance(state, Mapping) or not state:
@@ -72,11 +72,11 @@ def _official(backbone: str) -> Mapping[str, Tensor]:
 def build_model(
     config: PoseConfig, init: Init | None = None, *, marginal: bool = True, seed: int = 0
 ) -> tuple[SimCC, list[str]]:
-    """A new model and what of it did not come from init, as sentences for the user.
+    """A new model, and the parts of it that did not come from init, as sentences for the user.
 
-    From a pose model, everything that fits is taken: the classifiers are resampled to another input size or
-    split ratio; another set of keypoints re-initialises only the layer that makes one map each. Raises
-    DataError where the backbones differ.
+    From a pose model all tensors that fit are used: the classifiers are resampled to another input size or split ratio;
+    with other keypoints only the layer of keypoint maps is initialised randomly. Raises DataError where the backbones
+    differ.
     """
     torch.manual_seed(seed)
     model = SimCC(config)
@@ -129,6 +129,6 @@ def _load_backbone(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig
 
 
 def _alike(found: Tensor, own: Tensor) -> bool:
-    """Whether one tensor can stand for the other: shape, and both of real numbers with or without a fraction."""
+    """Whether one tensor can replace the other: equal shape, both floating-point or both integer."""
     real = found.is_floating_point() == own.is_floating_point() and not found.is_complex()
     return found.shape == own.shape and real and not found.is_sparse and not found.is_quantized

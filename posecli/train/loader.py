@@ -1,4 +1,4 @@
-"""Work that is done ahead, in a thread or in several processes, and handed over in order."""
+"""Prefetching in a thread or in worker processes, with results in order."""
 
 import multiprocessing
 import os
@@ -21,10 +21,10 @@ _make: Callable[[Any], Any] | None = None
 
 
 def prefetch(make: Callable[[Key], Made], keys: Iterable[Key], workers: int = 0) -> Iterator[Made]:
-    """make(key) for each key, in order, two for each worker ahead of the consumer.
+    """make(key) for each key, in order, prefetching two for each worker.
 
-    workers: processes; 0: one thread of this process. make must be a pure function that can be pickled, so that the
-    results do not depend on workers. What make raises is raised here. Raises MachineError where a process has died.
+    workers: number of processes; 0: one thread of this process. make must be a pure function that can be pickled, so
+    that the results do not depend on workers. Exceptions of make are raised here; MachineError where a process died.
     """
     pool = _processes(make, workers) if workers else ThreadPoolExecutor(1)
     call = _call if workers else make
@@ -44,18 +44,18 @@ def prefetch(make: Callable[[Key], Made], keys: Iterable[Key], workers: int = 0)
 
 
 def _processes(make: Callable[[Any], Any], workers: int) -> Executor:
-    # Processes are started anew: threads of torch and OpenCV do not survive a fork.
+    # Processes are spawned: threads of torch and OpenCV do not survive a fork.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(make,))
 
 
 @contextmanager
 def _blocked_interrupts(first: bool) -> Iterator[None]:
-    """Processes that are started in this block are not interrupted by Ctrl-C, which a terminal sends to all of them."""
+    """Processes started in this block ignore Ctrl-C, which a terminal sends to all processes."""
     if not first or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # which unblocks signals itself
+    resource_tracker.ensure_running()  # it unblocks signals itself
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -64,7 +64,7 @@ def _blocked_interrupts(first: bool) -> Iterator[None]:
 
 
 def _begin(make: Callable[[Any], Any]) -> None:
-    """Runs first in each process."""
+    """Initialise a worker process."""
     global _make
     _make = make
     import cv2

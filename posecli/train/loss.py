@@ -9,9 +9,9 @@ from torchvision.ops import generalized_box_iou_loss
 
 
 def gaussian_labels(means: Tensor, bins: int, sigma: float, label_smoothing: float = 0.0) -> Tensor:
-    """Label distributions (..., bins) with means (...) in bins: Gaussians of σ that sum to 1 over the bins there are.
+    """Label distributions (..., bins) with means (...) in bins: Gaussians of σ, normalised over the existing bins.
 
-    label_smoothing mixes a uniform distribution in.
+    label_smoothing: weight of a uniform distribution.
     """
     grid = torch.arange(bins, device=means.device, dtype=torch.float32)
     labels = functional.softmax(-((grid - means[..., None]) ** 2) / (2 * sigma**2), dim=-1)
@@ -30,9 +30,9 @@ def kl_sums(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of KL(label ‖ prediction) in nats, mean of the two axes, and the sum of the weights.
 
-    logits: x (N, K, W·k) and y (N, K, H·k). points (N, K, 2) in crop pixels. weights (N, K). The loss is
-    their quotient: it depends neither on the number of bins nor on the batch size, and is 0 for a perfect
-    prediction. The two are returned apart so that processes and accumulated batches can be added.
+    logits: x (N, K, W·k) and y (N, K, H·k). points (N, K, 2) in crop pixels. weights (N, K). The loss is the quotient
+    of both sums: it depends neither on the number of bins nor on the batch size, and is 0 for a perfect prediction.
+    Separate sums can be added over processes and accumulated batches.
     """
     total = weights.new_zeros(())
     for axis in range(2):
@@ -44,17 +44,17 @@ def kl_sums(
 
 
 def matching_bins(bins: int, ratio: float, other_ratio: float, enlarged: float) -> Tensor:
-    """For each bin (bins,) of a model the place of the same point among another one's bins, a fraction.
+    """For each bin (bins,) of a model the fractional bin of the same point in another model.
 
-    ratio, other_ratio: bins per pixel of both. enlarged: how many times larger the other one's crop is; pixel centres
-    are at integers in both.
+    ratio, other_ratio: bins per pixel of both. enlarged: ratio of the other model's crop size to this one's; pixel
+    centres are at integers in both.
     """
     pixels = torch.arange(bins, dtype=torch.float32) / ratio
     return other_ratio * ((pixels + 0.5) * enlarged - 0.5)
 
 
 def resample_bins(p: Tensor, places: Tensor) -> Tensor:
-    """Distributions (..., B) read at fractional bins (M,), by linear interpolation, and summing to 1: (..., M)."""
+    """Distributions (..., B) interpolated linearly at fractional bins (M,) and normalised: (..., M)."""
     inside = places.to(p.device).clamp(0, p.shape[-1] - 1)
     low = inside.floor().long()
     part = inside - low
@@ -72,8 +72,8 @@ def distillation_sum(
     """Sum over crops and keypoints of KL(teacher ‖ prediction) in nats, mean of the two axes.
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, at a temperature of 1. logits, teacher: x and
-    y, (N, K, bins) each. temperatures: factors on the logits of both. counted: (N,), 1 for crops that count. places:
-    where the bins of x and y lie among the teacher's (matching_bins); None where they are the same.
+    y, (N, K, bins) each. temperatures: factors on the logits of both. counted: (N,), 1 for crops that count, else 0.
+    places: fractional bins of the teacher for those of the model, x and y (matching_bins); None where they are equal.
     """
     total = counted.new_zeros(())
     for axis, (own, other) in enumerate(zip(logits, teacher, strict=True)):
@@ -85,12 +85,12 @@ def distillation_sum(
     return total / 2
 
 
-def presence_sum(logits: Tensor, present: Tensor, negatives_share: float) -> Tensor:
-    """Cross-entropy in nats of whether there is a person, summed over N crops.
+def person_score_sum(logits: Tensor, present: Tensor, negatives_share: float) -> Tensor:
+    """Binary cross-entropy in nats of the person score, summed over N crops.
 
-    logits (N,): how much surer of a person the crop makes than was known before, as log-odds. Before, the share of
-    crops without a person was known, so that the output does not depend on it and can be added to a detector's
-    log-odds. present (N,): 1, 0, or -1 for what does not count.
+    logits (N,): log-likelihood ratio of a person. The log-odds of the prior, from the share of negatives, are added
+    before the cross-entropy, so that the output is independent of that share and can be added to a detector's log-odds.
+    present (N,): 1 for a person, 0 for a negative, -1 for crops that do not count.
     """
     counted = present >= 0
     posterior = logits.float()[counted] + math.log((1 - negatives_share) / negatives_share)
@@ -98,10 +98,10 @@ def presence_sum(logits: Tensor, present: Tensor, negatives_share: float) -> Ten
 
 
 def box_loss_sum(sides: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum over crops of GIoU loss and of the sides' smooth L1 distance in shares of the person's size.
+    """Weighted sum over crops of the GIoU loss and of the sides' smooth L1 loss relative to the person's size.
 
-    sides, wanted: (N, 4) in shares of the crop. weights: (N,). Rezatofighi et al., "Generalized Intersection over
-    Union", CVPR 2019, for the first.
+    sides, wanted: (N, 4), predicted and true, relative to the crop's size. weights: (N,). GIoU: Rezatofighi et al.,
+    "Generalized Intersection over Union", CVPR 2019.
     """
     sides = sides.float()
     size = (wanted[:, 2:] - wanted[:, :2]).clamp_min(1e-3).repeat(1, 2)

@@ -1,4 +1,4 @@
-"""What a pose model's training minimises."""
+"""The training loss of a pose model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
 from posecli.train.batches import Batch, normalise
-from posecli.train.loss import box_loss_sum, distillation_sum, kl_sums, presence_sum
+from posecli.train.loss import box_loss_sum, distillation_sum, kl_sums, person_score_sum
 from posecli.train.recipe import Recipe
 from posecli.train.teacher import Teacher
 
 
 class HeadsOnly(nn.Module):
-    """A pose model of which only the person score and box heads are computed with gradients."""
+    """A pose model of which only the person score and the box head get gradients."""
 
     def __init__(self, model: SimCC) -> None:
         super().__init__()
@@ -28,11 +28,10 @@ class HeadsOnly(nn.Module):
 
 @dataclass(frozen=True)
 class PoseLoss:
-    """The losses of a part of a batch by name, each divided by what the whole batch of all processes counts.
+    """The losses of a part of a batch by name, each normalised over the whole batch of all processes.
 
-    "keypoints": KL divergence of the labels, a mean over the labels' weights. "teacher": KL divergence from the
-    teacher's distributions, a mean over samples and keypoints. "person_score", "box": of the two heads, means over
-    samples.
+    "keypoints": KL divergence of the labels, a mean by the labels' weights. "teacher": KL divergence from the teacher's
+    distributions, a mean over samples and keypoints. "person_score", "box": of the two heads, means over samples.
     """
 
     recipe: Recipe
@@ -41,7 +40,7 @@ class PoseLoss:
     teacher: Teacher | None = None
 
     def __call__(self, network: nn.Module, part: Batch) -> Mapping[str, Tensor]:
-        """network gives x and y logits and the heads' outputs; the latter alone with recipe.heads_only."""
+        """The losses. network: gives x and y logits and the heads' outputs; the latter only with recipe.heads_only."""
         recipe = self.recipe
         crops = normalise(part.crops, self.config, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -74,9 +73,9 @@ class PoseLoss:
     def _heads(self, outputs: tuple[Tensor, ...], part: Batch) -> dict[str, Tensor]:
         recipe, losses = self.recipe, {}
         if self.config.person_score and recipe.negatives_share:
-            told = presence_sum(outputs[0], part.present.to(self.device), recipe.negatives_share)
-            losses["person_score"] = recipe.person_score_weight * told / part.samples
+            value = person_score_sum(outputs[0], part.present.to(self.device), recipe.negatives_share)
+            losses["person_score"] = recipe.person_score_weight * value / part.samples
         if self.config.box_head:
-            told = box_loss_sum(outputs[1], part.sides.to(self.device), part.sides_weights.to(self.device))
-            losses["box"] = recipe.box_weight * told / part.samples
+            value = box_loss_sum(outputs[1], part.sides.to(self.device), part.sides_weights.to(self.device))
+            losses["box"] = recipe.box_weight * value / part.samples
         return losses

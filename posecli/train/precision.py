@@ -1,4 +1,4 @@
-"""In what floating-point format the forward and backward passes run."""
+"""Floating-point format of the forward and backward passes."""
 
 import torch
 
@@ -6,10 +6,10 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """ "bf16" or "fp32" for "auto": what is faster on the device.
+    """The precision, "bf16" or "fp32"; "auto" is the faster one on the device.
 
-    bfloat16 by autocast on GPUs that compute in it themselves; float32 on every CPU: even where a CPU has instructions
-    for bfloat16 (AMX), forward and backward of the embedded pose model made 18 samples/s with it against 25 in float32.
+    bfloat16 (by autocast) on GPUs with native support; float32 on every CPU: even on a CPU with bfloat16 instructions
+    (AMX), training of the embedded pose model made 18 samples/s in bfloat16 and 25 in float32.
     """
     if name != "auto":
         return name

@@ -1,4 +1,4 @@
-"""Boxes as a detector proposes them, and the person's box in the crop of one: what the box head learns from."""
+"""Simulated proposals of a detector, and the target of the box head in their crops."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,21 +6,21 @@ from numpy.typing import NDArray
 from posecli import geometry
 
 Float = NDArray[np.float64]
-# Proposals overlap their person at least so far (IoU).
+# Lowest IoU of a simulated proposal with its person.
 _LEAST_OVERLAP = 0.25
-# Above this angle the box of a turned person is too large to be learned from.
+# Above this rotation in degrees the person's axis-aligned box is too inaccurate as a target.
 _LARGEST_ANGLE = 10.0
 
 
 def disturbed_box(box: Float, random: np.random.Generator) -> Float:
-    """A box (4,) xyxy as a weak detector might propose it for a person's box: moved sides, a part cut off, too large.
+    """A random box (4,) xyxy as a weak detector might propose it: with moved sides, a part cut off, or too large.
 
-    Its IoU with the person's box is at least 0.25; the person's own box where no such one is drawn in ten tries.
+    Its IoU with the person's box is at least 0.25; after ten tries without such a box it is the person's box.
     """
     for _ in range(10):
         found, size = box.copy(), np.tile(box[2:] - box[:2], 2)
         kind = random.random()
-        if kind < 0.35:  # 30 to 60 % of the person are cut off on one side
+        if kind < 0.35:  # 30 to 60 % of the person is cut off on one side
             side = int(random.integers(4))
             found[side] += (1 if side < 2 else -1) * size[side] * random.uniform(0.3, 0.6)
         spread = 0.13 if kind < 0.75 else 0.05
@@ -34,10 +34,10 @@ def disturbed_box(box: Float, random: np.random.Generator) -> Float:
 
 
 def sides_in_crop(box: Float, matrix: Float, size: tuple[int, int]) -> tuple[Float, float]:
-    """A box (4,) xyxy of the source as the box head gives it, and its weight in the loss.
+    """The target of the box head for a box (4,) xyxy in source pixels, and its weight in the loss.
 
     matrix: (3, 3), source pixels to crop pixels. size: (height, width) of the crop. Returns left, top, right and bottom
-    (4,) in shares of the crop, and 1.0, or 0.0 where the crop is turned by more than 10 degrees.
+    (4,) relative to the crop's size, and 1.0, or 0.0 where the crop is rotated by more than 10 degrees.
     """
     height, width = size
     corners = box.reshape(2, 2)

@@ -1,4 +1,4 @@
-"""What a training run is: model, stages and optimiser, as plain values."""
+"""Settings of a training run: model, stages, optimiser, augmentation."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from posecli.train.schedule import Schedule
 class Stage:
     """A part of the schedule at one input size.
 
-    samples: how many are seen. lr_factor: factor on the learning rate. freeze: leading blocks of the backbone
-    that stay as they are, batch norms too. sigma: of the labels, in bins; None: in proportion to the model's.
+    samples: number of training samples. lr_factor: factor on the learning rate. freeze: number of leading blocks of the
+    backbone that are frozen, with their batch norms. sigma: of the labels, in bins; None: in proportion to the model's.
     """
 
     input_size: tuple[int, int]
@@ -27,14 +27,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the outcome of a training run, the data aside.
+    """Everything but the data that the result of a training run depends on.
 
-    weak_share: last part of the schedule that uses weak augmentation. constant_fraction: part of the schedule at
-    the full learning rate, after the warm-up and before the cosine. backbone_lr_factor: factor on the backbone's
-    learning rate. accumulate: parts that a batch is cut into where memory is short. negatives_share: share of
-    the samples that show no person, where there are such. person_score_weight, box_weight: of the losses of the person
-    score and the box. heads_only: only these two heads are trained.
-    teacher: SHA-256 of the weights whose distributions are learned too, with teacher_weight (distillation), or None.
+    weak_share: last part of the schedule, with weak augmentation. constant_fraction: part of the schedule at the full
+    learning rate, after the warm-up and before the cosine. backbone_lr_factor: factor on the backbone's learning rate.
+    accumulate: number of parts of a batch for gradient accumulation. negatives_share: share of negatives among the
+    samples, where there are any. person_score_weight, box_weight: weights of the losses of the person score and the box
+    head. heads_only: train only these two heads.
+    teacher: SHA-256 of the teacher's weights for distillation, or None; teacher_weight: weight of its loss.
     precision: of the forward and backward pass, "bf16" by autocast or "fp32".
     """
 
@@ -77,14 +77,14 @@ class Recipe:
         return Schedule(self.learning_rate, self.samples, warmup, self.constant_fraction)
 
     def learning_rate_at(self, seen: int) -> float:
-        """The learning rate after this many samples, the stage's factor and warm-up included."""
+        """The learning rate after this many samples, with the stage's factor and warm-up."""
         number, start = self._stage_at(seen)
-        # A new optimiser warms up again.
+        # Each stage has a new optimiser, which needs a warm-up.
         warm = min(1.0, (seen - start + 1) / max(1, self.warmup_samples / 2))
         return self.schedule.at(seen) * self.stages[number].lr_factor * warm
 
     def _stage_at(self, seen: int) -> tuple[int, int]:
-        """The stage of the next sample, and the samples before it."""
+        """The stage of the next sample, and the number of samples before that stage."""
         start = 0
         for number, stage in enumerate(self.stages):
             if seen < start + stage.samples:

@@ -1,4 +1,4 @@
-"""Which samples a training sees: a pure function of the recipe and the number of samples seen before. No torch here."""
+"""Training samples as a pure function of the recipe and the sample's number. Does not import torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Sample:
     """One augmented crop, (H, W, 3) uint8 RGB.
 
     points (K, 2) in its pixels, weights (K,). present: 1 for a person, 0 for a negative. sides (4,): the person's box
-    in shares of the crop, with its weight. id: text that tells whom it shows.
+    relative to the crop's size, with its weight. id: text that identifies the person.
     """
 
     crop: NDArray[np.uint8]
@@ -41,12 +41,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Makes batches of samples by their number, in any process alike.
+    """Makes batches of samples by their number, the same in every process.
 
-    Sample number n is always the same crop under the same augmentation, wherever a run is resumed and however many
-    processes share it: process rank takes every size-th sample of each batch from rank on. end: samples at the end of
-    the stage. negatives: crops without a person, of which recipe.negatives_share of the samples are. teacher_size:
-    (height, width) of the teacher's input; the crops are drawn at that size then, and made smaller for the model.
+    Sample number n is always the same crop with the same augmentation, also in a resumed run and for any number of
+    processes: process rank gets every size-th sample of each batch, from rank on. end: samples at the end of the stage.
+    negatives: crops without a person, for recipe.negatives_share of the samples. teacher_size: (height, width) of the
+    teacher's input; crops are then made at that size and downsampled for the model.
     """
 
     crops: Crops
@@ -59,9 +59,9 @@ class Sampler:
     teacher_size: tuple[int, int] | None = None
 
     def __call__(self, first: int) -> dict[str, Any]:
-        """This process's share of the batch from sample first on: arrays, and what else a Batch holds, by name."""
+        """This process's part of the batch that starts with sample first: the fields of a Batch by name."""
         numbers = range(first, min(first + self.stage.batch_size, self.end))
-        # A process for which the last batch leaves nothing goes along with a sample that does not count.
+        # Where the last batch has no sample left for a process, it gets one that does not count.
         mine = numbers[self.rank :: self.size]
         samples = [self.sample(number) for number in mine or numbers[:1]]
         counts = float(bool(mine))
@@ -81,7 +81,7 @@ class Sampler:
         negatives = self.negatives
         if negatives is not None and random.random() < self.recipe.negatives_share:
             row = int(random.integers(len(negatives)))
-            # Points at random in place of keypoints: what is done to people is done to these crops too.
+            # Random points in place of keypoints, so that negatives get the same augmentation as people.
             box = negatives.people.boxes[row]
             points = random.uniform(box[:2], box[2:], (len(negatives.people.keypoint_set), 2))
             crop, points, weights, sides, _ = self._augmented(
@@ -113,7 +113,7 @@ class Sampler:
         )
 
     def _pixels_and_points(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
-        """Crops and points at the model's input size; "large" are the crops at the teacher's, where that differs."""
+        """Crops and points at the model's input size; "large": the crops at the teacher's, where that differs."""
         crops, points = np.stack([s.crop for s in samples]), np.stack([s.points for s in samples])
         height, width = self.stage.input_size
         if crops.shape[1:3] == (height, width):

@@ -1,4 +1,4 @@
-"""The learning rate over a training."""
+"""The learning rate schedule."""
 
 import math
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over the samples: linear warm-up, constant, cosine to a hundredth.
+    """Learning rate over the samples: linear warm-up, constant, cosine down to 1 %.
 
-    constant_fraction: part of the samples (warm-up included) before the cosine begins.
+    constant_fraction: part of the samples (warm-up included) before the cosine decay.
     """
 
     learning_rate: float

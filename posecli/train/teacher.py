@@ -1,4 +1,4 @@
-"""A trained model whose distributions another one learns."""
+"""The teacher of a distillation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from posecli.weights.files import sha256
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A network that stays as it is. sha256: of its weights file."""
+    """A frozen network. sha256: of its weights file."""
 
     network: SimCC
     config: PoseConfig
@@ -26,13 +26,13 @@ class Teacher:
 
     @torch.no_grad()
     def distributions(self, batch: Batch, where: torch.device) -> tuple[Tensor, Tensor]:
-        """Its logits over x (N, K, bins) and y (N, K, bins) for the batch's crops."""
+        """Logits over x (N, K, bins) and y (N, K, bins) for the batch's crops."""
         crops = batch.crops if batch.large is None else batch.large
         outputs = self.network(normalise(crops, self.config, where))
         return outputs[0], outputs[1]
 
     def places(self, config: PoseConfig) -> tuple[Tensor, Tensor] | None:
-        """Where a model's bins over x and y lie among the teacher's; None where they are the same."""
+        """Fractional bins of the teacher for a model's bins over x and y; None where they are equal."""
         own = self.config
         if (own.input_size, own.split_ratio) == (config.input_size, config.split_ratio):
             return None
@@ -42,9 +42,9 @@ class Teacher:
 
 
 def load_teacher(path: Path, keypoint_set: KeypointSet, device: str) -> Teacher:
-    """The teacher of a weights file.
+    """The teacher from a weights file.
 
-    Raises DataError for a file that is no pose model's, or one with other keypoints; MachineError where there is none.
+    Raises DataError for a file of another kind or with other keypoints, MachineError where there is no file.
     """
     network, config = load_network(path)
     if config.keypoints.names != keypoint_set.names:

@@ -1,4 +1,4 @@
-"""Evaluating a run on validation people while it trains, as `posecli eval` does."""
+"""Evaluation on a validation set during training, as in `posecli eval`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +28,8 @@ def read_validation(
 ) -> GroundTruth:
     """The validation set.
 
-    trained: fingerprints of the images that are trained on (weights.fingerprints). Raises DataError where its keypoints
-    are not those trained on (keypoint_set), or where one of its images is: the same file name or the same bytes.
+    trained: fingerprints of the training images (weights.fingerprints). Raises DataError where its keypoints differ
+    from keypoint_set, or where it contains a training image (the same file name or the same bytes).
     """
     truth = read_ground_truth(
         annotations, images, missing_limit=missing_limit, category=category, option="--missing-limit"

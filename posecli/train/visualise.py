@@ -1,4 +1,4 @@
-"""What a run shows: a preview of its samples, its curves, and its predictions on fixed people."""
+"""Visualisation of a training run: sample preview, curves, predictions on fixed people."""
 
 import csv
 import dataclasses
@@ -37,7 +37,7 @@ def write_preview(path: Path, crops: Crops, negatives: Crops | None, recipe: Rec
 
 
 def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: GroundTruth) -> None:
-    """The same validation people each time, spread over the set: truth above, prediction below."""
+    """A sheet of fixed validation people, spread over the set: ground truth above, prediction below."""
     evaluated = [a for a in truth.dataset["annotations"] if is_evaluated(a)]
     people = [a for a in evaluated if 2 * a["num_keypoints"] >= len(truth.keypoint_set)] or evaluated
     if not people:
@@ -62,7 +62,7 @@ def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: Gro
 
 
 def write_curves(path: Path, folder: Path) -> None:
-    """Loss, learning rate and AP over the samples, from a run's CSV files."""
+    """Write curves of loss, learning rate and AP over the samples, from a run's CSV files."""
     metrics, evaluations = _columns(folder / "metrics.csv"), _columns(folder / "evaluations.csv")
     if not metrics:
         return
@@ -79,7 +79,7 @@ def write_curves(path: Path, folder: Path) -> None:
 
 
 def contact_sheet(tiles: list[PixelArray], columns: int) -> PixelArray:
-    """Tiles of one size side by side in rows, the last row filled up with black."""
+    """Tiles of one size in rows, the last row padded with black."""
     columns = min(columns, len(tiles))
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
