@@ -1,11 +1,11 @@
-"""Everything that can go wrong for a reason the user can understand, and the exit code of each."""
+"""Errors that are reported to the user in one line, and their exit codes."""
 
 import errno
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process says to its caller."""
+    """Exit codes of the process."""
 
     OK = 0
     SOME_FAILED = 1
@@ -17,37 +17,37 @@ class ExitCode(IntEnum):
 
 
 class PosecliError(Exception):
-    """A problem told to the user in one line: what, where, what to do."""
+    """An error that is reported in one line: what, where, what to do."""
 
     exit_code = ExitCode.SOME_FAILED
 
 
 class UsageError(PosecliError):
-    """Options that contradict each other or make no sense."""
+    """Invalid or contradictory options."""
 
     exit_code = ExitCode.USAGE
 
 
 class NoInputError(PosecliError):
-    """Nothing to work on was found."""
+    """No input was found."""
 
     exit_code = ExitCode.NO_INPUT
 
 
 class MachineError(PosecliError):
-    """Something of the machine is missing: weights, a device, a place to write."""
+    """Something is missing on the machine: weights, a device, a writable folder."""
 
     exit_code = ExitCode.MACHINE
 
 
 class MediaError(PosecliError):
-    """One photo or video cannot be read; the others go on."""
+    """A photo or video cannot be read; a run continues with the others."""
 
 
 class DataError(PosecliError):
-    """A label, boxes or results file does not hold what it should."""
+    """A file of labels, boxes, results or weights is invalid."""
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether the disk, or the user's share of it, is full: no input's fault, the whole run ends."""
+    """Whether the disk or the user's quota is full, which ends the whole run."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

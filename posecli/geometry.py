@@ -1,12 +1,12 @@
-"""Boxes, crops and OKS: every change of coordinate frame is here.
+"""Boxes, crops and OKS: all conversions between coordinate frames.
 
-Pixel centres are at integers. Boxes have continuous corners, as COCO writes them. A crop is one 3×3
-affine matrix from source pixels to crop pixels:
+Pixel centres are at integers. Boxes have continuous corners, as in COCO. A crop is one 3×3 affine matrix from source
+pixels to crop pixels:
 
     u = (x - centre_x + width/2) · W / width        (likewise in y)
 
-where (width, height) is the padded box brought to the crop's aspect ratio. It is the plain map of the
-SimCC and SimpleBaselines papers' code; its inverse places decoded keypoints back exactly.
+where (width, height) is the padded box enlarged to the crop's aspect ratio. It is the map of the SimCC and
+SimpleBaselines papers' code; its inverse maps decoded keypoints back exactly.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Float64Array = NDArray[np.float64]
 
-# The part of the box that a person's mask fills: xtcocotools' ratio for data sets without masks.
+# Ratio of a person's mask area to the box area, as in xtcocotools for data sets without masks.
 AREA_OF_BOX = 0.53
 
 
@@ -25,7 +25,7 @@ def xywh_to_xyxy(boxes: ArrayLike) -> Float64Array:
 
 
 def person_areas(boxes: ArrayLike) -> Float64Array:
-    """Areas (...) as OKS takes them, in square pixels, of people whose boxes (..., 4) xyxy are all that is known."""
+    """Areas (...) for OKS, in square pixels, of people of whom only boxes (..., 4) xyxy are known."""
     boxes = np.asarray(boxes, np.float64)
     return np.asarray(AREA_OF_BOX * np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1))
 
@@ -63,7 +63,7 @@ def transform(matrices: ArrayLike, points: ArrayLike) -> Float64Array:
 
 
 def crop_to_source(sides: ArrayLike, matrices: ArrayLike, size: tuple[int, int]) -> Float64Array:
-    """Boxes (N, 4) xyxy in source pixels of sides (N, 4) in shares of crops of size (height, width).
+    """Boxes (N, 4) xyxy in source pixels from sides (N, 4) relative to crops of size (height, width).
 
     matrices: (N, 3, 3) from source to crop pixels.
     """

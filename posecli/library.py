@@ -17,9 +17,9 @@ LOG = logging.getLogger(__name__)
 
 
 def read_image(path: str | Path) -> Frame:
-    """A photo, decoded and turned upright as `posecli run` does it; of a file of several pages the first.
+    """A photo, decoded and rotated upright as in `posecli run`; of a file of several pages the first.
 
-    Damage that leaves an image is logged as a warning. Raises MediaError where the file cannot be read as a photo.
+    Damage is logged as a warning where an image can be decoded. Raises MediaError where the file cannot be read.
     """
     reader = PhotoReader(Path(path))
     frame = next(iter(reader))
@@ -29,10 +29,10 @@ def read_image(path: str | Path) -> Frame:
 
 
 def read_video(path: str | Path) -> Iterator[Frame]:
-    """The frames of a video, upright, with their times; one at a time, whatever the video's length.
+    """The frames of a video, upright, with their times; a generator, with one frame in memory.
 
-    path: a file, or as `posecli video` takes it: "-", a URL, "webcam:0", "frame_%05d.png". What is lost or changed is
-    logged as a warning at the end. Raises MediaError, with the first frame asked for, where it cannot be read.
+    path: a file, or another input of `posecli video`: "-", a URL, "webcam:0", "frame_%05d.png". Lost frames and changes
+    are logged as warnings at the end. Raises MediaError, at the first frame, where it cannot be read.
     """
     with VideoReader(path) as reader:
         yield from reader
@@ -51,9 +51,9 @@ def draw_poses(
 ) -> PixelArray:
     """A copy of the image, (height, width, 3) uint8 RGB, with the skeletons of its people drawn on it.
 
-    keypoint_set: what the poses' keypoints are, Predictor.keypoints of another model. keypoint_threshold: lowest score
-    of a drawn keypoint. show_ids: track ids, and each person in a colour of their own. Raises UsageError for another
-    image or another number of keypoints.
+    keypoint_set: of the poses, Predictor.keypoints for other models. keypoint_threshold: lowest score of a drawn
+    keypoint. show_ids: draw track ids, and each person in the colour of the id. Raises UsageError for an invalid image
+    or another number of keypoints.
     """
     frame = as_frame(image)
     _check_keypoints(poses, keypoint_set)
@@ -74,7 +74,7 @@ def track(frames: Iterable[tuple[Frame, Poses]], keypoint_set: KeypointSet = COC
 
         posecli.track((frame, predictor(frame)) for frame in posecli.read_video("clip.mp4"))
 
-    keypoint_set: what the keypoints are, Predictor.keypoints of another model. Raises UsageError where they are others.
+    keypoint_set: of the poses, Predictor.keypoints for other models. Raises UsageError for another number of keypoints.
     """
     tracker = Tracker(keypoint_set)
     for frame, poses in frames:

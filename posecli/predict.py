@@ -1,4 +1,4 @@
-"""Images to poses: the one place where a detector and a pose model are put together."""
+"""Images to poses: Predictor, the only place that pairs a detector with a pose model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from posecli.pose.estimator import Estimator, load_estimator
 from posecli.pose.verification import verify
 from posecli.types import Detections, Frame, PixelArray, Poses, check_pixels
 
-# Frames that are predicted together when a list is given.
+# Frames of a list that are predicted together.
 _CHUNK = 8
 
 
@@ -23,8 +23,8 @@ class Predictor:
     """A detector and a pose model ready to run. Calling it maps images to poses.
 
     Where the detector makes proposals and the pose model has a person score, the proposals are verified, see
-    pose.verification; the people of other detectors are taken as they are. reestimate: poses are estimated again from
-    refined boxes that differ much from the proposal's.
+    pose.verification; the people of other detectors are not changed. reestimate: poses are estimated again from refined
+    boxes that differ much from the proposal's.
     """
 
     detector: Detector
@@ -47,9 +47,9 @@ class Predictor:
     ) -> Poses | list[Poses]:
         """People of an image with their poses, best first; of a list of images, one Poses each.
 
-        images: RGB arrays (height, width, 3) of uint8, upright, or Frames; their sizes may differ. names: of the files
-        that the images are of; needed only by boxes:FILE, which finds people by them.
-        Raises UsageError for anything else, saying what was expected.
+        images: RGB arrays (height, width, 3) of uint8, upright, or Frames; their sizes may differ. names: file names of
+        the images; needed only by boxes:FILE, which finds people by them.
+        Raises UsageError for anything else, with what was expected.
         """
         if not isinstance(images, (list, tuple)):
             if names is not None and not isinstance(names, str):
@@ -69,7 +69,7 @@ class Predictor:
     def predict(self, frames: Sequence[Frame], names: Sequence[str]) -> list[Poses]:
         """People of each frame with their poses, best first. All frames share batches.
 
-        names: the input that each frame is of. Raises PosecliError of the detector or the pose model.
+        names: of each frame's input. Raises PosecliError of the detector or the pose model.
         """
         propose = self.detector.propose
         if propose is None or not self.estimator.config.person_score:
@@ -85,7 +85,7 @@ class Predictor:
 def as_frame(image: Any, where: str = "") -> Frame:
     """An RGB array (height, width, 3) of uint8, or a Frame, as a Frame.
 
-    where: beginning of the message. Raises UsageError for another type, dtype or layout, saying what was expected.
+    where: prefix of the message. Raises UsageError for another type, dtype or layout, with what was expected.
     """
     if isinstance(image, Frame):
         return image

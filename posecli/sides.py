@@ -16,11 +16,11 @@ _WORDS = (
     ("esquerdo", "direito"),
     ("左", "右"),
 )
-# The same as separate parts: l_eye, eye.L, "L Shoulder", LShoulder, kneeRt.
+# Abbreviations as separate parts of a name: l_eye, eye.L, "L Shoulder", LShoulder, kneeRt.
 _PARTS = (("l", "r"), ("lt", "rt"), ("lft", "rgt"), ("li", "re"), ("izq", "der"), ("sx", "dx"))
-# Parts of two letters of which one is a side and the other says front, hind, back, fore, middle, upper, lower ...
+# In parts of two letters one is a side and the other one of these: front, hind, back, fore, middle, upper, lower ...
 _OTHERS = "fhbmuaei"
-# Rests of names like rank or lsho without their first or last letter, where that letter is a side.
+# Stems of names like rank or lsho, whose first or last letter is a side.
 _STEMS = re.compile(
     "ank|kne|hip|sho|elb|wri|eye|ear|han|foo|fee|toe|hee|paw|leg|arm|thi|shi|cal|thu|ind|fin|wing|horn|che|nos|bro|"
     "mou|jaw|nec|clav|scap|pelv|fem|tib|tar|hoof|hock|stif|knu|pal|sol|bigt|smallt"
@@ -31,11 +31,11 @@ Swap = Callable[[str], tuple[str, str] | None]
 
 
 def find_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs (left, right) of places of names that differ in their side only.
+    """Pairs (left, right) of indices of names that differ only in their side.
 
-    Styles are tried from the plainest on: words (left_eye, eyeLeft), parts of a name (LEye, eye.L, paw1LH), a letter in
-    front or at the end (rank, eyel). The last counts only where three pairs of the set are of it, or where the rest of
-    a name is a part of the body: nail and nair are no pair. Nor are l and r among keypoints named by the alphabet.
+    Styles are tried in this order: words (left_eye, eyeLeft), parts of a name (LEye, eye.L, paw1LH), a letter at the
+    beginning or end (rank, eyel). The last one needs three pairs in the set, or a stem that is a part of the body: nail
+    and nair are not a pair. Nor are l and r among keypoints named by the letters of the alphabet.
     """
     places: dict[str, int] = {}
     for place, name in enumerate(names):
@@ -55,8 +55,8 @@ def find_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 def _pairs_of(names: set[str], swap: Swap) -> list[tuple[str, str]]:
-    """(left, right) names where the mirrored reading of one is the other's own."""
-    # Compared without letter case and with one separator: L_Eye and r_eye are a pair, in spite of their writer.
+    """(left, right) names of which one is the other with sides swapped."""
+    # Compared ignoring letter case and separators: L_Eye and r_eye are a pair.
     readings: dict[str, list[str]] = {}
     for name in names:
         readings.setdefault(_plain(name), []).append(name)
@@ -88,7 +88,7 @@ def side_of(name: str) -> str:
 
 
 def _swap_words(name: str) -> tuple[str, str] | None:
-    """(side, mirrored name) by the words for left and right in it, all of which change sides."""
+    """(side, mirrored name) by the words for left and right in the name, all of which are swapped."""
     lower = name.casefold()
     for left, right in _WORDS:
         if left not in lower and right not in lower:
@@ -100,8 +100,8 @@ def _swap_words(name: str) -> tuple[str, str] | None:
 
 
 def _swap_parts(name: str) -> tuple[str, str] | None:
-    """The same by a separate part of the name (by punctuation or letter case) that means a side."""
-    # The part that is nearest to an end says the side: in "R leg L2" the first one does.
+    """The same by a separate part of the name (by punctuation or letter case) that denotes a side."""
+    # The part nearest to an end denotes the side: in "R leg L2" the first one.
     spans = [m.span() for m in _SPLIT.finditer(name)]
     order = sorted(range(len(spans)), key=lambda i: (min(i, len(spans) - 1 - i), i))
     for place in order:
@@ -121,7 +121,7 @@ def _swap_part(part: str) -> tuple[str, str] | None:
             return "left", right
         if lower == right:
             return "right", left
-    # LH, FR, and HIND as little as RHIND: two letters, a side and a place.
+    # LH, FR, but neither HIND nor RHIND: two letters, for side and position.
     if len(lower) == 2:
         for at, beside in ((0, 1), (1, 0)):
             if lower[at] in "lr" and lower[beside] in _OTHERS:
@@ -131,7 +131,7 @@ def _swap_part(part: str) -> tuple[str, str] | None:
 
 
 def _is_of_alphabet(name: str, names: Sequence[str]) -> bool:
-    """Whether the letter is one of an enumeration, not a side: kp_l beside kp_k and kp_m."""
+    """Whether the letter is part of an enumeration, not a side: kp_l beside kp_k and kp_m."""
     for span in (m.span() for m in _SPLIT.finditer(name)):
         if name[span[0] : span[1]].casefold() == "l":
             before, after = re.escape(name[: span[0]]), re.escape(name[span[1] :])

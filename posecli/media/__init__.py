@@ -1,1 +1,1 @@
-"""What is an input, and its pixels."""
+"""Reading and writing of photos and videos; finding of inputs."""

@@ -1,4 +1,4 @@
-"""Animated pictures that FFmpeg does not read, or not all of, as streams that it reads frame by frame."""
+"""Conversion of animated images that FFmpeg reads incompletely or not at all to streams that it can read."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Browsers show a frame whose duration is up to 10 ms, which no screen shows, for 100 ms.
+# As in browsers, durations up to 10 ms become 100 ms.
 _SHORTEST, _USUAL = 11, 100
 _MILLISECOND = Fraction(1, 1000)
 _DELAY = (_USUAL // 10).to_bytes(2, "little")
@@ -21,7 +21,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def is_animation(file: BinaryIO) -> bool:
-    """Whether an open file is a WebP or PNG of several frames, by the heads of its chunks."""
+    """Whether an open file is a WebP or PNG of several frames, by its chunk headers."""
     start = file.read(30)
     if start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and start[20] & 2:
         file.seek(12)
@@ -43,11 +43,11 @@ def is_animation(file: BinaryIO) -> bool:
     return False
 
 
-def converted(path: Path) -> tuple[io.BytesIO | io.RawIOBase, str] | None:
-    """What FFmpeg is to read instead of a file, and the name of its format; None where it reads the file itself.
+def convert_animation(path: Path) -> tuple[io.BytesIO | io.RawIOBase, str] | None:
+    """A stream for FFmpeg in place of a file, and the name of its format; None where FFmpeg can read the file itself.
 
-    An animated WebP becomes its frames, of which a damaged one becomes a packet that cannot be decoded. A GIF whose
-    pictures have no times, which FFmpeg takes for one picture, or no sensible ones, gets the times of browsers.
+    An animated WebP is decoded to raw frames; a damaged frame becomes a packet that cannot be decoded. A GIF without
+    durations, which FFmpeg would read as one image, or with too short ones, gets the durations of browsers.
 
     Raises OSError where the file cannot be read.
     """
@@ -67,7 +67,7 @@ def converted(path: Path) -> tuple[io.BytesIO | io.RawIOBase, str] | None:
 
 
 def _timed_gif(content: bytes) -> bytes | None:
-    """The GIF with a time for each picture that has none, or one too short; None where nothing is to be changed."""
+    """The GIF with a duration for each image that has none or too short a one; None where nothing is changed."""
     if len(content) < 13:
         return None
 
@@ -104,7 +104,7 @@ def _timed_gif(content: bytes) -> bytes | None:
 
 @dataclass(frozen=True)
 class _WebpFrame:
-    """A frame of an animated WebP: its place, and a WebP of its own. image is None where the file ends in it."""
+    """A frame of an animated WebP: its position, and the frame as a single WebP. image: None where it is cut off."""
 
     x: int
     y: int
@@ -115,7 +115,7 @@ class _WebpFrame:
 
 
 class _Webp(io.RawIOBase):
-    """An animated WebP read as NUT with raw frames, made as they are wanted; one is in memory at a time."""
+    """An animated WebP, readable as NUT with raw frames, which are decoded on demand, one at a time."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class _Webp(io.RawIOBase):
 
 
 class _Made:
-    """What a muxer has written."""
+    """A buffer that a muxer writes to."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -177,7 +177,7 @@ class _Made:
         return len(data)
 
     def taken(self) -> bytes:
-        """All of it so far; it is gone then."""
+        """The written bytes, which are removed from the buffer."""
         data = bytes(self._bytes)
         self._bytes.clear()
         return data
@@ -196,12 +196,12 @@ def _webp_frames(content: bytes) -> Iterator[_WebpFrame]:
             yield _WebpFrame(2 * x, 2 * y, duration, bool(body[15] & 2), bool(body[15] & 1), image)
         place += 8 + length + length % 2
     if place < promised - 8 and place == len(content):
-        # Cut off between two frames: at least one more was there.
+        # Cut off between two frames: at least one is missing.
         yield _WebpFrame(0, 0, 0, False, False, None)
 
 
 def _still(chunks: bytes, width: int, height: int) -> bytes:
-    """A frame's chunks as a WebP of one picture."""
+    """A frame's chunks as a WebP of one image."""
     alpha = 0x10 if chunks.startswith(b"ALPH") else 0
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     head = b"VP8X" + struct.pack("<II", 10, alpha) + size if alpha else b""
@@ -210,7 +210,7 @@ def _still(chunks: bytes, width: int, height: int) -> bytes:
 
 
 def _drawn(canvas: NDArray[np.uint8], item: _WebpFrame) -> NDArray[np.uint8] | None:
-    """The part of the RGBA canvas that a frame covers, with the frame on it; None where it cannot be decoded."""
+    """The part of the RGBA canvas under a frame, with the frame drawn on it; None where it cannot be decoded."""
     if item.image is None:
         return None
     found = cv2.imdecode(np.frombuffer(item.image, np.uint8), cv2.IMREAD_UNCHANGED)

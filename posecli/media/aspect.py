@@ -1,4 +1,4 @@
-"""The shape of a video's pixels: their width against their height."""
+"""Sample aspect ratio of a video's pixels."""
 
 from fractions import Fraction
 
@@ -8,21 +8,21 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 SQUARE = Fraction(1)
-# Anamorphic pictures reach 2:1, half of a 3-D pair 4:1. What is beyond is a damaged or unset field.
+# Anamorphic video reaches 2:1, one half of a 3-D pair 4:1. Larger values are damaged or unset fields.
 MAX_ASPECT = 8
-# What rounding in a muxer leaves: less than 2 columns of 400.
+# Tolerance for rounding in muxers: less than 2 columns of 400.
 _ROUNDING = Fraction(1, 200)
-# The container's field overrides the codec's, for all frames, as in players.
+# Formats whose container's value overrides the codec's for all frames, as in players.
 _DECLARING = frozenset(["mov", "matroska", "asf", "mxf", "nut", "yuv4mpegpipe", "wtv"])
-# A frame's shape is measured in this many parts.
+# Resolution of the measurement of a frame's aspect ratio.
 _PARTS = 4096
 
 
 class PixelAspect:
-    """Tells the aspect of each frame's pixels, as the frames of one stream come.
+    """The sample aspect ratio of each frame of a stream, called in their order.
 
-    Which of container and codec is right is FFmpeg's choice: the container where it says anything. Broadcasts change
-    between 4:3 and 16:9 in the codec, which only the frames have at the right time.
+    As in FFmpeg the container's value, if it has one, takes precedence over the codec's. Broadcasts change between 4:3
+    and 16:9 in the codec, at the right frame only in the frames themselves.
     """
 
     def __init__(self, stream: VideoStream, form: str) -> None:
@@ -33,20 +33,20 @@ class PixelAspect:
         self._graphs: dict[tuple[str, int, int], Graph] = {}
 
     def __call__(self, frame: VideoFrame) -> Fraction:
-        """Width by height of the frame's pixels; 1 where it is unknown. Absurd values are returned as they are."""
+        """Width by height of the frame's pixels; 1 where unknown. Absurd values are returned unchanged."""
         if not self._follows:
             return self._stream
         own = self._measured(frame)
         if own is None or abs(own - self._stream) < Fraction(2, _PARTS):
             own = self._stream
         elif self._first:
-            self._follows = False  # the container says something else
+            self._follows = False  # the container has another value
             own = self._stream
         self._first = False
         return own
 
     def _measured(self, frame: VideoFrame) -> Fraction | None:
-        """The frame's own aspect. PyAV does not show it; a picture scaled by it is as wide as it says."""
+        """The frame's own aspect ratio. PyAV does not expose it: it is measured as the width of a scaled frame."""
         key = frame.format.name, frame.width, frame.height
         try:
             graph = self._graphs.get(key)
@@ -72,12 +72,12 @@ def _measuring(frame: VideoFrame) -> Graph:
 
 
 def is_absurd(aspect: Fraction) -> bool:
-    """Whether no video has pixels like these."""
+    """Whether an aspect ratio is outside of what videos have."""
     return not Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT
 
 
 def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Width and height of the same picture in square pixels: the side that was squeezed grows, none shrinks."""
+    """Width and height of the frame in square pixels; one side is enlarged, none is reduced."""
     if is_absurd(aspect) or abs(aspect - 1) <= _ROUNDING:
         return width, height
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))

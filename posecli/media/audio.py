@@ -1,4 +1,4 @@
-"""The source's sound, carried into an annotated video beside its pictures."""
+"""Copying or encoding of the source's audio into an annotated video."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ from posecli.media.video import VideoReader
 AnyPacket: TypeAlias = "Packet[Any]"
 
 
-# What players find in an MP4. FFmpeg writes more: PCM of any kind, which hardly any of them reads.
+# Codecs that players support in MP4. FFmpeg writes more, such as PCM, which few players read.
 _COPIED = frozenset(["aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "libopus", "flac"])
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
 
 class AudioTrack:
-    """One of the source's audio streams, fed into the output up to a given time.
+    """One of the source's audio streams, written into the output up to a given time.
 
-    Copied where players find its codec in MP4, else encoded as AAC, which is reported in warnings. Where begin names an
-    origin (seconds on the source's timeline), packets that start before it are left out, and it is the output's zero.
-    track: its number among the audio streams; of a live source there is only the first.
+    It is copied where players support its codec in MP4, else encoded as AAC, which is reported in warnings. With an
+    origin set by begin (seconds on the source's timeline), earlier packets are left out, and the origin is time zero of
+    the output. track: its number among the audio streams; live sources have only the first.
 
-    Raises FFmpegError, ValueError or AttributeError for sound that nothing can read.
+    Raises FFmpegError, ValueError or AttributeError for audio that cannot be read.
     """
 
     def __init__(self, output: OutputContainer, source: VideoReader, warnings: list[str], track: int = 0) -> None:
@@ -54,13 +54,13 @@ class AudioTrack:
         self._pending: deque[AnyPacket] = deque()
 
     def _add_stream(self, track: int) -> Any:
-        """The output's stream, for packets that are copied or for AAC."""
+        """Add the output's stream, for copied packets or for AAC."""
         codec = self._source.codec_context.name
         if codec in _COPIED:
             try:
                 return self._output.add_stream_from_template(self._source)
             except (ValueError, FFmpegError):
-                pass  # MP4 does not take it as it is
+                pass  # it cannot be copied into MP4
         wanted = self._source.rate or 48000
         rate = next((rate for rate in _AAC_RATES if rate <= wanted), _AAC_RATES[-1])
         stream = self._output.add_stream("aac", rate=rate, layout="mono" if self._source.channels == 1 else "stereo")
@@ -70,14 +70,14 @@ class AudioTrack:
         return stream
 
     def begin(self, origin: Fraction) -> None:
-        """Say, before the first write, which time of the source is the output's zero. Else nothing is cut."""
+        """Set, before the first write, the time of the source that is the output's zero. By default nothing is cut."""
         self._origin = origin
         if self._input is not None and origin > 1:
             # A second early: packets before the origin are dropped one by one.
             self._input.seek(int((origin - 1) * av.time_base))
 
     def write_until(self, time: Fraction | None, *, last: bool = False) -> None:
-        """Write the packets that start before time, in seconds of the source; all where None. last: none follow."""
+        """Write the packets that start before time, in seconds of the source; None: all. last: the last call."""
         self._flushed = last
         try:
             while True:
@@ -139,6 +139,6 @@ class AudioTrack:
             self._warnings.append("sound is damaged from some point on and ends there")
 
     def close(self) -> None:
-        """Release the second look at the source."""
+        """Close the second container of the source."""
         if self._input is not None:
             self._input.close()

@@ -1,4 +1,4 @@
-"""Colours between a video's YUV and 8-bit RGB, without a shift."""
+"""Conversion between a video's YUV and 8-bit RGB, without rounding bias."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,7 +12,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from posecli.media.hdr import TRANSFERS, tone_mapped
 from posecli.types import PixelArray
 
-# Without these swscale's fast paths round down, twice a round trip: pictures get darker by 1.2 levels.
+# Without these flags swscale's fast paths round down: a round trip darkens images by 1.2 levels.
 EXACT = (
     Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
@@ -35,13 +35,13 @@ _CODE_POINTS = {
     Colorspace.SMPTE240M: (7, 7, 7),
     Colorspace.BT2020: (9, 9, 14),
 }
-# Reserved or unspecified: an encoder would refuse the first two.
+# Reserved and unspecified code points; encoders refuse the first two.
 _NOTHING = (0, 3, 2)
 
 
 @dataclass(frozen=True)
 class Colour:
-    """How a video's numbers mean colours, by the code points of ITU-T H.273."""
+    """Colour description of a video, by the code points of ITU-T H.273."""
 
     matrix: Colorspace
     full_range: bool
@@ -60,20 +60,20 @@ class Colour:
 
     @property
     def hdr(self) -> bool:
-        """Whether it is PQ or HLG, whose light an 8-bit picture cannot hold as it is."""
+        """Whether the transfer is PQ or HLG, which needs tone mapping for 8-bit images."""
         return self.transfer in TRANSFERS
 
     @property
     def written(self) -> "Colour":
-        """The colour of an annotated video: the source's own, or BT.709 where it was tone mapped.
+        """The colour of an annotated video: the source's, or BT.709 where it was tone mapped.
 
-        Always of limited range: every player knows it, and swscale writes full range with a shift.
+        Always in limited range: every player supports it, and swscale writes full range with a bias.
         """
         return Colour(Colorspace.ITU709, False, 1, 1) if self.hdr else replace(self, full_range=False)
 
 
 def colour_of(frame: VideoFrame) -> Colour:
-    """What the frame declares; what it leaves out is BT.709 or BT.601 by height, as players do."""
+    """The colour that the frame declares; missing values are BT.709 or BT.601 by height, as in players."""
     large = frame.height >= 720 or frame.width >= 1280
     matrix = _MATRICES.get(int(frame.colorspace), Colorspace.ITU709 if large else Colorspace.ITU601)
     _, primaries, transfer = _CODE_POINTS[matrix]
@@ -99,16 +99,16 @@ def rgb(
 
 
 class ToYuv:
-    """Turns RGB pictures (height, width, 3) uint8 into yuv420p frames of a colour.
+    """Converts RGB images (height, width, 3) uint8 to yuv420p frames of a colour.
 
-    width, height: of the frames, even. chroma: where its samples sit, "left" or "unspecified" (in the middle).
-    A smaller picture is padded by its own edge, so that places do not move.
+    width, height: of the frames, even. chroma: sample location, "left" or "unspecified" (centre). A smaller image is
+    padded by repeating its edge, so that coordinates do not change.
     """
 
     def __init__(self, colour: Colour, width: int, height: int, chroma: str) -> None:
         self._colour, self._size = colour, (width, height)
         self._reformatter = VideoReformatter()
-        # swscale puts chroma where the frame says that it is; only a filter can make a frame say so.
+        # swscale uses the frame's chroma location, which only a filter can set.
         graph = Graph()
         source = graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=Fraction(1))
         graph.link_nodes(
@@ -122,7 +122,7 @@ class ToYuv:
         self._canvas = rows[:, : 3 * width].reshape(height, width, 3)
 
     def __call__(self, pixels: PixelArray) -> VideoFrame:
-        """A frame of its own. Raises ValueError for a picture that is larger or smaller by more than one pixel."""
+        """A new frame. Raises ValueError for an image that is larger, or smaller by more than one pixel."""
         height, width = pixels.shape[:2]
         extra = self._canvas.shape[0] - height, self._canvas.shape[1] - width
         if not {*extra} <= {0, 1}:
@@ -143,7 +143,7 @@ def _reformat(
     target: Colour | None,
     size: tuple[int, int],
 ) -> VideoFrame:
-    """Between YUV of a colour and RGB (None), which is of full range and has no matrix."""
+    """Convert between YUV of a colour and RGB (None), which has full range and no matrix."""
     return reformatter.reformat(
         frame,
         width=size[0],

@@ -1,4 +1,4 @@
-"""Photos that are damaged or not quite whole: what is wrong with them, and bytes that a decoder can take."""
+"""Detection and repair of damaged photos."""
 
 import re
 import struct
@@ -13,23 +13,22 @@ _AFTER_SCAN = frozenset([0xC4, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0),
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]|\xff\xff+\x00", re.DOTALL)
 # Baseline, extended and progressive: what FFmpeg decodes.
 _CHECKED = frozenset([0xC0, 0xC1, 0xC2])
-# A flat part of a picture does not make so many zero bytes unless zeros mean just that.
+# Flat areas of an image do not give this many zero bytes, except with Huffman tables that code them so.
 _ZEROS = bytes(48)
 _BROKEN = "damaged: part of its compressed data is missing or wrong"
 CUT_OFF = "damaged, cut off: its compressed data end early"
 _EOI = b"\xff\xd9"
-# Chunks of a PNG that its picture's colours depend on, and its orientation.
+# Chunks of a PNG with its colours and orientation.
 _KEPT = frozenset([b"PLTE", b"tRNS", b"iCCP", b"gAMA", b"sRGB", b"cHRM", b"eXIf"])
-# A PNG's samples a pixel by its colour type.
+# Samples per pixel of a PNG by its colour type.
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def examine_jpeg(content: bytes) -> tuple[bytes, str | None]:
-    """A JPEG as OpenCV takes it, and what is wrong with its picture, None where nothing is.
+    """A JPEG that OpenCV can decode, and its damage, None where it has none.
 
-    OpenCV decodes the compressed data of a damaged file to the end without an error, and nothing of a file without its
-    end marker, which may be all that such a file lacks. FFmpeg finds out: it decodes the data again, at an eighth of
-    the size.
+    OpenCV decodes a damaged file without an error, and does not decode a file that only lacks its end marker. Damage is
+    found by FFmpeg, which decodes the data again at an eighth of the size.
     """
     frame, scans, end, odd = _segments(content)
     if frame is None or not scans:
@@ -49,13 +48,13 @@ def examine_jpeg(content: bytes) -> tuple[bytes, str | None]:
 
 
 def cut_jpeg(content: bytes) -> bytes | None:
-    """A JPEG up to the first foreign data, ended there, for decoders that give up at them; None without any picture."""
+    """A JPEG cut at the first foreign data, for decoders that fail there; None where no image data are left."""
     _, scans, _, _ = _segments(content)
     return content[: scans[-1][1]] + _EOI if scans else None
 
 
 def _segments(content: bytes) -> tuple[int | None, list[tuple[int, int]], int | None, bool]:
-    """Kind of frame, places of the scans' data, where the file's picture ends, and whether foreign data is in it."""
+    """Frame type, offsets of the scans' data, end of the image, and whether there is foreign data in it."""
     place, frame, scans = 2, None, list[tuple[int, int]]()
     while place + 4 <= len(content):
         if content[place] != 0xFF:
@@ -77,17 +76,17 @@ def _segments(content: bytes) -> tuple[int | None, list[tuple[int, int]], int | 
                 if match is None:
                     return frame, scans, None, False
                 if match[0][-1] not in _AFTER_SCAN:
-                    # Behind it there may be an end marker all the same.
+                    # An end marker may still follow.
                     behind = content.rfind(_EOI, match.end())
                     return frame, scans, behind + 2 if behind >= 0 else None, True
                 place = match.end() - 2
     ended = content[place : place + 2] == _EOI
-    # A segment that goes beyond the end is a cut between two scans, or none.
+    # A segment beyond the end of the file: it is cut off between two scans, or not at all.
     return frame, scans, place + 2 if ended else None, bool(scans) and place > len(content)
 
 
 def _is_broken(content: bytes) -> bool:
-    for reduced in ("3", "0"):  # the second look only for what the first one refuses
+    for reduced in ("3", "0"):  # full size only where decoding at 1/8 fails
         context = av.CodecContext.create("mjpeg", "r")
         context.options = {"err_detect": "explode", "lowres": reduced}
         context.thread_count = 1
@@ -102,14 +101,14 @@ def _is_broken(content: bytes) -> bool:
 
 
 def _zeros_are_flat(tables: bytes) -> bool:
-    """Whether zero bits mean blocks without any detail in all of a JPEG's tables."""
+    """Whether zero bits code flat blocks in all Huffman tables of a JPEG."""
     place, flat = 2, True
     while place + 4 <= len(tables) and tables[place] == 0xFF:
         length = int.from_bytes(tables[place + 2 : place + 4], "big")
         if tables[place + 1] == 0xC4:
             inner, end = place + 4, place + 2 + length
             while inner + 17 < end:
-                # The first symbol of a table has the code of zeros: no change, or the end of the block.
+                # The code of zeros is that of the table's first symbol: no change, or end of block.
                 flat = flat and tables[inner + 17] == 0
                 inner += 17 + sum(tables[inner + 1 : inner + 17])
         place += 2 + length
@@ -117,15 +116,15 @@ def _zeros_are_flat(tables: bytes) -> bool:
 
 
 def repair_png(content: bytes, most_bytes: int) -> tuple[bytes, str | None] | None:
-    """A PNG that OpenCV refuses as one that it takes, and what is wrong with its picture; None where nothing helps.
+    """A repaired PNG that OpenCV can decode, and its damage; None where it cannot be repaired.
 
-    The picture is whole where its compressed data are: what lacks is its end marker then, or a checksum is wrong.
-    Else its rows are kept up to the damage, and the rest is black, unless the file is cut off. most_bytes: what its
-    pixels may take at most.
+    Where all compressed data are valid (only the end marker is missing or a checksum is wrong), the image is complete.
+    Else rows up to the damage are kept and the rest is black, unless the file is cut off. most_bytes: limit of the
+    pixels' size.
     """
     header, others, data = b"", b"", b""
     ended = False
-    sure: int | None = None  # how much of the data is before a wrong checksum
+    sure: int | None = None  # length of the data before a wrong checksum
     place = 8
     while place + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[place : place + 8])
@@ -155,7 +154,7 @@ def repair_png(content: bytes, most_bytes: int) -> tuple[bytes, str | None] | No
     if not whole and ended and not interlaced:
         if sure is not None:
             pixels, _ = _inflated(data[:sure], row * height)
-        # Damaged data go on as nonsense, until a row has a filter that does not exist.
+        # Damaged data decode to garbage, up to a row with an invalid filter type.
         kept = next((i for i in range(len(pixels) // row) if pixels[i * row] > 4), len(pixels) // row)
         if not kept:
             return None
@@ -168,7 +167,7 @@ def repair_png(content: bytes, most_bytes: int) -> tuple[bytes, str | None] | No
 
 
 def _inflated(data: bytes, expected: int) -> tuple[bytes, bool]:
-    """At most so many bytes of what can be decompressed, and whether they are all there and right."""
+    """At most `expected` decompressed bytes, and whether they are complete and valid."""
     decompressor = zlib.decompressobj()
     parts: list[bytes] = []
     length = 0

@@ -1,4 +1,4 @@
-"""Packets to decoded frames, each with its number in the source and its time; damage costs only what it hits."""
+"""Decoding of packets to frames with their number in the source and their time, robust to damaged packets."""
 
 import contextlib
 from collections import deque
@@ -18,23 +18,23 @@ from av.video.stream import VideoStream
 from posecli.errors import MediaError
 from posecli.media.lost_frames import FrameNumbers, Slots
 from posecli.media.sources import VideoSource, open_source
-from posecli.media.streams import pictured
+from posecli.media.streams import main_video_stream
 
 AnyPacket: TypeAlias = "Packet[Any]"
 
-# A damaged container may fail at every packet for ever.
+# Limit of errors of a damaged container, which may fail at every packet.
 _MOST_ERRORS = 1000
-# A frame waits for at most so many packets before it is shown (H.264 and HEVC: 16).
+# Upper limit of the decoder's reordering delay in packets (H.264 and HEVC: 16).
 _REORDER = 32
-# A transport stream marks the packet before a lost one in decoding order, or one close to it.
+# Packets around a marked one that count as near damage: a transport stream marks a packet close to a lost one.
 _NEAR = 4
-# Audio of a live source that waits for a writer: about a minute. Older packets go where none comes.
+# Audio packets of a live source that are kept for a writer: about a minute. Older ones are dropped.
 _AUDIO_PACKETS = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedFrame:
-    """A frame as it is stored, its number in the source and its time in ticks of the stream."""
+    """A frame as stored, its number in the source and its time in units of the stream's time base."""
 
     frame: VideoFrame
     index: int
@@ -44,10 +44,10 @@ class DecodedFrame:
 class Decoder:
     """The main video stream of an open source. frames, seek and close are for one thread.
 
-    time_base, frame_rate: the stream's; frame_rate is None where it is unknown. damage: the last reason why
-    something could not be read, or "". audio_packets: packets of a live source's first audio stream, in order.
+    time_base, frame_rate: the stream's; frame_rate is None where unknown. damage: the last error of reading, or "".
+    audio_packets: packets of a live source's first audio stream, in order.
 
-    Raises MediaError for what cannot be opened, has no video stream or only sound.
+    Raises MediaError for a source that cannot be opened or has no video stream.
     """
 
     def __init__(self, source: VideoSource, picture_rate: Fraction) -> None:
@@ -58,9 +58,9 @@ class Decoder:
         self._picture_rate = picture_rate
         self._pictures = source.pictures()
         places = [*self._pictures]
-        # Places of numbered pictures without a file, in order.
+        # Numbers of missing numbered images, in order.
         self.holes = sorted({*range(places[-1] + 1)} - {*places}) if places else []
-        # Frame threads are quicker; after damage they lose frames that can be decoded. A live source has one chance.
+        # Frame threads are faster, but lose decodable frames after damage; a live source cannot be decoded again.
         self._open(threads="SLICE" if source.live else "AUTO")
 
     def _open(self, threads: Literal["SLICE", "AUTO"]) -> None:
@@ -68,7 +68,7 @@ class Decoder:
             self.container = open_source(self.source, self._picture_rate)
         except (FFmpegError, OSError, ValueError) as error:
             raise MediaError(f"{self.source.shown}: cannot be opened as a video ({reason(error)})") from error
-        stream, sounds = pictured(self.container), self.container.streams.audio
+        stream, sounds = main_video_stream(self.container), self.container.streams.audio
         if stream is None:
             unknown = any(s.codec_context is None for s in self.container.streams.video)
             self.container.close()
@@ -77,16 +77,16 @@ class Decoder:
             raise MediaError(f"{self.source.shown}: {'only sound, no' if sounds else 'no'} video stream")
         self.stream: VideoStream = stream
         self.audio_stream: AudioStream | None = sounds[0] if sounds else None
-        # Threads end only when the container is closed.
+        # The decoder's threads end only when the container is closed.
         self.stream.thread_type = self._threads = threads
         self.time_base = Fraction(self.stream.time_base or Fraction(1, 90000))
         self.frame_rate = Fraction(self.stream.average_rate) if self.stream.average_rate else None
         self._usual_step = max(1, round(1 / (self.frame_rate * self.time_base))) if self.frame_rate else 1
-        # AVI holds no times; those that FFmpeg makes of its order are wrong where B-frames are packed.
-        # So are those of an edit list that repeats or reorders: they go back.
+        # AVI has no timestamps; those that FFmpeg derives from the order are wrong with packed B-frames.
+        # So are those of an edit list that repeats or reorders frames: they decrease.
         self._by_order = self.container.format.name == "avi"
         self._goes_back = any(b.timestamp <= a.timestamp for a, b in pairwise(self.stream.index_entries))
-        # None where it is unknown which packets are next to damage.
+        # None where it is unknown which packets are near damage.
         self._near: set[int] | None = set() if self.container.format.name == "mpegts" else None
         self._near_decoding: set[int] = set()
         self._recent: deque[tuple[int, int]] = deque(maxlen=_NEAR)
@@ -97,9 +97,9 @@ class Decoder:
         self._last_pts: int | None = None
 
     def __iter__(self) -> Iterator[DecodedFrame]:
-        """Frames in the order they are shown; a second loop continues where the first one stopped.
+        """Frames in presentation order; a second loop continues where the first one stopped.
 
-        A time that is missing or does not grow becomes the one before plus the usual step.
+        A timestamp that is missing or does not increase becomes the previous one plus the usual step.
         """
         while True:
             try:
@@ -113,7 +113,7 @@ class Decoder:
             yield frame
 
     def _start_over(self) -> None:
-        """Decode again without frame threads, from a place before the last frame that came out."""
+        """Decode again without frame threads, from a position before the last decoded frame."""
         last = self._last_pts
         self.container.close()
         self._open("SLICE")
@@ -127,47 +127,47 @@ class Decoder:
         self.container.close()
 
     def indexed(self) -> int:
-        """How many frames to be shown the container's index holds; 0 where it has none of all frames."""
+        """Number of shown frames in the container's index; 0 where it has no index of all frames."""
         if self._pictures:
             return len(self._pictures) + len(self.holes)
         if not self.stream.frames:
-            return 0  # only a list of places to seek to
+            return 0  # only an index of key frames
         held = sum(not entry.is_discard for entry in self.stream.index_entries)
-        return max(held, self.stream.frames) if self._by_order and self._is_cut() else held
+        return max(held, self.stream.frames) if self._by_order and self._is_truncated() else held
 
     def hidden(self) -> int:
-        """How many of the frames that the container holds its edit list never shows, however often it shows others."""
+        """Number of the container's frames that its edit list does not show."""
         shown = [entry.pos for entry in self.stream.index_entries if not entry.is_discard]
-        # FFmpeg's index has little of what precedes and follows an edit.
+        # FFmpeg's index lacks most frames before and after an edit.
         if not self.stream.frames or "mov" not in self.container.format.name.split(","):
             return 0
         return 0 if len(shown) == self.stream.frames and not self._goes_back else self.stream.frames - len({*shown})
 
-    def promised(self, first: int, step: float | None) -> int:
-        """How many frames to be shown there should have been, once all were read; 0 where it is unknown.
+    def expected_frames(self, first: int, step: float | None) -> int:
+        """Number of frames that the container declares, after all were read; 0 where unknown.
 
-        first: the first one's time in ticks; step: the usual one, where there is one. A fragmented MP4 has its index
-        in pieces: that of a piece that was cut off is there, and an index of pieces may tell how long all of them are.
+        first: time of the first frame in ticks; step: the usual step, if there is one. In a fragmented MP4 the index of
+        a truncated fragment is complete, and an index of fragments may give the duration of all of them.
         """
         if self.indexed() or "mov" not in self.container.format.name.split(","):
             return self.indexed()
         found = sum(not entry.is_discard for entry in self.stream.index_entries)
         whole = round((self.stream.duration - first) / step) if step and self.stream.duration else 0
-        # Durations begin at the first frame's time or at zero, which is a few frames earlier.
+        # Durations start at the first frame's time, or at zero, which is a few frames earlier.
         return whole if whole > found + 2 else found
 
-    def _is_cut(self) -> bool:
-        """Whether an AVI is shorter than its header says; its index went with its end then."""
+    def _is_truncated(self) -> bool:
+        """Whether an AVI is shorter than its header says; its index, at the end, is then missing."""
         path = Path(self.source.address)
         with path.open("rb") as file:
             promised = int.from_bytes(file.read(8)[4:], "little")
         return path.stat().st_size < promised
 
     def seek(self, start: Fraction | int) -> bool:
-        """Go to a key frame some frames before start: ticks of the stream as a Fraction, or a frame's number.
+        """Seek to a key frame before start: a time in ticks as a Fraction, or a frame's number.
 
-        Only where the index has the number of every frame and there is something to skip; else returns False
-        and nothing changes.
+        Only where the index has the number of every frame and there are frames to skip; else returns False without
+        seeking.
         """
         if self.source.live or not self.indexed() or self._goes_back:
             return False
@@ -191,7 +191,7 @@ class Decoder:
             first = next(packets)
             self._frames = self._decode(chain([first], packets), FrameNumbers(numbers[first.dts or 0]))
         except (FFmpegError, StopIteration, KeyError):
-            # Not where the index says: from the beginning then, for exact numbers.
+            # Not the frame of the index: start from the beginning, for exact numbers.
             self.container.close()
             self._open(self._threads)
         return True
@@ -206,7 +206,7 @@ class Decoder:
             if packet is not None:
                 self._note(packet, shown)
             if packet is not None and self._pictures:
-                while frame_numbers.sent < (packet.pts or 0):  # no picture of this number
+                while frame_numbers.sent < (packet.pts or 0):  # no image with this number
                     frame_numbers.send(frame_numbers.sent)
             if packet is not None and shown:
                 frame_numbers.send(None if unmatched else packet.pts)
@@ -221,7 +221,7 @@ class Decoder:
         self._check(number + 1 >= frame_numbers.sent)
 
     def _decode_packet(self, packet: "AnyPacket | None") -> list[VideoFrame]:
-        """The frames that come out when a packet goes in; None ends the stream."""
+        """Send a packet to the decoder (None at the end) and return the decoded frames."""
         try:
             return self.stream.codec_context.decode(packet)
         except FFmpegError as error:
@@ -230,11 +230,11 @@ class Decoder:
             return []
 
     def is_near_damage(self, pts: int) -> bool:
-        """Whether a frame of this time may have lost a neighbour; True where the container cannot tell."""
+        """Whether a neighbour of the frame of this time may be lost; True where the container does not mark damage."""
         return self._near is None or pts in self._near
 
     def _note(self, packet: AnyPacket, shown: bool) -> None:
-        """Remember what is near damage, and the packet's place among the others."""
+        """Record a packet's position, and whether it is near damage."""
         if self._near is None or packet.pts is None or packet.dts is None:
             return
         if packet.is_corrupt:
@@ -253,7 +253,7 @@ class Decoder:
             raise _FrameThreadsFailed
 
     def _packets(self) -> Generator[AnyPacket, None, None]:
-        """The video stream's packets; an error of the container is passed over where that is possible."""
+        """The video stream's packets; errors of the container are skipped where possible."""
         wanted = [self.stream]
         keep_audio = self.source.live and self.audio_stream is not None
         errors = 0
@@ -262,7 +262,7 @@ class Decoder:
             try:
                 packet = next(packets)
             except (StopIteration, IndexError):
-                # PyAV trips at the end over streams that a damaged transport stream seemed to gain.
+                # PyAV raises at the end for spurious streams of a damaged transport stream.
                 return
             except FFmpegError as error:
                 self.damage = reason(error)
@@ -280,7 +280,7 @@ class Decoder:
                 yield packet
 
     def _read_pictures(self) -> Generator[AnyPacket, None, None]:
-        """Numbered pictures, one a packet, whose time is its place; one that cannot be read is passed over."""
+        """Packets of numbered images, whose time is their position; unreadable ones are skipped."""
         for place, path in self._pictures.items():
             try:
                 packet = Packet(path.read_bytes())
@@ -307,18 +307,18 @@ def _after(pts: int, frames: Generator[DecodedFrame, None, None]) -> Generator[D
 
 
 def _is_shown(packet: AnyPacket) -> bool:
-    """Whether a frame to be shown is in it."""
-    if packet.is_discard:  # hidden by an edit list
+    """Whether a packet has a frame that is shown."""
+    if packet.is_discard:  # not shown by an edit list
         return False
     codec = packet.stream.codec_context.name
-    if codec == "vp8":  # has frames that others only refer to
+    if codec == "vp8":  # has reference frames that are not shown
         return bool(memoryview(packet)[0] >> 4 & 1)
-    # A transport stream made from an AVI with packed B-frames keeps the AVI's placeholders.
+    # A transport stream made from an AVI with packed B-frames has the AVI's placeholder packets.
     return codec != "mpeg4" or packet.size > 8 or packet.stream.container.format.name != "mpegts"
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """An error's message in one line."""
     if isinstance(error, FFmpegError) and error.strerror:
         return str(error.strerror)
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Encoders of annotated videos, and how their options map to each of them."""
+"""Encoders of annotated videos and their options."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class VideoEncoder:
 
 
 def _h264(crf: int, preset: str) -> Mapping[str, str]:
-    # With real timestamps x264's macroblock tree races the lookahead thread for the durations of frames.
+    # With irregular timestamps x264's macroblock tree has a race with the lookahead thread about frame durations.
     return {"crf": str(crf), "preset": preset, "threads": "2", "x264-params": "threads=2:mbtree=0"}
 
 
 def _hevc(crf: int, preset: str) -> Mapping[str, str]:
-    # x265 looks like x264 at about 2 more.
+    # x265 has about the quality of x264 at a crf that is higher by 2.
     params = "log-level=none:pools=2:frame-threads=1:info=0"
     return {"crf": str(min(51, crf + 2)), "preset": preset, "x265-params": params}
 

@@ -1,4 +1,4 @@
-"""What a photo says of its making: EXIF as far as it is true of another picture of the same size, and its colours."""
+"""Metadata of a photo for its annotated copy: EXIF tags that remain valid, and the ICC profile."""
 
 import struct
 import zlib
@@ -10,13 +10,13 @@ from typing import BinaryIO, Literal
 # Bytes of a value by its type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _ORIENTATION, _EXIF, _GPS = 274, 34665, 34853
-# Untrue of a picture that is drawn on, turned upright and encoded anew, or places in the old file: the storage of the
-# pixels, the sizes, the maker's note, the directory of interoperability, XMP, IPTC, Photoshop's data, the profile.
+# Tags that are invalid for a rotated and re-encoded image, or have offsets into the old file: the storage of pixels,
+# sizes, maker note, interoperability directory, XMP, IPTC, Photoshop's data, profile.
 _LEFT_OUT = frozenset(
     [254, 255, 256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 322, 323, 324, 325, 330, 513, 514, 529, 530, 532]
     + [700, 33723, 34377, 34675, 37500, 40962, 40963, 40965, 50341]
 )
-# A JPEG holds no more in one segment.
+# Most bytes in one segment of a JPEG.
 _LARGEST = 65_000
 
 Value = tuple[int, int, bytes]  # type, count, bytes in the order of a little-endian file
@@ -24,7 +24,7 @@ Value = tuple[int, int, bytes]  # type, count, bytes in the order of a little-en
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is carried from a photo to its annotated copy. exif: a TIFF. profile: an ICC profile of RGB colours."""
+    """Metadata copied from a photo to its annotated copy. exif: a TIFF. profile: an ICC profile of RGB colours."""
 
     exif: bytes | None = None
     profile: bytes | None = None
@@ -33,7 +33,7 @@ class Metadata:
 def metadata_of(path: Path, *, place: bool = True) -> Metadata:
     """The metadata of a JPEG, PNG or WebP for an upright copy of it, without a thumbnail.
 
-    place: whether the place (GPS) is in it. What is damaged is left out. Raises OSError where it cannot be read.
+    place: include the GPS position. Damaged parts are left out. Raises OSError where it cannot be read.
     """
     with path.open("rb") as file:
         start = file.read(12)
@@ -47,12 +47,12 @@ def metadata_of(path: Path, *, place: bool = True) -> Metadata:
         else:
             return Metadata()
     if profile is not None and profile[16:20] != b"RGB ":
-        profile = None  # of CMYK or grey: the copy is neither
+        profile = None  # of CMYK or grey; the copy is RGB
     return Metadata(None if exif is None else upright_exif(exif, place=place), profile)
 
 
 def upright_exif(tiff: bytes, *, place: bool = True) -> bytes | None:
-    """EXIF with orientation 1 and no thumbnail, written anew in little-endian order; None where nothing can be read."""
+    """EXIF with orientation 1 and no thumbnail, rewritten in little-endian order; None where it is unreadable."""
     tiff = tiff.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 8:
@@ -94,9 +94,9 @@ def _directory(tiff: bytes, order: str, place: int) -> dict[int, Value]:
 
 
 def _written(main: dict[int, Value], inner: dict[int, dict[int, Value]]) -> bytes:
-    """A TIFF of a main directory and of those that it points to."""
+    """A TIFF of a main directory and its subdirectories."""
     content = bytearray(b"II*\0\x08\0\0\0")
-    # Pointers are known once the directories before are written; their room is kept.
+    # Space is reserved for the pointers, which are known once the subdirectories are written.
     tags = main | {tag: (4, 1, bytes(4)) for tag in inner}
     at = _append(content, tags)
     for tag, values in inner.items():
@@ -106,7 +106,7 @@ def _written(main: dict[int, Value], inner: dict[int, dict[int, Value]]) -> byte
 
 
 def _append(content: bytearray, tags: dict[int, Value]) -> dict[int, int]:
-    """Append a directory and its data; where each tag's value stands."""
+    """Append a directory and its data; returns the offset of each tag's value."""
     begin = len(content)
     content += struct.pack("<H", len(tags)) + bytes(12 * len(tags)) + bytes(4)
     places: dict[int, int] = {}
@@ -166,7 +166,7 @@ def _of_webp(file: BinaryIO) -> tuple[bytes | None, bytes | None]:
 
 
 def _chunks(file: BinaryIO, first: int, head: Literal["<4sI", ">I4s"], tail: int) -> Iterator[tuple[bytes, int]]:
-    """Kind and length of each chunk, the file being at its body. tail: bytes behind a body; 0: padded to even ones."""
+    """Kind and length of each chunk, with the file at its body. tail: bytes after a body; 0: padded to even length."""
     place = first
     while True:
         file.seek(place)

@@ -1,8 +1,8 @@
-"""HDR to SDR: PQ and HLG light brought into what an 8-bit BT.709 picture can show.
+"""Tone mapping of HDR (PQ and HLG) to 8-bit BT.709.
 
-Light is measured in diffuse white (203 cd/m², ITU-R BT.2408). Colours change from BT.2020 to BT.709; luminance
-up to KNEE stays as it is, and what is brighter is bent towards 1 so that highlights keep their drawing. All
-three channels are scaled by the same factor, so that hues stay.
+Light is relative to diffuse white (203 cd/m², ITU-R BT.2408). Primaries are converted from BT.2020 to BT.709; luminance
+up to KNEE is unchanged, higher values are compressed towards 1 so that highlights keep detail. All three channels are
+scaled by the same factor, which preserves hues.
 """
 
 from functools import cache
@@ -34,19 +34,19 @@ def tone_mapped(pixels: np.ndarray, transfer: int) -> PixelArray:
         luminance = luminance[..., 0]
     shown = np.where(luminance <= KNEE, luminance, 1 - (1 - KNEE) ** 2 / (luminance + 1 - 2 * KNEE))
     light = np.clip(light * (shown / np.maximum(luminance, 1e-6))[..., None], 0, 1)
-    # Square roots spread the table's steps as the eye does.
+    # A table over square roots has perceptually more uniform steps.
     return np.asarray(_code_table()[(np.sqrt(light) * (_STEPS - 1) + 0.5).astype(np.uint16)])
 
 
 @cache
 def _light_table(transfer: int) -> FloatArray:
-    """Signal in 4096 steps → light in diffuse white, float32."""
+    """Signal in 4096 steps → light relative to diffuse white, float32."""
     signal = np.linspace(0, 1, _STEPS)
     if transfer == PQ:  # SMPTE ST 2084
         m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
         power = signal ** (1 / m2)
         light = 10000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
-    else:  # ITU-R BT.2100 HLG; the display's gamma of 1.2 is taken channel by channel
+    else:  # ITU-R BT.2100 HLG; the display's gamma of 1.2 is applied to each channel
         a, b, c = 0.17883277, 0.28466892, 0.55991073
         scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
         light = PEAK * scene**1.2

@@ -1,20 +1,20 @@
-"""What the first bytes of a file say of a picture: its format and its size."""
+"""Format and size of an image from the first bytes of its file."""
 
 import re
 import struct
 
-# Enough of a file to recognise its format.
+# Bytes that are needed to recognise a format.
 START = 4096
 
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Raw files of cameras that can be told from TIFF by their first bytes; the others by what the TIFF holds.
+# Camera raw files that differ from TIFF in their first bytes; others are recognised by the TIFF's tags.
 _RAW = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"HEAPCCDR")
 _AVIF_BRANDS = frozenset([b"avif"])
 _HEIF_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avci", b"vvic", b"j2ki", b"jpeg"])
 _SEQUENCE_BRANDS = frozenset([b"avis", b"msf1", b"hevc", b"hevx", b"hevm", b"hevs", b"avcs"])
-# Bytes of the DIB header that a BMP may have.
+# Possible sizes of a BMP's DIB header.
 _DIB_SIZES = frozenset([12, 16, 40, 52, 56, 64, 108, 124])
 
 _GAP = rb"(?:\s|#[^\n]*\n)+"
@@ -22,14 +22,14 @@ _NUMBER = rb"0*[1-9]\d{0,9}"
 _PNM_BITS = re.compile(rb"P([14])" + _GAP + _NUMBER + _GAP + _NUMBER + rb"\s")
 _PNM_LEVELS = re.compile(rb"P([2356])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP + rb"0*[1-9]\d{0,4}\s")
 
-# Photos of these formats are known and not read.
+# Photo formats that are recognised but not read.
 REFUSED = {
     "HEIF": "HEIC, which this build does not read: convert it to JPEG first",
     "JPEG XL": "JPEG XL, which this build does not read: convert it to JPEG first",
     "RAW": "a camera's raw file, which is not read: convert it to JPEG or TIFF first",
 }
 
-# What is a picture, but no photo or no format that is read. In a folder they are passed over.
+# Other image formats that are not read. In folders they are skipped.
 _OTHERS = (
     (b"8BPS", "a Photoshop document (PSD), which is not read: export it as JPEG, PNG or TIFF"),
     (b"%PDF", "a PDF document, which is not read: export its pictures as JPEG or PNG"),
@@ -44,10 +44,10 @@ _OTHERS = (
 
 
 def photo_format(start: bytes) -> str | None:
-    """The format of a photo by the file's first START bytes, None for what is none.
+    """The format of a photo from the file's first START bytes, None for other files.
 
-    One of JPEG, PNG, BMP, TIFF, WebP, PNM, JPEG 2000, AVIF, HEIF, JPEG XL, RAW; of some only the name is known.
-    Sequences of AVIF and HEIF pictures are videos.
+    One of JPEG, PNG, BMP, TIFF, WebP, PNM, JPEG 2000, AVIF, HEIF, JPEG XL, RAW; some of them cannot be read. Sequences
+    of AVIF and HEIF images are videos.
     """
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -71,7 +71,7 @@ def photo_format(start: bytes) -> str | None:
 
 
 def other_format(start: bytes) -> str | None:
-    """In words, what a file is that is a picture but no photo and no video; None where that is not known."""
+    """A description of an image format that is neither a photo nor a video here; None where it is unknown."""
     for magic, words in _OTHERS:
         if start.startswith(magic):
             return words
@@ -95,7 +95,7 @@ def _of_boxes(start: bytes) -> str | None:
 
 
 def _is_bmp(start: bytes) -> bool:
-    """Whether it is more than a text that begins with BM."""
+    """Whether it is a BMP, not a text that starts with BM."""
     if len(start) < 26:
         return False
     offset, size = struct.unpack("<II", start[10:18])
@@ -106,7 +106,7 @@ def _is_bmp(start: bytes) -> bool:
 
 
 def _is_pnm(start: bytes) -> bool:
-    """Whether it is more than a text that begins with P1."""
+    """Whether it is a PNM, not a text that starts with P1."""
     match = _PNM_BITS.match(start) or _PNM_LEVELS.match(start)
     if match is None:
         return False
@@ -115,12 +115,12 @@ def _is_pnm(start: bytes) -> bool:
         return re.fullmatch(rb"(?:[\d\s]|#[^\n]*(?:\n|$))*", rest) is not None
     if re.fullmatch(rb"[\t\r\n\x20-\x7e]+", rest) is None:
         return True
-    # Pixels that are all letters: only where there are as many as there should be.
+    # Pixel data that are valid text: only if their length is that of the header.
     return len(start) == min(data_length(start) or 0, START)
 
 
 def data_length(content: bytes) -> int | None:
-    """How many bytes an uncompressed BMP or a binary PNM should have; None for what is neither."""
+    """Expected number of bytes of an uncompressed BMP or a binary PNM; None for other files."""
     if content.startswith(b"BM") and len(content) >= 54:
         offset, size, width, height, _, bits, compression = struct.unpack("<IIiiHHI", content[10:34])
         if size < 40 or compression not in (0, 3):

@@ -1,4 +1,4 @@
-"""How the picture of an AVIF or HEIF file is cropped, turned and mirrored to be shown (ISO/IEC 23008-12, 6.5)."""
+"""Transformative properties of AVIF and HEIF files: crop, rotation, mirroring (ISO/IEC 23008-12, 6.5)."""
 
 import struct
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from posecli.types import PixelArray
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of a picture that is shown: its size and the place of its middle off the picture's."""
+    """The visible part of an image: its size and the offset of its centre from the image's."""
 
     width: Fraction
     height: Fraction
@@ -20,7 +20,7 @@ class Crop:
     down: Fraction
 
     def apply(self, pixels: PixelArray) -> PixelArray:
-        """The part of (height, width, 3) pixels, cut to whole pixels inside; all of them where it does not fit."""
+        """The part of (height, width, 3) pixels, rounded inwards to pixels; unchanged where it does not fit."""
         height, width = pixels.shape[:2]
         left = Fraction(width - 1, 2) + self.right - (self.width - 1) / 2
         top = Fraction(height - 1, 2) + self.down - (self.height - 1) / 2
@@ -33,38 +33,38 @@ class Crop:
 
 @dataclass(frozen=True)
 class Turn:
-    """Quarter turns against the clock."""
+    """Rotation by quarter turns, anticlockwise."""
 
     quarters: int
 
     def apply(self, pixels: PixelArray) -> PixelArray:
-        """(height, width, 3) turned."""
+        """(height, width, 3) pixels, rotated."""
         return np.rot90(pixels, self.quarters)
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """Left and right change places, or top and bottom."""
+    """Horizontal mirroring, or vertical."""
 
     vertical: bool
 
     def apply(self, pixels: PixelArray) -> PixelArray:
-        """(height, width, 3) mirrored."""
+        """(height, width, 3) pixels, mirrored."""
         return pixels[::-1] if self.vertical else pixels[:, ::-1]
 
 
 Transform = Crop | Turn | Mirror
 
 
-def upright(pixels: PixelArray, content: bytes) -> PixelArray:
-    """The picture (height, width, 3) as the file's own properties show it; EXIF does not count in these formats."""
+def apply_transforms(pixels: PixelArray, content: bytes) -> PixelArray:
+    """The image (height, width, 3) with the file's properties applied; these formats ignore EXIF's orientation."""
     for transform in transforms(content):
         pixels = transform.apply(pixels)
     return np.ascontiguousarray(pixels)
 
 
 def transforms(content: bytes) -> list[Transform]:
-    """What is done to the decoded primary picture of a file, in order. A damaged description turns nothing."""
+    """The transforms of a file's primary image, in order; empty for damaged properties."""
     try:
         return _transforms(content)
     except (struct.error, IndexError, ValueError, ZeroDivisionError):
@@ -91,7 +91,7 @@ def _transforms(content: bytes) -> list[Transform]:
         if kind == b"irot":
             found.append(Turn(body[0] & 3))
         elif kind == b"imir":
-            # Axis 0: top and bottom change places, as in the edition of 2022 and in browsers.
+            # Axis 0 mirrors vertically, as in the edition of 2022 and in browsers.
             found.append(Mirror(vertical=not body[0] & 1))
         elif kind == b"clap":
             numbers = struct.unpack(">IIIIiIiI", body[:32])

@@ -1,4 +1,4 @@
-"""Whether two paths mean the same file: by device and inode, by real place, and whatever the letters' case."""
+"""Whether two paths are the same file: by device and inode, or by resolved path ignoring letter case."""
 
 import os
 import unicodedata
@@ -13,7 +13,7 @@ FileId = tuple[int, int]
 
 
 def file_id(path: Path | str, *, follow: bool = True) -> FileId | None:
-    """Device and inode of a path; None where it does not exist, or where the file system has no inodes."""
+    """Device and inode of a path; None where it does not exist or the file system has no inodes."""
     try:
         found = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - text paths too
     except (OSError, ValueError):
@@ -22,15 +22,14 @@ def file_id(path: Path | str, *, follow: bool = True) -> FileId | None:
 
 
 def name_key(path: str) -> str:
-    """The same for all spellings that some file system takes for one: letter case and Unicode composition."""
+    """A key that is equal for spellings that some file system treats as equal: letter case, Unicode composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
-def once(inputs: Iterable["Input"]) -> tuple[list["Input"], list[tuple["Input", "Input"]]]:
-    """The inputs without those that are the same file as an earlier one, and those with the one they are.
+def without_duplicates(inputs: Iterable["Input"]) -> tuple[list["Input"], list[tuple["Input", "Input"]]]:
+    """The inputs without duplicates of an earlier one, and pairs (duplicate, earlier one).
 
-    The same path given twice is dropped without a word; the same file under another path (a link, another spelling)
-    is told.
+    An equal path given twice is not in the pairs; the same file under another path (a link, another spelling) is.
     """
     paths: set[str] = set()
     files: dict[FileId | str, Input] = {}

@@ -1,4 +1,4 @@
-"""Photos: bytes to upright RGB."""
+"""Decoding of photos to upright RGB."""
 
 import os
 from pathlib import Path
@@ -11,17 +11,16 @@ from posecli.media.headers import stored_size
 from posecli.types import PixelArray
 
 DEFAULT_MAX_PIXELS = 200_000_000
-# Pixels from which on a photo is decoded without a second copy of it.
+# Photos with more pixels are decoded without a second copy.
 _LARGE = 16_000_000
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
 def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PixelArray:
-    """A photo as (height, width, 3) uint8 RGB, turned upright as its EXIF orientation says.
+    """A photo as (height, width, 3) uint8 RGB, rotated upright by its EXIF orientation.
 
-    Grey, 16-bit, RGBA and CMYK files are converted; transparent pixels keep their colour.
-    Raises MediaError for files that are unreadable, damaged, not a photo, or larger than max_pixels; the
-    size is read before anything is decoded.
+    Grey, 16-bit, RGBA and CMYK files are converted; transparent pixels keep their colour. Raises MediaError for files
+    that are unreadable, damaged, not a photo, or larger than max_pixels; the size is checked before decoding.
     """
     try:
         content = path.read_bytes()
@@ -33,10 +32,7 @@ def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PixelArra
 def decode_image(
     content: bytes | bytearray, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS, ignore_orientation: bool = False
 ) -> PixelArray:
-    """The same from an encoded photo's bytes; name stands in the errors.
-
-    With ignore_orientation the pixels stay as stored, which is what COCO's annotations refer to.
-    """
+    """The same from the bytes of an encoded photo. name: for errors. ignore_orientation: pixels as stored."""
     if not content:
         raise MediaError(f"{name}: the file is empty")
     size = stored_size(content)
@@ -55,10 +51,10 @@ def decode_image(
 
 
 def _decoded(content: bytes | bytearray, flags: int, *, large: bool) -> PixelArray | None:
-    """What OpenCV makes of an encoded photo, None where it makes nothing of it.
+    """An encoded photo decoded by OpenCV, None where it fails.
 
-    From bytes it decodes into memory of its own and returns a copy; from a file it decodes to where it is told. Large
-    photos are therefore read as a file of memory. A JPEG that is cut off is not: only from bytes OpenCV says so.
+    From bytes OpenCV decodes into its own memory and returns a copy; from a file it decodes directly into the result.
+    Large photos are therefore read from a memory file, but for truncated JPEGs, which OpenCV reports from bytes only.
     """
     whole = not content.startswith(b"\xff\xd8") or b"\xff\xd9" in content[-4096:]
     if large and whole and hasattr(os, "memfd_create") and _DESCRIPTORS.is_dir():

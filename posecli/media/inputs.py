@@ -1,4 +1,4 @@
-"""What is an input: folders, globs, lists and files become a list of photos and videos."""
+"""Finding of inputs: folders, globs, lists and files to a list of photos and videos."""
 
 import glob
 import hashlib
@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 
 from posecli.errors import NoInputError
 from posecli.media.headers import other_format
-from posecli.media.identity import once
+from posecli.media.identity import without_duplicates
 from posecli.media.lists import is_disk, paths_of
-from posecli.media.sniff import is_claimed, sniff
+from posecli.media.sniff import has_media_suffix, sniff
 from posecli.media.sources import source_of
-from posecli.media.walk import STREAMS, is_folder, special, walk
+from posecli.media.walk import STREAMS, is_folder, special_file_kind, walk
 from posecli.text import printed
 
 __all__ = ["Input", "content_key", "find_inputs", "printable", "sniff"]
@@ -28,10 +28,10 @@ LOG = logging.getLogger(__name__)
 class Input:
     """One photo or video.
 
-    name: its place under the output folder, unique in a run, posix, with the source's suffix.
+    name: path relative to the output folder, unique in a run, posix, with the source's suffix.
     kind: "photo", "video", or "unknown" for a file whose content is neither.
-    error: why it cannot be read, known before it is opened; else None.
-    address: of a video that is no file: "-", a URL, "webcam:0", numbered pictures. path is only to be shown then.
+    error: why it cannot be read, if known before opening; else None.
+    address: of a video that is not a file: "-", a URL, "webcam:0", numbered images. path is then for display only.
     """
 
     path: Path
@@ -42,36 +42,36 @@ class Input:
 
     @property
     def source(self) -> Path | str:
-        """What VideoReader and content_key take."""
+        """The argument for VideoReader and content_key."""
         return self.path if self.address is None else self.address
 
     @property
     def live(self) -> bool:
-        """Whether it can be read only once, as it comes."""
+        """Whether it is a live source, which can be read only once."""
         return self.address is not None and source_of(self.address).live
 
     @property
     def shown(self) -> str:
-        """Its place for messages: no password of a URL in it."""
+        """Its path or address for messages, without passwords."""
         return str(self.path) if self.address is None else source_of(self.address).shown
 
 
 def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> list[Input]:
-    """All inputs that the arguments mean, in a fixed order, each file once.
+    """All inputs of the arguments, in a fixed order, each file once.
 
-    An argument is a file, a folder (searched with its subfolders), a glob pattern, @LIST (a file with one
-    path a line, or NUL-separated, see lists.paths_of) or @- (such a list on standard input); or a video that is no
-    file: - (standard input), a URL, webcam:0, /dev/video0, numbered pictures as frame_%05d.png. Networks are not
-    touched. In folders, files that are neither photo nor video by content and do not claim to be by name are passed
-    over, and so are named pipes, sockets and devices, also where a pattern matches them. A subfolder that cannot be
-    read is an input with its error. exclude is a folder left out, the output's own.
+    An argument is a file, a folder (searched with its subfolders), a glob pattern, @LIST (a file with one path on each
+    line, or NUL-separated, see lists.paths_of) or @- (such a list on standard input); or a video that is not a file:
+    - (standard input), a URL, webcam:0, /dev/video0, numbered images as frame_%05d.png. No network is accessed. In
+    folders, files that are neither photo nor video by content and suffix are skipped, and so are named pipes, sockets
+    and devices, also those that match a pattern. An unreadable subfolder is an input with its error. exclude: a folder
+    to skip, the output folder.
 
     Raises NoInputError where nothing at all is found, and for a list that cannot be read.
     """
     found: list[Input] = []
     for argument, listed in _expand(arguments):
         path = Path(argument)
-        if listed and special(path) in STREAMS:
+        if listed and special_file_kind(path) in STREAMS:
             found.append(_of_file(path))  # it may have no writer
         elif (stream := _of_stream(argument)) is not None:
             found.append(stream)
@@ -83,7 +83,7 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
             found.append(_of_file(path))
         else:
             found += _of_pattern(argument, exclude)
-    unique, again = once(found)
+    unique, again = without_duplicates(found)
     if again:
         item, same = again[0]
         more = f" ({len(again) - 1} more are another's likewise)" if len(again) > 1 else ""
@@ -94,7 +94,7 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> lis
 
 
 def _expand(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """The arguments with the lines of lists in their place; whether each stood in a list."""
+    """The arguments with lists expanded, and whether each is from a list."""
     for argument in arguments:
         if not argument.startswith("@") or os.path.lexists(argument):
             yield argument, False
@@ -109,7 +109,7 @@ def _expand(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _of_stream(argument: str) -> Input | None:
-    """A video that is no file; None for what is one."""
+    """The input of a video that is not a file; None for a file."""
     source = source_of(argument)
     if source.kind == "file":
         return None
@@ -120,7 +120,7 @@ def _of_stream(argument: str) -> Input | None:
 
 def _of_file(path: Path, *, in_folder: bool = False) -> Input:
     name = path.name or "input"
-    if (words := special(path)) is not None:
+    if (words := special_file_kind(path)) is not None:
         return Input(path, name, "unknown", f"{words}, no file")
     try:
         kind = sniff(path, in_folder=in_folder)
@@ -136,7 +136,7 @@ def _of_pattern(pattern: str, exclude: Path | None) -> Iterator[Input]:
     for path in map(Path, matches):
         if is_folder(path):
             yield from _of_folder(path, exclude)
-        elif special(path) is None:
+        elif special_file_kind(path) is None:
             yield _of_file(path)
 
 
@@ -147,7 +147,7 @@ def _of_folder(folder: Path, exclude: Path | None) -> Iterator[Input]:
             yield Input(path, name, "unknown", problem)
             continue
         item = replace(_of_file(path, in_folder=True), name=name)
-        if item.kind != "unknown" or is_claimed(path):
+        if item.kind != "unknown" or has_media_suffix(path):
             yield item
 
 
@@ -159,15 +159,12 @@ def _why_unknown(path: Path) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with what is no UTF-8, which file names may hold, replaced by question marks."""
+    """The text with invalid UTF-8, which file names may have, replaced by question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _distinct_names(inputs: Iterable[Input]) -> list[Input]:
-    """Give every input its own name: a second a.jpg becomes a~2.jpg.
-
-    Names that differ only in their suffix's annotated form stay apart since the suffix is part of the name.
-    """
+    """Make names unique: a second a.jpg becomes a~2.jpg. Names include the suffix."""
     taken: set[str] = set()
     result = []
     for item in inputs:
@@ -183,10 +180,10 @@ def _distinct_names(inputs: Iterable[Input]) -> list[Input]:
 
 
 def content_key(source: Path | str) -> str:
-    """A fingerprint of the source's whole content, in hex: of a file, or of all numbered pictures.
+    """A hash of the source's content in hex: of a file, or of all numbered images.
 
-    A stream has no content before it is read: each call gives a new value, so that nothing counts as done before.
-    Raises OSError where a file cannot be read.
+    For a stream, whose content is unknown before it is read, each call gives a new value, so that it is never skipped
+    as finished. Raises OSError where a file cannot be read.
     """
     found = source_of(source)
     if found.kind not in ("file", "pictures"):
@@ -197,7 +194,7 @@ def content_key(source: Path | str) -> str:
     for place, file in found.pictures().items():
         try:
             keys.append(f"{place} {_hash_of(file)}\n")
-        except OSError as error:  # lost, and the others are done
+        except OSError as error:  # counted as lost; the other images are read
             keys.append(f"{place} {error.errno}\n")
     return hashlib.blake2b("".join(keys).encode(), digest_size=16).hexdigest()
 

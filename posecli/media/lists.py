@@ -1,4 +1,4 @@
-"""Lists of paths, as @LIST and @- hold them: bytes to lines, whatever program wrote them."""
+"""Lists of paths for @LIST and @-, in the encodings that programs write."""
 
 import codecs
 import os
@@ -9,32 +9,32 @@ from unicodedata import category
 
 from posecli.errors import NoInputError
 
-# Longer ones start with shorter ones: UTF-32 before UTF-16.
+# UTF-32 before UTF-16, whose mark is a prefix of that of UTF-32.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Three ASCII characters in a row, as in every suffix, in each order of bytes.
+# Three consecutive ASCII characters, as in every suffix, in both byte orders.
 _UTF16 = (
     ("utf-16-le", re.compile(rb"(?:[\x20-\x7e]\0){3}")),
     ("utf-16-be", re.compile(rb"(?:\0[\x20-\x7e]){3}")),
 )
-# Control characters that no text holds; a photo holds an eighth of them.
+# Control characters that texts do not have; about an eighth of a photo's bytes are among them.
 _CONTROL = bytes({*range(32), 127} - {*b"\0\t\n\r\x1b"})
 _MOST_CONTROL = 0.02
-# No path is longer.
+# Longest path.
 _LONGEST = 32768
 
 
 def paths_of(content: bytes, name: str) -> list[str]:
-    """The paths of a list: one a line (LF, CRLF or CR), or NUL-separated; blank lines are left out.
+    """The paths of a list: one on each line (LF, CRLF or CR), or NUL-separated; blank lines are skipped.
 
-    Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one; UTF-16 without one is told by its
-    bytes. Bytes of a plain list that are no UTF-8 are kept as os.fsdecode does. name stands in the errors.
+    Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one; UTF-16 without one is recognised by
+    its bytes. Invalid UTF-8 is kept as by os.fsdecode. name: for errors.
 
-    Raises NoInputError for a list that is empty or no text.
+    Raises NoInputError for a list that is empty or not text.
     """
     wide = _wide_text(content, name)
     text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8)) if wide is None else wide
@@ -48,13 +48,13 @@ def paths_of(content: bytes, name: str) -> list[str]:
 
 
 def is_disk(path: Path) -> bool:
-    """Whether a path leads to the root of a disk, which in a list is rather a damaged line than meant."""
-    resolved = Path(os.path.abspath(path))  # noqa: PTH100 - no look at the disk
+    """Whether a path is the root of a disk, which in a list is probably a damaged line."""
+    resolved = Path(os.path.abspath(path))  # noqa: PTH100 - without access to the disk
     return resolved == Path(resolved.anchor)
 
 
 def _wide_text(content: bytes, name: str) -> str | None:
-    """The text of UTF-16 or UTF-32, None for what is neither."""
+    """The text of UTF-16 or UTF-32, None for other content."""
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             try:
@@ -76,7 +76,7 @@ def _wide_text(content: bytes, name: str) -> str | None:
 
 
 def _names_of_one_character(content: bytes) -> bool:
-    """Whether what looks like UTF-16 is a NUL-separated list of files that exist, by its first names."""
+    """Whether content that looks like UTF-16 is a NUL-separated list of existing files, by its first names."""
     names = [name for name in content[:64].split(b"\0") if name]
     try:
         return bool(names) and all(os.path.lexists(name) for name in names)
@@ -88,6 +88,6 @@ def _split(text: str, separator: str) -> Iterator[str]:
     if separator == "\n" and "\n" not in text:
         separator = "\r"
     for line in text.split(separator):
-        # Lists that were joined have a byte order mark in each part.
+        # Concatenated lists have a byte order mark in each part.
         line = line.removeprefix("\ufeff")
         yield line.rstrip("\r") if separator == "\n" else line

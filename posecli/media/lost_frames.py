@@ -1,19 +1,19 @@
-"""How many frames a damaged video lost: packets against frames, the index against both, gaps in time."""
+"""Number of frames that a damaged video lost: by comparison of packets, frames and index, and by gaps in time."""
 
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable
 
-# With more different steps than these a video has no regular rate, and gaps cannot be recognised.
+# A video with more distinct steps has no regular rate, and gaps cannot be recognised.
 _MANY_STEPS = 64
 _LATER = 8
 
 
 class FrameNumbers:
-    """Follows packets into the decoder and frames out of it, and so knows each frame's place in the source.
+    """Numbers decoded frames by their packets, so that frames that cannot be decoded keep their numbers.
 
-    index: the number of the first packet's frame. sent: frames up to and with the last packet.
-    Memory is that of the packets inside the decoder.
+    index: the number of the next frame. sent: number of frames up to and including the last packet. Memory is
+    proportional to the packets inside the decoder.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -23,13 +23,13 @@ class FrameNumbers:
         self._unmatched = 0
 
     def send(self, pts: int | None) -> None:
-        """A packet that holds a frame to be shown goes in."""
+        """A packet with a shown frame is sent to the decoder."""
         self.sent += 1
         if pts is not None:
             heapq.heappush(self._inside, pts)
 
     def show(self, pts: int | None) -> int:
-        """A frame comes out; returns its number. Those skipped over were not decodable."""
+        """A frame was decoded; returns its number. Skipped numbers are of frames that could not be decoded."""
         if pts is None or not self._inside:
             self._unmatched += 1
         else:
@@ -41,7 +41,7 @@ class FrameNumbers:
                 heapq.heappop(self._inside)
             else:
                 self._unmatched += 1
-            # A frame whose time is not its packet's replaces one of those skipped.
+            # A frame whose time differs from its packet's replaces one of the skipped ones.
             explained = min(skipped, self._unmatched)
             self._unmatched -= explained
             self.index += skipped - explained
@@ -51,10 +51,10 @@ class FrameNumbers:
 
 
 class Steps:
-    """Counts the steps from frame to frame, in ticks and in numbers of frames, and whether damage is near.
+    """Counts the steps from frame to frame, in ticks and in frame numbers, and whether damage is near.
 
-    near: whether a frame of this time may have lost a neighbour; asked some frames later, when damage that was read
-    after the frame is known too. frames: how many there were.
+    near: whether a neighbour of the frame of a time may be lost; called some frames later, when damage that is read
+    after the frame is known too. frames: their number.
     """
 
     def __init__(self, near: Callable[[int], bool] = lambda pts: True) -> None:
@@ -64,7 +64,7 @@ class Steps:
         self._waiting: deque[tuple[int, int]] = deque()
 
     def add(self, pts: int, index: int) -> None:
-        """The next frame's time and number."""
+        """Add the next frame's time and number."""
         self.frames += 1
         self._waiting.append((pts, index))
         if len(self._waiting) > _LATER:
@@ -77,12 +77,12 @@ class Steps:
             self._steps[after - before, next_number - number, self._near(before) or self._near(after)] += 1
 
     def close(self) -> None:
-        """There are no more frames."""
+        """Count the remaining steps, after the last frame."""
         while len(self._waiting) > 1:
             self._count()
 
     def usual(self) -> float | None:
-        """The regular step in ticks, or None where there is none."""
+        """The regular step in ticks, None for an irregular video."""
         if not self._steps or len(self._steps) > _MANY_STEPS:
             return None
         ((most, _, _), _), *_ = self._steps.most_common(1)
@@ -91,7 +91,7 @@ class Steps:
         return sum(step * count for step, count in alike) / total if total and most > 0 else None
 
     def missing(self) -> int | None:
-        """Frames missing between those of a regular video, beside the ones that have numbers; None for any other."""
+        """Frames missing between those of a regular video, without those that have numbers; None if irregular."""
         usual = self.usual()
         if usual is None:
             return None
@@ -99,18 +99,18 @@ class Steps:
         missing = irregular = 0
         for (step, numbers, near), count in self._steps.items():
             times = round(step / usual)
-            # A gap longer than all the rest is a wrong time rather than that many frames.
+            # A gap longer than the rest of the video is a wrong timestamp.
             if not 1 <= times <= total or abs(step - times * usual) > max(1.5, 0.1 * usual):
                 irregular += count
-            elif near:  # elsewhere a gap is the video's own
+            elif near:  # other gaps are not due to damage
                 missing += max(0, times - numbers) * count
         return missing if irregular <= 0.02 * total else None
 
 
 class Slots:
-    """Counts the decoding times of packets, which in many streams of irregular times are regular, and their frames.
+    """Counts decoding times of packets, which are regular in many streams of irregular presentation times, and frames.
 
-    A packet that only keeps a place and two packets of one time, as packed B-frames become, balance each other.
+    A placeholder packet and two packets of one time, as packed B-frames become, balance each other.
     """
 
     def __init__(self, near: Callable[[int], bool]) -> None:
@@ -119,7 +119,7 @@ class Slots:
         self._last: int | None = None
 
     def add(self, dts: int, shown: bool) -> None:
-        """The next packet's decoding time, and whether it holds a frame to be shown."""
+        """Add the next packet's decoding time, and whether it has a shown frame."""
         self._frames += shown
         if dts != self._last:
             self._times.add(dts, self._slots)
@@ -127,7 +127,7 @@ class Slots:
             self._last = dts
 
     def missing(self) -> int | None:
-        """Frames missing so far where decoding times are regular; None elsewhere. Ends the counting."""
+        """Number of missing frames where decoding times are regular; None otherwise. Ends the counting."""
         self._times.close()
         gaps = self._times.missing()
         return None if gaps is None else max(0, self._slots + gaps - self._frames)

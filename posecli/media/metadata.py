@@ -1,4 +1,4 @@
-"""Metadata put into encoded pictures."""
+"""Writing of metadata into encoded images."""
 
 import struct
 import zlib
@@ -6,12 +6,12 @@ import zlib
 from posecli.media.exif import Metadata
 from posecli.media.headers import stored_size
 
-# Of an ICC profile, so many bytes fit into one segment of a JPEG.
+# Bytes of an ICC profile in one segment of a JPEG.
 _ICC_PART = 65_000
 
 
 def with_metadata(encoded: bytes, suffix: str, metadata: Metadata) -> bytes:
-    """A JPEG, PNG or WebP as OpenCV writes it, with EXIF and ICC profile; other formats, by suffix, as they are."""
+    """An image encoded by OpenCV with EXIF and ICC profile added to JPEG, PNG and WebP; other suffixes: unchanged."""
     if metadata == Metadata():
         return encoded
     if suffix in (".jpg", ".jpeg", ".jpe"):
@@ -41,7 +41,7 @@ def _png(encoded: bytes, metadata: Metadata) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    place = 8 + 25  # behind IHDR
+    place = 8 + 25  # after IHDR
     more = b""
     if metadata.profile is not None:
         more += chunk(b"iCCP", b"ICC\0\0" + zlib.compress(metadata.profile))

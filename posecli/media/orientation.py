@@ -10,7 +10,7 @@ from posecli.types import PixelArray
 
 
 def _unknown(cls: type[Type], value: int) -> Type:
-    """A kind of side data that this PyAV has no name for. Without it, a frame that has any shows none of its data."""
+    """A type of side data that PyAV does not know. Without this, PyAV fails for all side data of such a frame."""
     member = object.__new__(cls)
     member._name_ = f"UNKNOWN_{value}"
     member._value_ = value  # type: ignore[assignment]
@@ -22,14 +22,14 @@ Type._missing_ = classmethod(_unknown)  # type: ignore[method-assign, assignment
 
 @dataclass(frozen=True)
 class Orientation:
-    """First rows and columns change places (transposed), then the picture is mirrored."""
+    """Orientation of a stored image: transposed first, then mirrored (flip_x, flip_y)."""
 
     transposed: bool = False
     flip_x: bool = False
     flip_y: bool = False
 
     def apply(self, pixels: PixelArray) -> PixelArray:
-        """The upright picture (height, width, 3), contiguous."""
+        """The upright image (height, width, 3), contiguous."""
         if self == Orientation():
             return pixels
         if self.transposed:
@@ -38,16 +38,16 @@ class Orientation:
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """From the display matrix that the container, the codec or the frame's EXIF gave; upright where there is none.
+    """The orientation from the display matrix of container, codec or EXIF; upright without one.
 
-    Turns that are no quarter turns are taken to the nearest one. Metadata that says nothing is passed over.
+    Rotations are rounded to quarter turns. Invalid matrices are ignored.
     """
     side_data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
     if side_data is None or len(content := bytes(side_data)) < 36:
         return Orientation()
-    # Where a stored pixel goes: x' = a x + c y, y' = b x + d y.
+    # Position of a stored pixel: x' = a x + c y, y' = b x + d y.
     (a, b, _), (c, d, _), _ = np.frombuffer(content[:36], np.int32).reshape(3, 3).tolist()
-    if a * d == b * c:  # flattens the picture: not set
+    if a * d == b * c:  # singular: not set
         return Orientation()
     if abs(b) > abs(a):
         return Orientation(True, flip_x=c < 0, flip_y=b < 0)

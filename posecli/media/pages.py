@@ -1,4 +1,4 @@
-"""Further pages of an annotated TIFF."""
+"""Appending of pages to an annotated TIFF."""
 
 import struct
 from pathlib import Path
@@ -12,16 +12,16 @@ from posecli.types import PixelArray
 
 _STRIPS = 273
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8}
-# A TIFF's places have 32 bits.
+# A TIFF's offsets have 32 bits.
 _LARGEST = (1 << 32) - 1
 
 
 def append_page(path: Path, pixels: PixelArray) -> None:
     """Add (height, width, 3) uint8 RGB as the last page of a TIFF that write_image wrote.
 
-    The page's data come first and the link to it last, so that the file is a whole TIFF at any time.
+    The page's data are written first and the link to it last, so that the file is a valid TIFF at any time.
 
-    Raises MediaError where the file would be larger than a TIFF can be, OSError where the disk refuses.
+    Raises MediaError where the file would exceed the size limit of a TIFF, OSError where it cannot be written.
     """
     ok, encoded = cv2.imencode(".tif", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     if not ok:
@@ -41,7 +41,7 @@ def append_page(path: Path, pixels: PixelArray) -> None:
 
 
 def _last_link(file: BinaryIO) -> int:
-    """Where the place of the next page stands, behind the last page's directory."""
+    """The position of the offset of the next page, after the last page's directory."""
     file.seek(4)
     place = int.from_bytes(file.read(4), "little")
     while True:
@@ -54,7 +54,7 @@ def _last_link(file: BinaryIO) -> int:
 
 
 def _move(page: bytearray, base: int) -> int:
-    """Turn the places in a TIFF of one page into those behind base other bytes; its directory's place there."""
+    """Add base to the offsets in a TIFF of one page; returns the new offset of its directory."""
     (place,) = struct.unpack_from("<I", page, 4)
     (count,) = struct.unpack_from("<H", page, place)
     for entry in range(place + 2, place + 2 + 12 * count, 12):

@@ -1,4 +1,4 @@
-"""All pictures of a photo's file, upright, and what the file holds that they do not show."""
+"""Reading of all pages of a photo, upright, with damage and lost pages."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ from posecli.errors import MediaError
 from posecli.media import tiff
 from posecli.media.damage import CUT_OFF, cut_jpeg, examine_jpeg, repair_png
 from posecli.media.headers import REFUSED, START, photo_format, stored_size
-from posecli.media.heif import upright
+from posecli.media.heif import apply_transforms
 from posecli.media.images import DEFAULT_MAX_PIXELS, decode_image
 from posecli.types import Frame, PixelArray
 
 
 class PhotoReader:
-    """Iterate it once for the pictures of a photo's file: one, or the pages of a TIFF.
+    """Iterate it once for the images of a photo's file: one, or the pages of a TIFF.
 
-    damage: what is wrong with a picture that is kept all the same, None where nothing is. lost: why pages could not be
-    read → how many. All are complete once the last picture was taken.
+    damage: damage of an image that is used nevertheless, else None. lost: reason → number of pages that could not be
+    read. Both are complete after the last image.
 
-    Raises MediaError while it is iterated, for what read_image raises it for.
+    Raises MediaError during iteration in the same cases as read_image.
     """
 
     def __init__(self, path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
@@ -83,10 +83,9 @@ class PhotoReader:
 
 
 def decode_photo(content: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[PixelArray, str | None]:
-    """The upright picture of an encoded photo (height, width, 3) uint8 RGB, and what is wrong with it, if anything.
+    """The upright image of an encoded photo (height, width, 3) uint8 RGB, and its damage, if any.
 
-    What is damaged is kept where a part of it can be shown. Raises MediaError where nothing can, and for a file that is
-    cut off.
+    A damaged image is used if a part of it can be decoded. Raises MediaError otherwise, and for a truncated file.
     """
     kind = photo_format(content[:START])
     if kind in REFUSED:
@@ -100,7 +99,7 @@ def decode_photo(content: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIX
                 raise MediaError(f"{name}: {CUT_OFF}")
     if kind == "AVIF":
         stored = decode_image(content, name, max_pixels=max_pixels, ignore_orientation=True)
-        return upright(stored, content), None
+        return apply_transforms(stored, content), None
     try:
         return decode_image(content, name, max_pixels=max_pixels), damage
     except MediaError:

@@ -1,4 +1,4 @@
-"""Standard input and named pipes, which can be read only once, from the beginning to the end."""
+"""Standard input and named pipes, which can be read only once and forwards."""
 
 import io
 import os
@@ -9,19 +9,19 @@ import tempfile
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-# Boxes of MP4 before its index that are read to find it; larger ones hold no header.
+# Largest box of an MP4 that is read in search of its index; larger ones are data.
 _LARGEST_BOX = 1 << 20
 
 
 class Readable(Protocol):
-    """What FFmpeg reads from."""
+    """A source of bytes for FFmpeg."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most so many bytes; none at the end."""
+        """At most size bytes; empty at the end."""
 
 
-class _Again:
-    """Bytes that were read to look at them, and then the rest."""
+class _Prefixed:
+    """Bytes that were already read, followed by the rest of their source."""
 
     def __init__(self, start: bytes, rest: Readable) -> None:
         self._start, self._rest = start, rest
@@ -44,7 +44,7 @@ def open_pipe(address: str) -> Readable:
     """
     source = _standard_input() if address == "-" else _open(Path(address))
     start, in_one_go = _look(source)
-    whole = _Again(start, source)
+    whole = _Prefixed(start, source)
     if in_one_go:
         return whole
     copy = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 - it lives as long as the container
@@ -53,13 +53,13 @@ def open_pipe(address: str) -> Readable:
     return copy
 
 
-def forwards(path: Path) -> Readable:
-    """A file's bytes as a pipe gives them. Raises OSError."""
-    return _Again(b"", io.FileIO(path))
+def open_forward_only(path: Path) -> Readable:
+    """A file as a source that cannot seek. Raises OSError."""
+    return _Prefixed(b"", io.FileIO(path))
 
 
 def is_fragmented(path: Path) -> bool:
-    """Whether it is an MP4 in fragments, by its boxes up to the first one. Raises OSError."""
+    """Whether it is a fragmented MP4, by its boxes up to the first fragment. Raises OSError."""
     with path.open("rb") as file:
         while len(header := file.read(16)) >= 8:
             size, kind = int.from_bytes(header[:4], "big"), header[4:8]
@@ -74,14 +74,14 @@ def is_fragmented(path: Path) -> bool:
 
 
 def _standard_input() -> io.FileIO:
-    """Unbuffered: a buffer is locked while it waits for more than a live stream has sent."""
+    """Unbuffered: a buffered read would block until a live stream has filled the buffer."""
     if sys.stdin is None:
         raise ValueError("it is closed")
     return io.FileIO(sys.stdin.fileno(), closefd=False)
 
 
 def _open(path: Path) -> io.FileIO:
-    """Open for reading, unbuffered, without blocking in the kernel until a writer opens it."""
+    """Open for reading, unbuffered, without blocking in the kernel until there is a writer."""
     if os.name == "nt":
         return io.FileIO(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -94,7 +94,7 @@ def _open(path: Path) -> io.FileIO:
 
 
 def _look(source: Readable) -> tuple[bytes, bool]:
-    """The bytes up to where it is known, and whether FFmpeg can read it without going back."""
+    """The bytes read so far, and whether FFmpeg can read the source without seeking."""
     content = b""
     while True:
         header = _read(source, 8)
@@ -105,7 +105,7 @@ def _look(source: Readable) -> tuple[bytes, bool]:
         if kind in (b"mdat", b"meta"):
             return content, False
         if kind not in (b"ftyp", b"styp", b"free", b"skip", b"wide", b"uuid", b"pnot", b"sidx", b"junk"):
-            return content, True  # the index, or no MP4
+            return content, True  # the index, or not an MP4
         if not 8 <= size <= _LARGEST_BOX:
             return content, False
         content += _read(source, size - 8)

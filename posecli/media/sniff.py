@@ -1,4 +1,4 @@
-"""Whether a file is a photo or a video: its first bytes decide for yes, and only FFmpeg decides for no."""
+"""Whether a file is a photo or a video: by its first bytes, and where these do not decide, by FFmpeg."""
 
 import codecs
 import contextlib
@@ -14,7 +14,7 @@ _VIDEO = (
     "flv ogv ogm mxf gxf rm rmvb nut dv dav y4m ivf obu h264 264 h265 265 hevc mjpeg mjpg wtv amv"
 )
 _AUDIO = "mp3 m4a m4b mka aac ac3 eac3 dts flac wav aif aiff oga ogg opus wma amr caf ape wv mid spx"
-# What is never worth a try in a folder, since damaged videos are not called so.
+# Suffixes of files in folders that FFmpeg does not need to try.
 _NEITHER = (
     "zip gz bz2 xz zst 7z rar tar jar apk whl exe dll so dylib o a pyc pyd class wasm npy npz pt pth ckpt bin onnx "
     "safetensors pkl pickle h5 hdf5 mat parquet arrow feather tfrecord db sqlite sqlite3 pdf doc docx xls xlsx ppt "
@@ -24,14 +24,14 @@ PHOTO_SUFFIXES = frozenset(f".{suffix}" for suffix in _PHOTO.split())
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO.split())
 _AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in _AUDIO.split())
 _NO_SUFFIXES = frozenset(f".{suffix}" for suffix in _NEITHER.split())
-# Videos' suffixes that programs' sources have too: TypeScript, Squirrel.
+# Suffixes of videos that are also those of source code: TypeScript, Squirrel.
 _SOURCE_SUFFIXES = frozenset([".ts", ".mts", ".nut"])
 
 _START = 4096
-# How far the second picture of an MJPEG stream is looked for; a photo need not be read twice for it.
+# Bytes in which the second image of an MJPEG stream is searched, with and without a photo's suffix.
 _REACH = 1 << 20
 _FAR_REACH = 1 << 26
-# So many JPEGs in a row are a stream whatever it is called; two may be a photo with another view of it.
+# Consecutive JPEGs that are a stream whatever the suffix; two may be a photo with a second view.
 _STREAM = 3
 
 _BOXES = frozenset(
@@ -60,8 +60,8 @@ _MULTIPART = re.compile(
 def sniff(path: Path, *, in_folder: bool = False) -> str:
     """ "photo", "video" or "unknown".
 
-    Where the first bytes are not decisive, FFmpeg tries to open it. in_folder: the file was found in a folder, so that
-    text, and files with the suffix of another format, are not tried. Raises OSError where it cannot be read.
+    Where the first bytes do not decide, FFmpeg tries to open it. in_folder: the file was found in a folder; text and
+    files with the suffix of another format are then not tried. Raises OSError where it cannot be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -82,10 +82,10 @@ def sniff(path: Path, *, in_folder: bool = False) -> str:
     return "video" if _opens(path) else "unknown"
 
 
-def is_claimed(path: Path) -> bool:
-    """Whether a file that is neither photo nor video has the suffix of one: then it is reported, not passed over.
+def has_media_suffix(path: Path) -> bool:
+    """Whether a file that is neither photo nor video has the suffix of one, so that it is reported and not skipped.
 
-    One that cannot be read is reported too.
+    Unreadable files are reported, too.
     """
     suffix = path.suffix.lower()
     if suffix in _SOURCE_SUFFIXES:
@@ -96,7 +96,7 @@ def is_claimed(path: Path) -> bool:
 
 
 def is_text(start: bytes) -> bool:
-    """Whether the beginning of a file is that of a text, in UTF-8, UTF-16 or an 8-bit encoding."""
+    """Whether the first bytes of a file are text, in UTF-8, UTF-16 or an 8-bit encoding."""
     if start.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return True
     control = sum(start.count(code) for code in range(32) if code not in b"\t\n\f\r\x1b")
@@ -105,7 +105,7 @@ def is_text(start: bytes) -> bool:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
-        # Latin letters of an 8-bit encoding stand alone among many ASCII ones.
+        # Letters of an 8-bit Latin encoding are isolated among many ASCII ones.
         return sum(code > 127 for code in start) < 0.3 * len(start)
     return True
 
@@ -117,15 +117,15 @@ def _by_start(start: bytes, size: int) -> str:
 
 
 def is_video(start: bytes, size: int) -> bool:
-    """Whether a file of a size in bytes that begins so is a video, or says that it is; False says nothing."""
+    """Whether a file with these first bytes and size is a video; False means unknown."""
     if start[4:8] in _BOXES:
         box = int.from_bytes(start[:4], "big")
-        # A box to the file's end has the size 0, one of more than 4 GB the size 1; mdat is often left unfinished.
+        # A box to the end of the file has size 0, one of more than 4 GB size 1; mdat is often incomplete.
         if box in (0, 1) or 8 <= box <= size or start[4:8] in (b"ftyp", b"mdat"):
             return True
     if start.startswith(_MAGIC) or (start[:4] == b"RIFF" and start[8:12] in (b"AVI ", b"AVIX", b"AMV ")):
         return True
-    for first in (0, 4):  # transport streams, plain and with a time before each packet
+    for first in (0, 4):  # transport streams, plain and with a timestamp before each packet
         step = 188 + first
         if start[first : first + 2 * step + 1 : step] == b"GGG" and not is_text(start):
             return True
@@ -133,7 +133,7 @@ def is_video(start: bytes, size: int) -> bool:
 
 
 def _is_mjpeg(path: Path, reach: int, fewest: int) -> bool:
-    """Whether so many JPEGs of one size follow each other, and are no views of one photo (MPO)."""
+    """Whether at least `fewest` JPEGs of one size follow each other and are not views of one photo (MPO)."""
     with path.open("rb") as file:
         content = file.read(reach)
     place, found = 0, 0
@@ -148,13 +148,13 @@ def _is_mjpeg(path: Path, reach: int, fewest: int) -> bool:
         if end is None:
             return False
         place = end
-        while content[place : place + 1] == b"\0":  # AVI and some cameras fill up
+        while content[place : place + 1] == b"\0":  # padding of AVI and some cameras
             place += 1
     return False
 
 
 def _jpeg(content: bytes, place: int) -> tuple[int | None, tuple[int, int] | None, bool]:
-    """Of the JPEG at a place: where it ends, its height and width, and whether it announces other views."""
+    """The end of the JPEG at an offset, its (height, width), and whether it declares further views."""
     size, views = None, False
     place += 2
     while place + 4 <= len(content):
@@ -175,7 +175,7 @@ def _jpeg(content: bytes, place: int) -> tuple[int | None, tuple[int, int] | Non
             views = views or (marker == 0xE2 and body.startswith(b"MPF\0"))
             place += 2 + length
             if marker == 0xDA:
-                # Compressed data: up to a marker that is no filled-up FF and no restart.
+                # Compressed data end at a marker that is neither a stuffed FF nor a restart.
                 after = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL).search(content, place)
                 place = after.start() if after else len(content)
     if content[place : place + 2] == b"\xff\xd9":
@@ -184,15 +184,15 @@ def _jpeg(content: bytes, place: int) -> tuple[int | None, tuple[int, int] | Non
 
 
 def _opens(path: Path) -> bool:
-    """Whether FFmpeg finds a video in it, of which a frame can be decoded."""
+    """Whether FFmpeg finds a video stream and decodes a frame of it."""
     from av.error import FFmpegError
 
     from posecli.media.sources import VideoSource, open_source
-    from posecli.media.streams import pictured
+    from posecli.media.streams import main_video_stream
 
     try:
         with open_source(VideoSource("file", str(path))) as container:
-            stream = pictured(container)
+            stream = main_video_stream(container)
             if stream is None or stream.codec_context is None or container.format.name.endswith("_pipe"):
                 return False
             return next(container.decode(stream), None) is not None

@@ -1,4 +1,4 @@
-"""Where a video comes from: a file, numbered pictures, standard input, a pipe, a network stream, a webcam."""
+"""Sources of videos: a file, numbered images, standard input, a pipe, a network stream, a webcam."""
 
 import glob
 import math
@@ -14,22 +14,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from posecli.media.pipes import forwards, is_fragmented, open_pipe
+from posecli.media.pipes import is_fragmented, open_forward_only, open_pipe
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 Kind = Literal["file", "pictures", "stdin", "pipe", "url", "webcam"]
 
-# Numbered pictures have no rate of their own; this is FFmpeg's.
+# Frame rate of numbered images, FFmpeg's default.
 PICTURES_RATE = Fraction(25)
-# From so many numbers a picture on, what is between them is not missing.
+# Images whose numbers are this far apart on average are not consecutive: numbers between them are not missing.
 _SPARSE = 10
-# Seconds without a byte after which a network source is given up.
+# Seconds without data after which a network source is closed.
 NETWORK_TIMEOUT = 20.0
 
-# Formats that no file is opened as. Playlists and session descriptions name other files and addresses, which whoever
-# made the file would have read; texts and raw data would be decoded as images.
+# Formats that files are not opened as. Playlists and session descriptions refer to other files and addresses, which an
+# attacker could choose; texts and raw data would be decoded as images.
 _REFUSED_NAMES = (
     "concat hls applehttp dash sdp imf webm_dash_manifest image2 image2pipe lavfi rtsp rtp rtp_mpegts sap avisynth "
     "vapoursynth vobsub tty bin xbin adf idf aqtitle ass jacosub lrc mcc microdvd mpl2 mpsub pjs realtext sami scc srt "
@@ -48,14 +48,14 @@ _WEBCAM = re.compile(r"webcam:(\d+)")
 
 @dataclass(frozen=True)
 class VideoSource:
-    """A place that frames come from. address: as the user gave it. shown: the same without a password."""
+    """A source of frames. address: as the user gave it. shown: the same without a password."""
 
     kind: Kind
     address: str
 
     @property
     def live(self) -> bool:
-        """Whether it can be read only once, from where it is."""
+        """Whether it is a live source, which can be read only once."""
         if self.kind == "url":
             return not self.address.lower().startswith("http")
         return self.kind in ("stdin", "pipe", "webcam")
@@ -72,7 +72,7 @@ class VideoSource:
 
     @property
     def name(self) -> str:
-        """A file name for what is made from it."""
+        """The file name for its output."""
         if self.kind == "stdin" or self.address == "/dev/stdin":
             return "stdin"
         if self.kind == "pipe":
@@ -91,17 +91,17 @@ class VideoSource:
         return f"{stem}{path.suffix}"
 
     def pictures(self) -> dict[int, Path]:
-        """The files of numbered pictures by their place in the clip, in order; there are none for other kinds.
+        """The files of numbered images by their index in the clip, in order; empty for other kinds.
 
-        Places count from 0 at the lowest number; a number without a file leaves its place empty. Numbers that are all
-        so many apart, or far apart without a rule (see `sparse`), only give the order.
+        The lowest number has index 0; missing numbers leave gaps. Numbers with a constant step, or far apart without
+        one (see `sparse`), only define the order.
         """
         files = self._numbered()
         return dict(zip(_places([*files]), files.values(), strict=True))
 
     @property
     def sparse(self) -> bool:
-        """Whether pictures' numbers are so far apart that most of them never were pictures, as of times of a clock."""
+        """Whether the images' numbers are far apart, such as timestamps, so that gaps are not missing images."""
         return _is_sparse([*self._numbered()])
 
     def _numbered(self) -> dict[int, Path]:
@@ -138,7 +138,7 @@ def _place(name: str) -> tuple[int, int]:
 
 
 def source_of(text: Path | str) -> VideoSource:
-    """What a path or an argument means, without touching the network. A Path, or what exists, is a file."""
+    """The source of a path or an argument, without accessing the network. A Path, or an existing path, is a file."""
     address = str(text)
     if isinstance(text, Path):
         return VideoSource("file", address)
@@ -159,7 +159,7 @@ def source_of(text: Path | str) -> VideoSource:
 
 
 def _is_pipe(path: Path) -> bool:
-    """Whether bytes come from it as from standard input: a named pipe, or a descriptor that the shell opened."""
+    """Whether it is read like standard input: a named pipe, or a descriptor that the shell opened."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -169,7 +169,7 @@ def _is_pipe(path: Path) -> bool:
 
 
 def open_source(source: VideoSource, rate: Fraction = PICTURES_RATE) -> "InputContainer":
-    """Open it with FFmpeg. rate: frames a second of numbered pictures.
+    """Open a source with FFmpeg. rate: frames per second of numbered images.
 
     Raises FFmpegError, OSError or ValueError where that fails.
     """
@@ -188,7 +188,7 @@ def open_source(source: VideoSource, rate: Fraction = PICTURES_RATE) -> "InputCo
         first = next(iter(source.pictures().values()), None)
         if first is None:
             raise FileNotFoundError("no file matches this pattern")
-        # Only for what the pictures are: the decoder reads them one by one, since FFmpeg ends at the first gap.
+        # Only for the stream's parameters: the decoder reads the images one by one, since FFmpeg ends at the first gap.
         options = {"framerate": str(rate), "pattern_type": "none"}
         return av.open(f"file:{first}", "r", format="image2", options=options, metadata_errors="ignore")
     return _open_file(Path(source.address))
@@ -197,29 +197,28 @@ def open_source(source: VideoSource, rate: Fraction = PICTURES_RATE) -> "InputCo
 def _open_file(path: Path) -> "InputContainer":
     import av
 
-    from posecli.media.animation import converted
+    from posecli.media.animation import convert_animation
 
-    if (other := converted(path)) is not None:
+    if (other := convert_animation(path)) is not None:
         return av.open(other[0], "r", format=other[1], metadata_errors="ignore")
     with path.open("rb") as file:
         jpeg = file.read(3) == b"\xff\xd8\xff"
     options = {"format_whitelist": _formats(), "protocol_whitelist": "file"}
-    # The protocol is named so that a colon in a file's name is not taken for one.
-    # A stream of JPEGs: by its name FFmpeg might take it for one picture.
+    # With the protocol prefix a colon in a file name is not taken for a protocol.
+    # A stream of JPEGs, which FFmpeg might open as a single image because of its suffix.
     form = "mjpeg" if jpeg else None
     try:
         return av.open(f"file:{path}", "r", format=form, options=options, metadata_errors="ignore")
     except av.InvalidDataError:
-        # The index of a fragmented MP4 that was cut off names fragments that are not there; FFmpeg looks for them
-        # only where it can go to them.
+        # The index of a truncated fragmented MP4 lists missing fragments, which FFmpeg reads only if it can seek.
         if not is_fragmented(path):
             raise
-        return av.open(forwards(path), "r", options=options, metadata_errors="ignore")
+        return av.open(open_forward_only(path), "r", options=options, metadata_errors="ignore")
 
 
 @cache
 def _formats() -> str:
-    """The formats that files may have, for FFmpeg."""
+    """The formats that FFmpeg may open files as."""
     import av
 
     return ",".join(sorted(av.formats_available - _REFUSED))

@@ -1,4 +1,4 @@
-"""Which part of a video is read: from where, to where, every how many frames."""
+"""The part of a video that is read: start, end and stride."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from posecli.errors import UsageError
 
-# Seconds as a Fraction, a frame's number as an int: the type says which.
+# Seconds as a Fraction, or a frame's number as an int.
 Position: TypeAlias = Fraction | int
 
 _FRAME = re.compile(r"f(\d+)|(\d+)f", re.IGNORECASE)
@@ -16,10 +16,10 @@ _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", re.IGNORECA
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a video. Limits are seconds from its first frame (Fraction) or numbers of frames from 0 (int).
+    """A part of a video. Limits are seconds from its first frame (Fraction) or frame numbers from 0 (int).
 
-    start: the first position read. end: the first one that is not. duration: the length, instead of end; as an
-    int the number of source frames. stride: every how many frames, counted from the first one kept.
+    start: included. end: excluded. duration: length, instead of end; as an int the number of source frames. stride:
+    step in frames, counted from the first one in the span.
 
     Raises UsageError where they contradict each other.
     """
@@ -59,7 +59,7 @@ class Span:
         return index >= self.start if isinstance(self.start, int) else seconds >= self.start
 
     def ended_by(self, index: int, seconds: Fraction, first_index: int, first_seconds: Fraction) -> bool:
-        """Whether a frame is at or after the end; first_* are those of the first frame kept."""
+        """Whether a frame is at or after the end. first_*: of the first frame in the span."""
         if isinstance(self.end, int):
             return index >= self.end
         if self.end is not None:
@@ -67,13 +67,13 @@ class Span:
         if isinstance(self.duration, int):
             return index >= first_index + self.duration
         if self.duration is not None:
-            # The length counts from the time asked for, which the first frame may miss by a little.
+            # The duration counts from the requested start, not from the first frame after it.
             asked = self.start if isinstance(self.start, Fraction) else first_seconds
             return seconds >= asked + self.duration
         return False
 
     def count(self, frames: int, rate: Fraction | None) -> int:
-        """About how many of the source frames are kept; 0 where it is unknown."""
+        """Estimated number of the span's frames; 0 where unknown. frames, rate: of the source."""
 
         def number(limit: Position) -> int | None:
             if isinstance(limit, int):
@@ -92,7 +92,7 @@ class Span:
 
 
 def parse_position(text: str) -> Position:
-    """What a user writes for a place in a video: "90", "1:30", "1:02:03.5" are times, "f120" or "120f" a frame.
+    """Parse a position in a video: "90", "1:30", "1:02:03.5" are times, "f120" or "120f" a frame's number.
 
     Raises UsageError.
     """

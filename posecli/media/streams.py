@@ -1,19 +1,19 @@
-"""Which stream of a container is its video."""
+"""Choice of a container's main video stream."""
 
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-# Still images attached to a video, and streams that need another one.
+# Attached still images, and streams that depend on another one.
 _ASIDE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent | Disposition.still_image
 _PICTURES = frozenset(["mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegls"])
 
 
-def pictured(container: InputContainer) -> VideoStream | None:
-    """The container's main video: FFmpeg's best stream, but no cover picture and no thumbnails; None without any.
+def main_video_stream(container: InputContainer) -> VideoStream | None:
+    """The container's main video: FFmpeg's best stream without cover images and thumbnails; None without any.
 
-    FFmpeg looks at what is marked as default, and at bit rates and numbers of frames. Where these are equal
-    the largest picture is the main one, as ffmpeg's own choice without -map.
+    FFmpeg considers default flags, bit rates and numbers of frames. Where these are equal, the stream with the largest
+    frames is taken, like ffmpeg without -map.
     """
     videos = [stream for stream in container.streams.video if stream.codec_context is not None]
     found = [stream for stream in videos if not stream.disposition & _ASIDE]
@@ -33,7 +33,7 @@ def pictured(container: InputContainer) -> VideoStream | None:
 
 
 def _frames(stream: VideoStream) -> int:
-    return stream.frames or 1 << 62  # containers without an index do not say
+    return stream.frames or 1 << 62  # unknown in containers without an index
 
 
 def _is_moving(stream: VideoStream) -> bool:

@@ -1,4 +1,4 @@
-"""Which pictures of a TIFF file are its pages, and which only thumbnails, masks or copies of less size."""
+"""Pages of a TIFF file, as opposed to thumbnails, masks and reduced copies."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 @dataclass(frozen=True)
 class Picture:
-    """One directory of a TIFF. place: where it begins in the file. strips: places and lengths of its pixels' data."""
+    """One directory of a TIFF. place: its offset in the file. strips: offsets and lengths of its pixel data."""
 
     place: int
     width: int
@@ -41,32 +41,32 @@ class Picture:
 
     @property
     def end(self) -> int:
-        """Where its pixels' data end."""
+        """End of its pixel data in the file."""
         return max((start + length for start, length in self.strips), default=0)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How numbers are written in a TIFF. big: with places of 64 bits."""
+    """Byte order (as struct's code) and variant of a TIFF. big: BigTIFF, with offsets of 64 bits."""
 
     order: str
     big: bool
 
     @property
     def place(self) -> str:
-        """The code of struct for a place in the file, with its order of bytes."""
+        """struct's code for an offset, with the byte order."""
         return self.order + ("Q" if self.big else "I")
 
 
 def is_raw(content: Data) -> bool:
-    """Whether a TIFF holds the raw values of a camera's sensor, as DNG, NEF, ARW and the like do."""
+    """Whether a TIFF has raw sensor values of a camera, as DNG, NEF and ARW."""
     return any(picture.raw for picture in _all(content))
 
 
 def pages(content: Data) -> list[Picture]:
-    """The pages of a TIFF in order: no thumbnails, masks or smaller copies. Empty where they are unknown.
+    """The pages of a TIFF in order, without thumbnails, masks and reduced copies. Empty where they are unknown.
 
-    A thumbnail whose directory contains the image (SubIFDs) is replaced by it.
+    A thumbnail whose directory contains the full image (SubIFDs) is replaced by that.
     """
     found: list[Picture] = []
     everything = list(_chain(content))
@@ -82,7 +82,7 @@ def pages(content: Data) -> list[Picture]:
 
 
 def starting_with(content: Data, picture: Picture) -> Data:
-    """The same file with this picture as its first one; a bytearray is changed, and is the same in all calls."""
+    """The file with this image as its first one; a bytearray is modified in place."""
     layout = _layout(content)
     if layout is None:
         return content
@@ -96,9 +96,9 @@ def starting_with(content: Data, picture: Picture) -> Data:
 
 
 def broken_strips(content: Data, picture: Picture) -> int:
-    """How many of a picture's strips or tiles cannot be decompressed: libtiff leaves them empty without an error.
+    """Number of an image's strips or tiles that cannot be decompressed; libtiff leaves them empty without an error.
 
-    Known for deflate only, 0 for other compressions.
+    Only for deflate, 0 for other compressions.
     """
     if picture.compression not in _DEFLATE:
         return 0
@@ -135,7 +135,7 @@ def _layout(content: Data) -> Layout | None:
 
 
 def _chain(content: Data) -> Iterator[Picture]:
-    """The file's directories, each once; up to where it is damaged."""
+    """The file's directories without repetition, up to the first damaged one."""
     layout = _layout(content)
     if layout is None:
         return
@@ -168,7 +168,7 @@ def _picture(content: Data, place: int) -> Picture | None:
     if _WIDTH not in one or _HEIGHT not in one:
         return None
     kind, old = one.get(_NEW_TYPE, 0), one.get(_OLD_TYPE, 0)
-    # Exif keeps a photo's thumbnail in a second directory, as a JPEG.
+    # Exif stores a photo's thumbnail in a second directory, as a JPEG.
     thumbnail = _JPEG_THUMBNAIL in one and one.get(_COMPRESSION) == _OLD_JPEG and _STRIPS not in one
     strips = [
         (start, length)
@@ -189,9 +189,9 @@ def _picture(content: Data, place: int) -> Picture | None:
 
 
 def _entries(content: Data, place: int, layout: Layout) -> tuple[Mapping[int, tuple[int, ...]], int]:
-    """Whole numbers of a directory by tag, and where the place of the next directory stands.
+    """Integer values of a directory by tag, and the position of the offset of the next directory.
 
-    Raises struct.error where the file ends before.
+    Raises struct.error where the file is truncated.
     """
     at = layout.place
     inline = struct.calcsize(at)

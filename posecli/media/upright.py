@@ -1,4 +1,4 @@
-"""From decoded frames to pictures as they are meant to be seen: upright, in square pixels, in RGB."""
+"""Conversion of decoded frames to images for display: upright, with square pixels, in RGB."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,13 +11,13 @@ from posecli.media.colour import colour_of, rgb
 from posecli.media.orientation import Orientation, orientation_of
 from posecli.types import PixelArray
 
-# Sizes that are named when they change.
+# Most sizes that a warning about changes of the size names.
 _NAMED = 4
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a frame is stored. width, height: in pixels of this aspect (width by height)."""
+    """Storage of a frame. width, height: in pixels of the aspect ratio `aspect` (width by height)."""
 
     width: int
     height: int
@@ -26,20 +26,20 @@ class Geometry:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the upright picture in square pixels."""
+        """Width and height of the upright image in square pixels."""
         width, height = square_size(self.width, self.height, self.aspect)
         return (height, width) if self.orientation.transposed else (width, height)
 
     @property
     def squeezed(self) -> bool:
-        """Whether its pixels are not square."""
+        """Whether the pixels are not square."""
         return square_size(self.width, self.height, self.aspect) != (self.width, self.height)
 
 
-class Upright:
-    """Makes pictures of the frames of one stream, each in its own geometry.
+class FrameConverter:
+    """Converts the frames of one stream, each by its own geometry, to RGB images.
 
-    aspect: aspect ratio of pixels; None where it is ignored, as in photos.
+    aspect: aspect ratio of pixels; None to ignore it, as in photos.
     """
 
     def __init__(self, aspect: PixelAspect | None) -> None:
@@ -50,12 +50,12 @@ class Upright:
         self._absurd: Fraction | None = None
 
     def geometry(self, frame: VideoFrame) -> Geometry:
-        """How it is stored."""
+        """The geometry of a frame."""
         aspect = SQUARE if self._aspect is None else self._aspect(frame)
         return Geometry(frame.width, frame.height, aspect, orientation_of(frame))
 
     def __call__(self, frame: VideoFrame) -> PixelArray:
-        """The picture (height, width, 3) uint8 RGB. Raises FFmpegError, ValueError or MemoryError."""
+        """The image (height, width, 3) uint8 RGB. Raises FFmpegError, ValueError or MemoryError."""
         geometry = self.geometry(frame)
         self._note(geometry)
         size = square_size(geometry.width, geometry.height, geometry.aspect)
@@ -71,7 +71,7 @@ class Upright:
             self._absurd = geometry.aspect
 
     def warnings(self) -> list[str]:
-        """What was done to the pictures so far that is not as stored, a line each."""
+        """Warnings about changes to the images so far, one line each."""
         lines = []
         if (first := self._squeezed) is not None:
             shape = f"{first.aspect.numerator}:{first.aspect.denominator}"

@@ -1,4 +1,4 @@
-"""Videos: the frames of a span, upright, in RGB, with exact times, and what was lost of them."""
+"""Reading of videos: the frames of a span, upright, in RGB, with exact times, and the lost frames."""
 
 import contextlib
 from collections import Counter
@@ -19,24 +19,24 @@ from posecli.media.hdr import TRANSFERS
 from posecli.media.lost_frames import Steps
 from posecli.media.sources import PICTURES_RATE, VideoSource, open_source, source_of
 from posecli.media.span import Span
-from posecli.media.upright import Upright
+from posecli.media.upright import FrameConverter
 from posecli.types import Frame
 
 
 class VideoReader:
     """A video open for reading; iterate it once for its frames, and close it (it is a context manager).
 
-    source: a file's Path, or a string as source_of takes it: "-", a URL, "webcam:0", "frame_%05d.png".
-    span: the part that is read. picture_rate: frames a second of numbered pictures.
+    source: a file's Path, or a string, see source_of: "-", a URL, "webcam:0", "frame_%05d.png".
+    span: the part that is read. picture_rate: frames per second of numbered images.
 
-    width, height: of the first upright picture, in square pixels; later ones may have a size of their own.
-    time_base: the unit of the source's timestamps. frame_rate and frame_count (of the span) are what the container
-    says, a hint; None or 0 where it says nothing.
+    width, height: of the first upright frame, in square pixels; later ones may have another size.
+    time_base: the unit of the source's timestamps. frame_rate and frame_count (of the span): declared by the container,
+    not reliable; None or 0 where unknown.
     first_time: the timestamp of the source's first frame in seconds, from which the span counts.
-    hidden: frames of the whole source that its edit list hides: neither read nor lost.
-    lost: why frames of the span were lost → how many; complete once all frames were read.
+    hidden: number of the source's frames that its edit list does not show; they are neither read nor lost.
+    lost: reason → number of lost frames of the span; complete after all frames were read.
 
-    Raises MediaError for what is no video, has no video stream or only sound.
+    Raises MediaError for a source that is not a video or has no video stream.
     """
 
     def __init__(self, source: Path | str, span: Span | None = None, *, picture_rate: Fraction = PICTURES_RATE) -> None:
@@ -62,8 +62,8 @@ class VideoReader:
             raise MediaError(f"{self.source.shown}: no frame of it can be decoded")
         self._first_pts = first.pts
         self.first_time = first.pts * self.time_base
-        photos = self.source.kind == "pictures"  # which have a resolution for printing instead
-        self._upright = Upright(None if photos else PixelAspect(decoder.stream, decoder.container.format.name))
+        photos = self.source.kind == "pictures"  # their aspect field is for printing
+        self._upright = FrameConverter(None if photos else PixelAspect(decoder.stream, decoder.container.format.name))
         geometry = self._upright.geometry(first.frame)
         self.orientation, (self.width, self.height) = geometry.orientation, geometry.size
         self.colour = colour_of(first.frame)
@@ -80,7 +80,7 @@ class VideoReader:
         self.frame_count = self.span.count(self._declared(), self.frame_rate)
 
     def _declared(self) -> int:
-        """About how many frames the whole source has."""
+        """Estimated number of frames of the whole source."""
         known = self.decoder.indexed() or int(self.decoder.stream.frames or 0)
         duration = self.decoder.container.duration
         if known or not duration or not self.frame_rate:
@@ -102,7 +102,7 @@ class VideoReader:
 
     @property
     def warnings(self) -> list[str]:
-        """What is not as in the source, a line each; complete once all frames were read."""
+        """Warnings about differences from the source, one line each; complete after all frames were read."""
         return [*self._warnings, *self._upright.warnings()]
 
     @property
@@ -111,16 +111,16 @@ class VideoReader:
         return sum(self.lost.values())
 
     def open_again(self) -> InputContainer:
-        """A second look at the source, for its sound. Not for a live one."""
+        """Open the source's container a second time, for its audio. Not for a live source."""
         return open_source(self.source, self._picture_rate)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames of the span in the order they are shown.
+        """Frames of the span in presentation order.
 
-        index: the frame's place in the source, where those that cannot be decoded have theirs too. time: the
-        source's own timestamp in seconds; one that is missing or does not grow is the one before plus a step.
+        index: the frame's number in the source, counting those that cannot be decoded. time: the source's timestamp in
+        seconds; one that is missing or does not increase becomes the previous one plus a step.
 
-        Raises MediaError at the end where the span holds no frame.
+        Raises MediaError at the end if the span has no frame.
         """
         steps, kept = Steps(lambda pts: self.decoder.is_near_damage(pts)), 0
         first: DecodedFrame | None = None
@@ -140,10 +140,12 @@ class VideoReader:
             if first is None:
                 raise MediaError(f"{self.source.shown}: ends before the start asked for, nothing is read")
             steps.close()
-            # Read to the source's end: what its container promises counts too.
+            # Read to the end of the source: frames that its container declares count, too.
             begin = self._begin(first)
             held = max(self.decoder.frame_numbers.sent, begin + kept)
-            absent = max(0, self.decoder.promised(self._first_pts, steps.usual()) - held) or self._cut_off(last, steps)
+            absent = max(0, self.decoder.expected_frames(self._first_pts, steps.usual()) - held) or self._cut_off(
+                last, steps
+            )
             self._count(begin, held, kept, absent, steps)
             return
         steps.close()
@@ -155,14 +157,14 @@ class VideoReader:
         return item.pts * self.time_base - self.first_time
 
     def _from_start(self) -> Iterator[DecodedFrame]:
-        """Frames from the span's start, or from some place before it."""
+        """Frames from the span's start, or from a position before it."""
         first, self._first = self._first, None
         start = self.span.start
         if isinstance(start, Fraction):
             start = self._first_pts + start / self.time_base
         if first is not None and not (start and self.decoder.seek(start)):
             yield first
-        first = None  # PyAV keeps a frame's memory as long as the frame
+        first = None  # release the frame's memory
         yield from self.decoder
 
     def _converted(self, item: DecodedFrame) -> Iterator[Frame]:
@@ -174,7 +176,7 @@ class VideoReader:
         yield Frame(pixels, item.index, item.pts * self.time_base)
 
     def _begin(self, first: DecodedFrame) -> int:
-        """The number of the first frame that the span means."""
+        """The number of the span's first frame."""
         if self.span.start is None:
             return 0
         if isinstance(self.span.start, int):
@@ -182,16 +184,16 @@ class VideoReader:
         return first.index
 
     def _count(self, begin: int, stop: int, kept: int, absent: int, steps: Steps) -> None:
-        """kept: how many of the frames from begin up to stop were read. absent: promised behind them, not there."""
+        """Count lost frames. kept: number of frames read of those from begin to stop. absent: declared, but missing."""
         holes = sum(begin <= place < stop for place in self.decoder.holes)
         undecoded = stop - begin - kept - holes
         damage = self.decoder.damage
-        # A variable rate has gaps too: they tell something only in damaged files that have no index.
+        # A variable frame rate has gaps, too: they are counted only in damaged files without an index.
         between = 0
         if (damage or undecoded or absent) and not self.decoder.indexed():
             slots = self.decoder.slots.missing() if self.span.start is None and not self.span.ends else None
             between = (steps.missing() or 0) if slots is None else slots
-            # A damaged time makes a gap too: there are no more frames than fit into the stream.
+            # A damaged timestamp makes a gap, too: the number is limited to the frames that fit into the stream.
             usual, end = steps.usual(), self._end()
             if usual and end is not None:
                 most = round(float(end - self._first_pts) / usual)
@@ -204,13 +206,13 @@ class VideoReader:
                 self.lost[words] += frames
 
     def _end(self) -> Fraction | None:
-        """Where the stream ends by the duration that Matroska writes for it, in ticks."""
+        """End of the stream in ticks by the duration that Matroska declares."""
         hours, minutes, seconds = (self.decoder.stream.metadata.get("DURATION", "").split(":") + ["", "", ""])[:3]
         with contextlib.suppress(ValueError):
             return (int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)) / self.time_base
         return None
 
     def _cut_off(self, last: DecodedFrame | None, steps: Steps) -> int:
-        """Frames after the last one."""
+        """Number of frames missing after the last one."""
         usual, end = steps.usual(), self._end()
         return max(0, round(float(end - last.pts) / usual) - 1) if last and usual and end is not None else 0

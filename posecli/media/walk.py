@@ -1,4 +1,4 @@
-"""The files of a folder and its subfolders, and what of them cannot be listed. Only folders are opened."""
+"""Recursive listing of folders, with the parts that cannot be listed. Only folders are opened."""
 
 import contextlib
 import os
@@ -15,10 +15,10 @@ _SPECIAL = (
 )
 
 
-def special(path: Path) -> str | None:
-    """What a path is that is neither a file nor a folder, in words; None for those and for what cannot be asked.
+def special_file_kind(path: Path) -> str | None:
+    """A description of a path that is neither a file nor a folder; None for others and where that is unknown.
 
-    It is not opened: a named pipe would keep whoever opens it waiting.
+    It is not opened: opening a named pipe could block.
     """
     try:
         mode = path.stat().st_mode
@@ -28,7 +28,7 @@ def special(path: Path) -> str | None:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder; False where that cannot be known."""
+    """Whether it is a folder; False where that is unknown."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
@@ -36,11 +36,11 @@ def is_folder(path: Path) -> bool:
 
 
 def walk(folder: Path, exclude: Path | None = None) -> Iterator[tuple[Path, str | None]]:
-    """Every file under a folder with None, in a fixed order, and what cannot be looked at with the reason.
+    """Pairs (path, None) of all files under a folder in a fixed order, and (path, reason) of unreadable folders.
 
     Files of a folder come before its subfolders. Hidden names, unfinished files (.part), named pipes, sockets and
-    devices are left out, and so is exclude. Links are followed, each folder is visited once. A link to nothing and a
-    file that has vanished since are files: opening them says what is wrong.
+    devices are skipped, and so is exclude. Links are followed, each folder is visited once. Broken links and files that
+    were deleted meanwhile are listed as files: opening them reports the error.
     """
     excluded = None
     if exclude is not None:
@@ -53,7 +53,7 @@ def walk(folder: Path, exclude: Path | None = None) -> Iterator[tuple[Path, str 
         try:
             identity = _identity(here)
             if identity in visited or identity == excluded:
-                continue  # a link that leads back, or our own output
+                continue  # a link to a visited folder, or the output folder
             visited.add(identity)
             with os.scandir(here) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
@@ -74,7 +74,7 @@ def walk(folder: Path, exclude: Path | None = None) -> Iterator[tuple[Path, str 
                 inside = False
             if inside:
                 folders.append(path)
-            elif not entry.name.endswith(".part") and special(path) is None:
+            elif not entry.name.endswith(".part") and special_file_kind(path) is None:
                 yield path, None
         waiting += reversed(folders)
 

@@ -1,4 +1,4 @@
-"""Annotated photos, in the format of their source."""
+"""Writing of annotated photos in the format of their source."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,25 +13,25 @@ from posecli.media.exif import Metadata
 from posecli.media.metadata import with_metadata
 from posecli.types import PixelArray
 
-# From so many bytes on a picture is changed in place, by so many rows at once.
+# Bytes from which on an image is converted in place, and rows that are converted at once.
 _LARGE, _ROWS = 48_000_000, 64
-# What OpenCV writes without loss of size or colour; other formats become PNG.
+# Formats that OpenCV writes without loss of size or colour; others become PNG.
 _WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff"})
 
 
 def photo_name(name: str) -> str:
-    """The annotated photo's name for an input's: the same, or with .png where that format is not written."""
+    """The annotated photo's name for that of the input: the same, or with .png added if the format is not written."""
     return name if Path(name).suffix.lower() in _WRITABLE else f"{name}.png"
 
 
 def write_image(path: Path, pixels: PixelArray, *, quality: int = 95, metadata: Metadata | None = None) -> None:
-    """Write (height, width, 3) uint8 RGB, atomically. The suffix decides the format.
+    """Write (height, width, 3) uint8 RGB atomically. The suffix decides the format.
 
-    metadata: goes into JPEG, PNG and WebP; other formats are written without.
+    metadata: written into JPEG, PNG and WebP; other formats have none.
 
-    A large picture is not copied for it: its channels change places, and change back.
+    A large image is not copied: its channels are swapped in place and back afterwards.
 
-    Raises MediaError where the format cannot hold the picture, OSError where the disk refuses.
+    Raises MediaError where the format does not support the image's size, OSError where it cannot be written.
     """
     suffix = path.suffix.lower()
     options = {

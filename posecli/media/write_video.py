@@ -1,4 +1,4 @@
-"""Annotated videos in MP4 with the source's timestamps, colours and sound."""
+"""Writing of annotated videos in MP4 with the source's timestamps, colours and audio."""
 
 import contextlib
 import errno
@@ -94,7 +94,7 @@ class VideoWriter:
         for track in range(tracks):
             try:
                 self._audio.append(AudioTrack(self._container, self._source, self.warnings, track))
-            except (FFmpegError, ValueError, AttributeError) as error:  # no decoder: PyAV has no codec to ask
+            except (FFmpegError, ValueError, AttributeError) as error:  # AttributeError: PyAV has no decoder for it
                 which = f" of track {track + 1}" if tracks > 1 else ""
                 self.warnings.append(f"sound{which} left out: its codec can be neither copied nor decoded ({error})")
 
@@ -122,7 +122,7 @@ class VideoWriter:
         try:
             packets = self._stream.encode(None)
             if self._frames <= 2:
-                # Too few to be reordered; x265 does not set their decoding times reliably.
+                # Too few frames for reordering; x265 does not set their decoding times reliably.
                 for packet in packets:
                     packet.dts = packet.pts
             self._container.mux(packets)
@@ -139,7 +139,7 @@ class VideoWriter:
         self._part.replace(self.path)
 
     def abort(self) -> None:
-        """Delete what was written."""
+        """Delete the incomplete file."""
         for track in self._audio:
             track.close()
         # An unfinished file has no valid trailer, and is deleted anyway.
