@@ -19,7 +19,7 @@ from posecli.detect.rtmdet import Features, Head
 from posecli.errors import DataError
 from posecli.weights.files import save_weights, sha256
 
-CONFIG = PersonConfig(architecture="fcos_cspnext")
+CONFIG = PersonConfig()
 
 
 class Maps(nn.Module):

@@ -201,7 +201,7 @@ def test_older_headers_without_later_keys_are_read(tmp_path: Path) -> None:
 
 
 def _change(tensors: dict[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
-    name = "final.weight" if "final.weight" in tensors else "head.classification_head.cls_logits.weight"
+    name = "final.weight" if "final.weight" in tensors else "head.scores.0.weight"
     tensor = tensors[name]
     changes: dict[str, dict[str, torch.Tensor]] = {
         "shape": {name: tensor.flatten()},

@@ -151,7 +151,7 @@ def _recipe(options: dict[str, Any], init: Path | None) -> "DetectorRecipe":
     wrong = [side for side in (*sides, str(options["input_size"])) if not side.strip().isdecimal() or int(side) % 32]
     if wrong or not all(int(side) for side in sides):
         raise UsageError(f"--size, --input-size: {wrong[0] if wrong else 0} is no multiple of 32")
-    model = PersonConfig(architecture="fcos_cspnext")
+    model = PersonConfig()
     if init is not None:
         model = PersonConfig.from_json(read_config(init, load_weights(init)[1], "detector"))
     model = replace(model, input_size=(options["input_size"],) * 2)

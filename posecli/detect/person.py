@@ -10,12 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.fcos import FCOSHead
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from posecli.backbones import cspnext
 from posecli.detect.rtmdet import Features, Head
@@ -24,10 +20,6 @@ from posecli.weights.header import Fields, shown
 
 # Longest side of the letterboxed picture that a header may ask for.
 LARGEST_SIDE = 4096
-# Of MobileNetV2: the last block at each of the strides 8, 16 and 32, and its channels.
-_LEVELS = {"6": 32, "13": 96, "17": 320}
-# Strides of each architecture's levels.
-STRIDES = {"fcos_mobilenet_v2": (8, 16, 32, 64), "fcos_cspnext": cspnext.STRIDES}
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class PersonConfig:
     verified: lowest scores of a proposal and of a person, where the pose model verifies proposals.
     """
 
-    architecture: str = "fcos_mobilenet_v2"
+    architecture: str = "fcos_cspnext"
     input_size: tuple[int, int] = (416, 416)
     channels: int = 64
     convolutions: int = 2
@@ -88,23 +80,19 @@ class PersonConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         """Of the levels, in pixels of the letterboxed picture."""
-        return STRIDES[self.architecture]
+        return ARCHITECTURES[self.architecture].strides
 
 
-def _mobilenet_v2(config: PersonConfig) -> tuple[nn.Module, nn.Module]:
-    """MobileNetV2 with a thin feature pyramid, torchvision's own head."""
-    backbone = BackboneWithFPN(
-        mobilenet_v2(weights=None).features[:18],
-        return_layers={layer: str(i) for i, layer in enumerate(_LEVELS)},
-        in_channels_list=list(_LEVELS.values()),
-        out_channels=config.channels,
-        extra_blocks=LastLevelMaxPool(),
-    )
-    head = FCOSHead(config.channels, 1, num_classes=1, num_convs=config.convolutions)
-    for module in head.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.eps = 1e-5
-    return backbone, head
+@dataclass(frozen=True)
+class Architecture:
+    """An entry of ARCHITECTURES.
+
+    strides: of the levels. build: gives the backbone, which maps (N, 3, H, W) to a dict of maps from fine to coarse,
+    and the head.
+    """
+
+    strides: tuple[int, ...]
+    build: Callable[[PersonConfig], tuple[nn.Module, nn.Module]]
 
 
 def _cspnext(config: PersonConfig) -> tuple[nn.Module, nn.Module]:
@@ -112,16 +100,14 @@ def _cspnext(config: PersonConfig) -> tuple[nn.Module, nn.Module]:
     return Features(config.channels), Head(config.channels, config.convolutions)
 
 
-# The backbone, which gives a dict of maps from fine to coarse, and the head of each architecture.
-ARCHITECTURES: dict[str, Callable[[PersonConfig], tuple[nn.Module, nn.Module]]] = {
-    "fcos_mobilenet_v2": _mobilenet_v2,
-    "fcos_cspnext": _cspnext,
+ARCHITECTURES = {
+    "fcos_cspnext": Architecture(cspnext.STRIDES, _cspnext),
 }
 
 
 def build_fcos(config: PersonConfig) -> FCOS:
     """torchvision's FCOS with one class, person, under label 0."""
-    backbone, head = ARCHITECTURES[config.architecture](config)
+    backbone, head = ARCHITECTURES[config.architecture].build(config)
     anchors = AnchorGenerator(tuple((s,) for s in config.strides), ((1.0,),) * len(config.strides))
     return FCOS(
         backbone,
