@@ -30,6 +30,7 @@ EXAMPLES = (
     ("posecli train --ann a.json --images a/ --init pose", "fine-tune the embedded model"),
     ("posecli train --ann a.json --images a/ --preview 24", "look at augmented samples"),
     ("posecli train --ann a.json --images a/ --teacher pose --backbone resnet18", "distil into another backbone"),
+    ("posecli train --ann a.json --images a/ --teacher pose --unlabelled photos/", "and from photos without labels"),
     ("torchrun --nproc-per-node 4 -m posecli train --data coco/", "several GPUs"),
 )
 
@@ -55,6 +56,12 @@ EXAMPLES = (
     option("--val-images", type=click.Path(path_type=Path), help="Their images."),
     option("--allow-overlap", is_flag=True, help="Evaluate on images that are trained on, too."),
     option("--evaluate-every", type=click.IntRange(1), help="Samples between evaluations.  [default: an epoch]"),
+    option(
+        "--keep-best",
+        type=click.IntRange(1),
+        default=1,
+        help="Best weights to keep, by validation AP; above 1 also as best-AP-SAMPLES.safetensors.",
+    ),
 )
 @option_group(
     "Model",
@@ -96,6 +103,13 @@ EXAMPLES = (
     "Distillation",
     option("--teacher", metavar="NAME|FILE", help="Pose weights whose distributions are learned too."),
     option("--teacher-weight", default=0.5, help="Weight of the KL divergence from the teacher."),
+    option(
+        "--unlabelled",
+        multiple=True,
+        metavar="DIR[:WEIGHT]",
+        help="Photos without labels, whose people are learned from the teacher alone; repeatable.",
+    ),
+    option("--unlabelled-share", default=0.3, help="Of the samples, with --unlabelled."),
 )
 @option_group(
     "Schedule and optimiser",
@@ -195,6 +209,7 @@ def train_command(**options: Any) -> int:
     folder: Path = options["runs"] / options["name"]
     if options["resume"] and not (folder / "state.pt").is_file():
         raise UsageError(f"--resume: no unfinished run in {folder}")
+    photos = train_options.photo_folders(options)
     limit, cache = options["missing_limit"], options["cache"] or options["runs"] / "crops"
     people = read_people(train_options.sources(options), missing_limit=limit, category=options["category"])
     init = read_init(options["init"], options["backbone"]) if options["init"] else None
@@ -203,11 +218,12 @@ def train_command(**options: Any) -> int:
         recipe = train_options.read_recipe(options, people.keypoint_set, init, precision)
         sources = train_options.negative_sources(options)
         negatives = read_negatives(sources, people.keypoint_set, missing_limit=limit) if sources else None
-        refuse_harm_by_run(folder, cache, train_options.read_files(options, people, negatives))
+        refuse_harm_by_run(folder, cache, train_options.read_files(options, people, negatives, photos))
         if distributed.is_main:
             stack.enter_context(locked(folder, "--runs, --name", ".lock"))
-        data = pack_data(people, negatives, cache, limit, distributed)
         say: Say = _say if distributed.is_main else _silent
+        unlabelled = train_options.unlabelled_finder(options, photos, people.keypoint_set, cache, device, say)
+        data = pack_data(people, negatives, cache, limit, distributed, unlabelled)
         _describe(data, recipe, folder, say)
         if options["preview"]:
             return _preview(options, data, recipe, folder)
@@ -239,13 +255,18 @@ def _describe(data: "TrainingData", recipe: "Recipe", folder: Path, say: Say) ->
         )
     if negatives is not None:
         say(f"{len(negatives)} boxes without a person in {len(set(negatives.images))} images")
+    if data.unlabelled is not None:
+        photos = data.unlabelled.people
+        for remark in photos.remarks:
+            say(f"left out: {remark}")
+        say(f"{len(photos)} people in {photos.listed} photos without labels")
     say(f"{len(people)} people in {len(set(people.images))} images, {recipe.samples:,} samples → {folder}")
 
 
 def _preview(options: dict[str, Any], data: "TrainingData", recipe: "Recipe", folder: Path) -> int:
     from posecli.train.visualise import write_preview
 
-    write_preview(folder / "preview.jpg", data.crops, data.negatives, recipe, options["preview"])
+    write_preview(folder / "preview.jpg", data, recipe, options["preview"])
     click.echo(str(folder / "preview.jpg"))
     return ExitCode.OK
 
@@ -285,6 +306,7 @@ def _train(
         callbacks = PoseCallbacks(
             evaluate=_evaluator(options, data, folder) if distributed.is_main else _elsewhere(options),
             evaluate_every=options["evaluate_every"] or len(data.crops),
+            keep_best=options["keep_best"],
             calibrate=std_fitter(data.crops),
             report=report,
             header=header,
@@ -295,6 +317,7 @@ def _train(
                 data.crops,
                 folder,
                 negatives=data.negatives,
+                unlabelled=data.unlabelled,
                 teacher=teacher,
                 init=init,
                 device=device,

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,13 @@ from posecli.errors import DataError, PosecliError, UsageError
 from posecli.evaluate.layout import find_annotations, find_images
 from posecli.keypoints import KeypointSet
 from posecli.pose.config import PoseConfig
+from posecli.predict import Predictor, load_predictor
 from posecli.train.augment import NONE, WEAK, Augmentation
 from posecli.train.data import People, Source, trained_images
 from posecli.train.init import Init
 from posecli.train.precision import resolve_precision
 from posecli.train.recipe import Recipe, Stage
+from posecli.train.unlabelled import PhotoFolder, find_people, list_photos
 from posecli.weights.files import find_weights, sha256
 
 Options = Mapping[str, Any]
@@ -88,6 +90,37 @@ def negative_sources(options: Options) -> list[Source]:
     return [Source(Path(file), Path(folder)) for file, folder in zip(files, folders, strict=True)]
 
 
+def photo_folders(options: Options) -> list[PhotoFolder]:
+    """The photos without labels."""
+    if not 0 < options["unlabelled_share"] < 1:
+        raise UsageError(f"--unlabelled-share {options['unlabelled_share']}: a share between 0 and 1")
+    if options["unlabelled"] and not options["teacher"]:
+        raise UsageError("--unlabelled: photos without labels are learned from a teacher; give one by --teacher")
+    if options["unlabelled"] and options["heads_only"]:
+        raise UsageError("--unlabelled: the heads of --heads-only learn nothing from photos without labels")
+    return [list_photos(*_weighted(text)) for text in options["unlabelled"]]
+
+
+def unlabelled_finder(
+    options: Options,
+    folders: Sequence[PhotoFolder],
+    keypoint_set: KeypointSet,
+    cache: Path,
+    device: str,
+    say: Callable[[str], None],
+) -> Callable[[], People] | None:
+    """A function that finds the people in the photos without labels; None where there are no photos."""
+    if not folders:
+        return None
+    teacher = find_weights(options["teacher"])
+    models = sha256(find_weights("person")), sha256(teacher)
+
+    def load() -> Predictor:
+        return load_predictor(teacher, device=device)
+
+    return lambda: find_people(folders, keypoint_set, cache, models, load, say)
+
+
 def validation(options: Options) -> tuple[Path, Path] | None:
     """Annotations and images to evaluate on; None where there are none."""
     if options["val_ann"]:
@@ -105,11 +138,15 @@ def validation(options: Options) -> tuple[Path, Path] | None:
     return annotations, find_images(annotations, "val2017", options["data"])
 
 
-def read_files(options: Options, people: People, negatives: People | None) -> Iterator[Path]:
-    """All files that a run reads: annotations, images, weights."""
+def read_files(
+    options: Options, people: People, negatives: People | None, folders: Sequence[PhotoFolder]
+) -> Iterator[Path]:
+    """All files that a run reads: annotations, images, photos without labels, weights."""
     for source in (*sources(options), *(negative_sources(options) if negatives is not None else ())):
         yield source.annotations
     yield from trained_images(people, negatives)
+    for each in folders:
+        yield from each.photos
     for given in (options["init"], options["teacher"]):
         if given:
             yield Path(given)
@@ -154,6 +191,7 @@ def read_recipe(options: Options, keypoint_set: KeypointSet, init: Init | None, 
         teacher=None if options["teacher"] is None else sha256(find_weights(options["teacher"])),
         precision=precision,
         negatives_share=options["negatives_share"] if options["negatives"] else 0.0,
+        unlabelled_share=options["unlabelled_share"] if options["unlabelled"] else 0.0,
         marginal_start=not options["random_head"],
         augmentation=NONE if plain else Augmentation(**drawn),
         weak_augmentation=NONE if plain else replace(WEAK, proposal_p=drawn["proposal_p"]),

@@ -21,8 +21,9 @@ class Batch:
     """This process's part of the batch of one step.
 
     crops (N, H, W, 3) uint8, points (N, K, 2) in crop pixels, weights (N, K). present (N,): 1 for a person, 0 for a
-    negative, -1 for padding, which does not count. sides (N, 4): the person's box relative to the crop's size, with
-    sides_weights (N,), 0 for negatives. ids: N texts that identify the people. samples: number in all processes.
+    negative, -1 where that is not learned: people without labels, and padding. sides (N, 4): the person's box relative
+    to the crop's size, with sides_weights (N,), 0 for negatives. taught (N,): weights of the divergence from the
+    teacher, 0 for negatives and padding. ids: N texts that identify the people. samples: number in all processes.
     weight_sum: sum of the weights that the loss is divided by; of all processes after counted_together. large: the same
     crops at the teacher's input size, where that differs.
     """
@@ -33,6 +34,7 @@ class Batch:
     present: Tensor
     sides: Tensor
     sides_weights: Tensor
+    taught: Tensor
     ids: tuple[str, ...]
     samples: int
     weight_sum: Tensor
@@ -72,6 +74,7 @@ def batches(
     negatives: Crops | None = None,
     teacher_size: tuple[int, int] | None = None,
     *,
+    unlabelled: Crops | None = None,
     workers: int = 0,
     device: torch.device | None = None,
 ) -> Generator[Batch, None, None]:
@@ -82,7 +85,7 @@ def batches(
     """
     distributed = distributed or Distributed()
     rank, size = distributed.rank, distributed.size
-    sampler = Sampler(crops, recipe, stage, end, rank, size, negatives, teacher_size)
+    sampler = Sampler(crops, recipe, stage, end, rank, size, negatives, teacher_size, unlabelled)
     on_gpu = device is not None and device.type == "cuda"
     for found in prefetch(sampler, range(start, end, stage.batch_size), workers):
         tensors: dict[str, Any] = {n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in found.items()}

@@ -11,6 +11,7 @@ import numpy as np
 from posecli.errors import UsageError
 from posecli.results.protect import Protected, refuse_replacing
 from posecli.text import printed
+from posecli.train.best import numbered_files
 from posecli.train.data import People
 from posecli.train.packing import TrainingData
 from posecli.train.recipe import Recipe
@@ -40,8 +41,9 @@ def refuse_harm_by_run(folder: Path, cache: Path, reads: Iterable[Path]) -> None
     cache: the folder of packed crops. reads: annotations, images, weights.
     """
     protected = Protected(dict.fromkeys(reads))
-    refuse_replacing(protected, (folder / name for name in (*FILES, *_PARTS)), "--runs, --name")
-    refuse_replacing(protected, sorted(cache.glob("crops-*")), "--cache")
+    written = (*(folder / name for name in (*FILES, *_PARTS)), *numbered_files(folder))
+    refuse_replacing(protected, written, "--runs, --name")
+    refuse_replacing(protected, sorted((*cache.glob("crops-*"), *cache.glob("unlabelled-*"))), "--cache")
     foreign = [name for name in FILES if (folder / name).exists()]
     if foreign and foreign != ["preview.jpg"] and "options.json" not in foreign:
         raise UsageError(
@@ -56,7 +58,9 @@ def check_resumable(folder: Path, recipe: Recipe, data: TrainingData, init: str 
     mine = json.loads(json.dumps({**recipe.to_json(), **keys}))
     if path.is_file() and (folder / "state.pt").is_file():
         began = json.loads(path.read_bytes())
-        changed = sorted(key for key in mine if mine[key] != began.get(key, mine[key] if key in keys else None))
+        # What older runs did not write had its default.
+        defaults = {**json.loads(json.dumps(Recipe().to_json())), **{key: mine[key] for key in keys}}
+        changed = sorted(key for key in mine if mine[key] != began.get(key, defaults.get(key)))
         if changed:
             raise UsageError(f"{folder} began with other {', '.join(changed)}: take another --name, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +74,7 @@ def weights_header(recipe: Recipe, data: TrainingData, init: str | None) -> dict
     training = {
         "recipe": recipe.to_json(),
         "people": len(data.crops),
+        "unlabelled": 0 if data.unlabelled is None else len(data.unlabelled),
         "init": Path(init).name if init else None,
         "images": data.fingerprint,
     }
@@ -82,6 +87,7 @@ def data_keys(data: TrainingData, init: str | None) -> dict[str, str | None]:
     return {
         "people": _key(data.crops.people),
         "negatives": None if data.negatives is None else _key(data.negatives.people),
+        "unlabelled": None if data.unlabelled is None else _key(data.unlabelled.people),
         "init": sha256(path) if path is not None and path.is_file() else init,
     }
 

@@ -13,6 +13,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC
 from posecli.train import engine
 from posecli.train.batches import Batch, batches, counted_together
+from posecli.train.best import best_names, numbered_name, read_evaluations, remove_others
 from posecli.train.distributed import Distributed
 from posecli.train.engine import append_row, run_steps, truncate_rows
 from posecli.train.init import Init
@@ -29,13 +30,15 @@ Evaluate = Callable[[SimCC, PoseConfig], dict[str, float]]
 class PoseCallbacks:
     """What happens beside the steps. report sees each row of metrics.csv and evaluations.csv.
 
-    evaluate_every: samples between two evaluations. calibrate gives the std_scale of a network that is evaluated or
+    evaluate_every: samples between two evaluations. keep_best: how many of the best weights are kept, above 1 with
+    their AP in the file name too (best.numbered_name). calibrate gives the std_scale of a network that is evaluated or
     finished. header goes into the weights.
     """
 
     evaluate: Evaluate | None = None
     calibrate: Callable[[SimCC, PoseConfig], float] | None = None
     evaluate_every: int = 50_000
+    keep_best: int = 1
     checkpoint_seconds: float = 120
     report: Callable[[dict[str, float]], None] = lambda row: None
     header: Mapping[str, Any] | None = None
@@ -47,6 +50,7 @@ def train(
     folder: Path,
     *,
     negatives: Crops | None = None,
+    unlabelled: Crops | None = None,
     teacher: Teacher | None = None,
     init: Init | None = None,
     device: str = "cpu",
@@ -58,23 +62,24 @@ def train(
     """Train through all stages, resuming where folder holds a state; the path of the last weights.
 
     negatives: crops without a person, for a model with a person score (recipe.model.person_score). teacher: a trained
-    model whose distributions on the same crops are learned too (recipe.teacher_weight). workers: processes that make
-    batches, 0 for a thread; the results do not depend on them.
+    model whose distributions on the same crops are learned too (recipe.teacher_weight). unlabelled: people of whom
+    these are all that is learned. workers: processes that make batches, 0 for a thread; the results do not depend on
+    them.
 
-    Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by
-    AP) into folder. Ctrl-C saves before it leaves; a resumed run does again what was cut off, and ends in the same
-    bytes as an undisturbed one. Raises PosecliError on a loss that is not finite, with the batch's people named in
-    bad_batch.csv.
+    Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by AP; see
+    callbacks.keep_best) into folder. Ctrl-C saves before it leaves; a resumed run does again what was cut off, and ends
+    in the same bytes as an undisturbed one. Raises PosecliError on a loss that is not finite, with the batch's people
+    named in bad_batch.csv.
     """
     placement = Placement(torch.device(device), distributed or Distributed(), compiled)
-    run = _Run(recipe, crops, folder, placement, negatives, teacher, workers, callbacks or PoseCallbacks())
+    callbacks = callbacks or PoseCallbacks()
+    run = _Run(recipe, crops, folder, placement, negatives, unlabelled, teacher, workers, callbacks)
     folder.mkdir(parents=True, exist_ok=True)
     state = restore(recipe, folder, placement)
+    if placement.distributed.is_main:
+        run.prepare_folder(None if state is None else state.samples)
     if state is None:
         state = first_state(recipe, init, placement)
-    elif placement.distributed.is_main:
-        for name in ("metrics.csv", "evaluations.csv"):
-            truncate_rows(folder / name, state.samples)
     placement.distributed.barrier()
     with interrupt.working():
         run.all_stages(state)
@@ -91,6 +96,7 @@ class _Run:
     folder: Path
     placement: Placement
     negatives: Crops | None
+    unlabelled: Crops | None
     teacher: Teacher | None
     workers: int
     callbacks: PoseCallbacks
@@ -98,6 +104,16 @@ class _Run:
     @property
     def is_main(self) -> bool:
         return self.placement.distributed.is_main
+
+    def prepare_folder(self, samples: int | None) -> None:
+        """Remove what a run that goes on after so many samples writes again, or, with None, one that begins."""
+        for name in ("metrics.csv", "evaluations.csv"):
+            if samples is None:
+                (self.folder / name).unlink(missing_ok=True)
+            else:
+                truncate_rows(self.folder / name, samples)
+        evaluations = read_evaluations(self.folder / "evaluations.csv")
+        remove_others(self.folder, best_names(evaluations, self.callbacks.keep_best))
 
     def all_stages(self, state: State) -> None:
         """All stages from the state on; however they end, the state is saved."""
@@ -132,6 +148,7 @@ class _Run:
             self.placement.distributed,
             self.negatives,
             None if self.teacher is None else self.teacher.config.input_size,
+            unlabelled=self.unlabelled,
             workers=self.workers,
             device=self.placement.device,
         )
@@ -165,14 +182,19 @@ class _Run:
         network = state.averaged_model()
         scores = evaluate(network, state.config)
         row = {"samples": state.samples, "stage": state.stage, **scores}
-        better = scores["AP"] > state.best
-        config = self.calibrated(state.config, network) if better else state.config
+        table, header = self.folder / "evaluations.csv", self.callbacks.header
+        better, best = scores["AP"] > state.best, best_names([*read_evaluations(table), row], self.callbacks.keep_best)
+        numbered = numbered_name(row) in best
+        config = self.calibrated(state.config, network) if better or numbered else state.config
         with interrupt.deferred():
-            append_row(self.folder / "evaluations.csv", row)
+            append_row(table, row)
             state.evaluated = state.samples
             if better:
                 state.best, state.config = scores["AP"], config
-                export(self.folder / "best.safetensors", state, self.callbacks.header)
+                export(self.folder / "best.safetensors", state, header)
+            if numbered:
+                export(self.folder / numbered_name(row), replace(state, config=config), header)
+            remove_others(self.folder, best)
         self.callbacks.report(row)
 
     def calibrated(self, config: PoseConfig, network: SimCC) -> PoseConfig:

@@ -72,8 +72,8 @@ def distillation_sum(
     """Sum over crops and keypoints of KL(teacher ‖ prediction) in nats, mean of the two axes.
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, at a temperature of 1. logits, teacher: x and
-    y, (N, K, bins) each. temperatures: factors on the logits of both. counted: (N,), 1 for crops that count, else 0.
-    places: fractional bins of the teacher for those of the model, x and y (matching_bins); None where they are equal.
+    y, (N, K, bins) each. temperatures: factors on the logits of both. counted: (N,), weights of the crops. places:
+    fractional bins of the teacher for those of the model, x and y (matching_bins); None where they are equal.
     """
     total = counted.new_zeros(())
     for axis, (own, other) in enumerate(zip(logits, teacher, strict=True)):

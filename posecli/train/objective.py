@@ -31,7 +31,8 @@ class PoseLoss:
     """The losses of a part of a batch by name, each normalised over the whole batch of all processes.
 
     "keypoints": KL divergence of the labels, a mean by the labels' weights. "teacher": KL divergence from the teacher's
-    distributions, a mean over samples and keypoints. "person_score", "box": of the two heads, means over samples.
+    distributions, a mean over samples and keypoints, also of people without labels. "person_score", "box": of the two
+    heads, means over samples.
     """
 
     recipe: Recipe
@@ -65,8 +66,8 @@ class PoseLoss:
         if self.teacher is not None:
             taught = self.teacher.distributions(part, self.device)
             temperatures = config.temperature, self.teacher.config.temperature
-            counted = (part.present > 0).float().to(self.device)
-            distance = distillation_sum(located, taught, temperatures, counted, self.teacher.places(config))
+            weights = part.taught.to(self.device)
+            distance = distillation_sum(located, taught, temperatures, weights, self.teacher.places(config))
             losses["teacher"] = self.recipe.teacher_weight / (part.samples * len(config.keypoints)) * distance
         return losses
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,28 +72,39 @@ def _mapped(people: People, file: Path, spans: NDArray[np.int64], hashes: NDArra
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a run is trained on: people, and negatives (crops without a person)."""
+    """What a run is trained on: people, negatives (crops without a person) and people without labels."""
 
     crops: Crops
     negatives: Crops | None = None
+    unlabelled: Crops | None = None
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """Fingerprints of all images, for the weights' header and against validation on the same images."""
-        contents = self.crops.contents | ({} if self.negatives is None else self.negatives.contents)
+        contents = self.crops.contents
+        for other in (self.negatives, self.unlabelled):
+            contents |= {} if other is None else other.contents
         return fingerprint_of(contents)
 
 
 def pack_data(
-    people: People, negatives: People | None, folder: Path, missing_limit: float, distributed: Distributed
+    people: People,
+    negatives: People | None,
+    folder: Path,
+    missing_limit: float,
+    distributed: Distributed,
+    unlabelled: Callable[[], People] | None = None,
 ) -> TrainingData:
-    """Both packed once, by the main process, and read back by the other ones. Raises as pack_crops."""
+    """All packed once, by the main process, and read back by the other ones. Raises as pack_crops.
+
+    unlabelled: finds people without labels, which the other processes ask for when the main one has found them.
+    """
 
     def packed() -> TrainingData:
-        crops = pack_crops(people, folder, missing_limit=missing_limit)
-        if negatives is None:
-            return TrainingData(crops)
-        return TrainingData(crops, pack_crops(negatives, folder, missing_limit=missing_limit))
+        found = people, negatives, None if unlabelled is None else unlabelled()
+        crops, *others = (None if p is None else pack_crops(p, folder, missing_limit=missing_limit) for p in found)
+        assert crops is not None
+        return TrainingData(crops, *others)
 
     data = packed() if distributed.is_main else None
     distributed.barrier()

@@ -32,8 +32,8 @@ class Recipe:
     weak_share: last part of the schedule, with weak augmentation. constant_fraction: part of the schedule at the full
     learning rate, after the warm-up and before the cosine. backbone_lr_factor: factor on the backbone's learning rate.
     accumulate: number of parts of a batch for gradient accumulation. negatives_share: share of negatives among the
-    samples, where there are any. person_score_weight, box_weight: weights of the losses of the person score and the box
-    head. heads_only: train only these two heads.
+    samples, where there are any; unlabelled_share: of people without labels. person_score_weight, box_weight: weights
+    of the losses of the person score and the box head. heads_only: train only these two heads.
     teacher: SHA-256 of the teacher's weights for distillation, or None; teacher_weight: weight of its loss.
     precision: of the forward and backward pass, "bf16" by autocast or "fp32".
     """
@@ -54,6 +54,7 @@ class Recipe:
     label_smoothing: float = 0.0
     accumulate: int = 1
     negatives_share: float = 0.15
+    unlabelled_share: float = 0.0
     person_score_weight: float = 0.3
     box_weight: float = 0.3
     heads_only: bool = False

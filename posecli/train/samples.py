@@ -26,8 +26,9 @@ def sample_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 class Sample:
     """One augmented crop, (H, W, 3) uint8 RGB.
 
-    points (K, 2) in its pixels, weights (K,). present: 1 for a person, 0 for a negative. sides (4,): the person's box
-    relative to the crop's size, with its weight. id: text that identifies the person.
+    points (K, 2) in its pixels, weights (K,). present: 1 for a person, 0 for a negative, -1 for a person without
+    labels. sides (4,): the person's box relative to the crop's size, with its weight. taught: weight of the divergence
+    from the teacher. id: text that identifies the person.
     """
 
     crop: NDArray[np.uint8]
@@ -36,6 +37,7 @@ class Sample:
     present: float
     sides: Float
     sides_weight: float
+    taught: float
     id: str
 
 
@@ -45,8 +47,9 @@ class Sampler:
 
     Sample number n is always the same crop with the same augmentation, also in a resumed run and for any number of
     processes: process rank gets every size-th sample of each batch, from rank on. end: samples at the end of the stage.
-    negatives: crops without a person, for recipe.negatives_share of the samples. teacher_size: (height, width) of the
-    teacher's input; crops are then made at that size and downsampled for the model.
+    negatives: crops without a person, for recipe.negatives_share of the samples. unlabelled: people without labels, for
+    recipe.unlabelled_share of the samples; the other samples are the same as without them. teacher_size: (height,
+    width) of the teacher's input; crops are then made at that size and downsampled for the model.
     """
 
     crops: Crops
@@ -57,6 +60,7 @@ class Sampler:
     size: int = 1
     negatives: Crops | None = None
     teacher_size: tuple[int, int] | None = None
+    unlabelled: Crops | None = None
 
     def __call__(self, first: int) -> dict[str, Any]:
         """This process's part of the batch that starts with sample first: the fields of a Batch by name."""
@@ -71,12 +75,18 @@ class Sampler:
             "present": np.array([s.present if mine else -1 for s in samples], np.float32),
             "sides": _stacked([s.sides for s in samples]),
             "sides_weights": np.array([s.sides_weight * counts for s in samples], np.float32),
+            "taught": np.array([s.taught * counts for s in samples], np.float32),
             "ids": tuple(s.id for s in samples),
             "samples": len(numbers),
         }
 
     def sample(self, number: int) -> Sample:
         """Sample number n of the run."""
+        if self.unlabelled is not None:
+            # A generator of its own, so that what is drawn for the other samples stays the same.
+            random = np.random.default_rng([self.recipe.seed, 2, number])
+            if random.random() < self.recipe.unlabelled_share:
+                return self._without_labels(self.unlabelled, number, random)
         random = np.random.default_rng([self.recipe.seed, 1, number])
         negatives = self.negatives
         if negatives is not None and random.random() < self.recipe.negatives_share:
@@ -87,14 +97,23 @@ class Sampler:
             crop, points, weights, sides, _ = self._augmented(
                 negatives, row, points, np.ones(len(points)), number, random
             )
-            return Sample(crop, points, weights * 0, 0.0, sides, 0.0, negatives.people.ids[row])
+            return Sample(crop, points, weights * 0, 0.0, sides, 0.0, 0.0, negatives.people.ids[row])
         epoch, place = divmod(number, len(self.crops))
         row = int(sample_order(len(self.crops), self.recipe.seed, epoch)[place])
         people = self.crops.people
         crop, points, weights, sides, sides_weight = self._augmented(
             self.crops, row, people.keypoints[row], people.weights[row], number, random
         )
-        return Sample(crop, points, weights, 1.0, sides, sides_weight, people.ids[row])
+        return Sample(crop, points, weights, 1.0, sides, sides_weight, 1.0, people.ids[row])
+
+    def _without_labels(self, source: Crops, number: int, random: np.random.Generator) -> Sample:
+        """A person without labels: the keypoints, which are the teacher's, guide the augmentation only."""
+        people, row = source.people, int(random.integers(len(source)))
+        crop, points, weights, sides, _ = self._augmented(
+            source, row, people.keypoints[row], people.weights[row], number, random
+        )
+        taught = float(people.weights[row].max())  # the folder's weight
+        return Sample(crop, points, weights * 0, -1.0, sides, 0.0, taught, people.ids[row])
 
     def _augmented(
         self, source: Crops, row: int, points: Float, weights: Float, number: int, random: np.random.Generator

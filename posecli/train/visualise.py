@@ -18,7 +18,7 @@ from posecli.pose.network import SimCC
 from posecli.pose.runner import load_runner
 from posecli.results.charts import Panel, Series, png
 from posecli.train.batches import batches
-from posecli.train.packing import Crops
+from posecli.train.packing import TrainingData
 from posecli.train.recipe import Recipe
 from posecli.types import Detections, Frame, PixelArray, Poses
 
@@ -26,10 +26,11 @@ SHOWN_PEOPLE = 16
 TILE = (256, 192)
 
 
-def write_preview(path: Path, crops: Crops, negatives: Crops | None, recipe: Recipe, count: int) -> None:
-    """A contact sheet of augmented samples with their keypoints; negatives: see batches."""
+def write_preview(path: Path, data: TrainingData, recipe: Recipe, count: int) -> None:
+    """A contact sheet of augmented samples with their keypoints, if they have any."""
     stage = dataclasses.replace(recipe.stages[-1], batch_size=count)
-    batch = next(iter(batches(crops, recipe, stage, 0, count, negatives=negatives)))
+    found = batches(data.crops, recipe, stage, 0, count, negatives=data.negatives, unlabelled=data.unlabelled)
+    batch = next(iter(found))
     tiles = []
     for crop, points, weights in zip(batch.crops.numpy(), batch.points.numpy(), batch.weights.numpy(), strict=True):
         tiles.append(draw_poses(crop, _pose(points, weights, crop), recipe.model.keypoints, keypoint_threshold=1e-6))
