@@ -1,7 +1,7 @@
 """Configuration of a SimCC model: architecture, preprocessing, decoding."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from posecli.errors import DataError
@@ -27,9 +27,26 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class AttentionSizes:
+    """Sizes of the heads with a gated attention unit (head "rtmcc" or "rtmw").
+
+    kernel: sides of the convolution that makes the maps. hidden: length of a keypoint's token. keys: that of queries
+    and keys. expanded: that of values. neck_blocks: blocks in each layer of rtmw's neck.
+    """
+
+    kernel: int = 7
+    hidden: int = 256
+    keys: int = 128
+    expanded: int = 512
+    neck_blocks: int = 2
+
+
+@dataclass(frozen=True)
 class PoseConfig:
     """Configuration of a SimCC network and its decoding.
 
+    widths, blocks: the backbone's channels and blocks a stage, where it comes in several sizes; else its own.
+    head: of heads.HEADS; "simcc" has transposed convolutions, the others a gated attention unit (attention).
     laterals: whether the backbone's finer features are added to each transposed convolution (Lin et al., "Feature
     Pyramid Networks", CVPR 2017, section 3).
     person_score: whether there is an output for the probability that the crop shows a person (as the presence flag of
@@ -43,6 +60,10 @@ class PoseConfig:
     """
 
     backbone: str = "mobilenet_v2"
+    widths: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    head: str = "simcc"
+    attention: AttentionSizes = AttentionSizes()
     deconv_channels: tuple[int, ...] = (128,)
     deconv_kernel: int = 4
     laterals: bool = False
@@ -67,6 +88,10 @@ class PoseConfig:
             raise DataError("a box head needs a person score beside it")
         if min(self.sigma) <= 0 or self.temperature <= 0:
             raise DataError("sigma and temperature must be positive")
+        if self.head != "simcc" and (self.deconv_channels or self.laterals):
+            raise DataError(f"head {self.head}: it has no transposed convolutions and no laterals")
+        if self.attention.kernel % 2 == 0 or self.attention.hidden % 2:
+            raise DataError("a head with attention has a kernel of an odd and tokens of an even size")
         if len(self.deconv_channels) > 3 or self.deconv_kernel not in (2, 3, 4):
             raise DataError("a head has 0 to 3 transposed convolutions with a kernel of 2, 3 or 4")
 
@@ -88,8 +113,13 @@ class PoseConfig:
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
         keypoints = self.keypoints
+        # What older versions do not know is left out where it says nothing.
+        sizes = {name: list(getattr(self, name)) for name in ("widths", "blocks") if getattr(self, name)}
+        head = {} if self.head == "simcc" else {"head": self.head, "attention": asdict(self.attention)}
         return {
             "backbone": self.backbone,
+            **sizes,
+            **head,
             "deconv_channels": list(self.deconv_channels),
             "deconv_kernel": self.deconv_kernel,
             "laterals": self.laterals,
@@ -127,6 +157,10 @@ class PoseConfig:
         sigma_x, sigma_y = config.numbers("sigma", 1e-3, 1e3, count=2)
         return cls(
             backbone=config.text("backbone"),
+            widths=config.wholes("widths", 1, 8192, longest=20) if "widths" in values else (),
+            blocks=config.wholes("blocks", 1, 200, longest=20) if "blocks" in values else (),
+            head=config.text("head") if "head" in values else "simcc",
+            attention=_attention(config.part("attention")) if "attention" in values else AttentionSizes(),
             deconv_channels=config.wholes("deconv_channels", 1, 4096, longest=3),
             deconv_kernel=config.whole("deconv_kernel", 2, 4),
             laterals=config.flag("laterals", False),  # missing in older weights
@@ -140,6 +174,12 @@ class PoseConfig:
             keypoints=_keypoints(config.part("keypoints")),
             preprocessing=_preprocessing(config.part("preprocessing")),
         )
+
+
+def _attention(found: Fields) -> AttentionSizes:
+    names = [field.name for field in fields(AttentionSizes)]
+    found.only(names)
+    return AttentionSizes(**{name: found.whole(name, 1, 8192) for name in names})
 
 
 def _keypoints(found: Fields) -> KeypointSet:

@@ -1,4 +1,4 @@
-"""The SimCC network: a backbone, transposed convolutions, one map for each keypoint, two classifiers.
+"""The SimCC network: a backbone, a head that makes one map a keypoint, two classifiers.
 
 Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV 2022.
 """
@@ -12,6 +12,7 @@ from torch.nn import functional
 from posecli.backbones import find_backbone
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
+from posecli.pose.heads import find_head
 
 # kernel → (padding, output padding) that double the size exactly.
 _DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
@@ -53,11 +54,21 @@ class SimCC(nn.Module):
 
     def __init__(self, config: PoseConfig) -> None:
         super().__init__()
-        self.backbone, channels, levels, coarse = find_backbone(config.backbone).build()
-        if config.laterals and len(levels) < len(config.deconv_channels):
-            raise DataError(f"backbone {config.backbone}: it offers {len(levels)} levels for laterals")
+        self.backbone, channels, levels, coarse = find_backbone(config.backbone).make(config.widths, config.blocks)
+        spec = find_head(config.head)
+        wanted = len(config.deconv_channels) if config.laterals else spec.levels
+        if len(levels) < wanted:
+            raise DataError(f"backbone {config.backbone}: it offers {len(levels)} levels for laterals, not {wanted}")
+        self.levels = [name for name, _ in levels[:wanted]]
         self.person_score = nn.Linear(coarse or channels, 1) if config.person_score else None
         self.box_head = BoxHead(coarse or channels) if config.box_head else None
+        # SimCC's own head is made of the layers below, under the names that its files have.
+        self.head = None
+        if spec.build is not None:
+            if config.map_size != (config.input_size[0] // 32, config.input_size[1] // 32):
+                raise DataError(f"head {config.head}: it needs features at 1/32, backbone {config.backbone} has others")
+            self.head = spec.build(config, channels, [width for _, width in levels])
+            return
         layers: list[nn.Module] = []
         padding, output_padding = _DECONV_PADDING[config.deconv_kernel]
         for out in config.deconv_channels:
@@ -68,7 +79,6 @@ class SimCC(nn.Module):
             ]
             channels = out
         self.deconv = nn.Sequential(*layers)
-        self.levels = [name for name, _ in levels[: len(config.deconv_channels)]] if config.laterals else []
         widths = zip(levels, config.deconv_channels, strict=False)
         if config.laterals:
             self.laterals = nn.ModuleList(nn.Conv2d(width, out, 1, bias=False) for (_, width), out in widths)
@@ -84,6 +94,8 @@ class SimCC(nn.Module):
         config.box_head also sides (N, 4), see BoxHead.
         """
         features, coarse = self._features(crops)
+        if self.head is not None:
+            return *self.head(features), *self._heads(coarse)
         maps = self.final(self._enlarged(features)).flatten(2)  # (N, K, h·w), row-major
         return self.fc_x(maps), self.fc_y(maps), *self._heads(coarse)
 
@@ -123,13 +135,16 @@ class SimCC(nn.Module):
 def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> None:
     """Initialise the head.
 
-    With marginal, each classifier starts as the marginal of a heatmap: row b of fc_x is a Gaussian over the map's
-    columns around the column whose centre projects to bin b, fc_y the same over rows, which gives the backbone a
-    spatial signal from the first step. Else the weights are N(0, 0.01).
+    With marginal, each classifier starts as the marginal of a heatmap: row b of fc_x is a Gaussian bump
+    over the map's columns around the column whose centre projects to bin b, fc_y alike over rows. The
+    backbone then gets a spatial signal from the first step. Else the weights are N(0, 0.01). Other heads have an
+    initialisation of their own.
     """
     if model.person_score is not None:
         nn.init.zeros_(model.person_score.weight)
         nn.init.zeros_(model.person_score.bias)
+    if model.head is not None:  # it starts as it was built
+        return
     for module in (*model.deconv.modules(), *getattr(model, "laterals", ()), model.final):
         if isinstance(module, nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=(2 / module.in_channels / 4) ** 0.5 if marginal else 0.001)
@@ -160,19 +175,35 @@ def marginal_profile(bins: int, cells: int, width: float = 0.6) -> Tensor:
 def resample_classifiers(state: dict[str, Tensor], old: PoseConfig, new: PoseConfig) -> dict[str, Tensor]:
     """The state of a model at another input size or split ratio.
 
-    Only the two classifiers depend on them: their rows (bins) and columns (map cells) are interpolated linearly, so
-    that each bin keeps its relative position in the crop. Weights are scaled so that the level of the logits stays.
+    Only the layers that read whole maps or give bins depend on them: rows (bins) and columns (map cells) are
+    interpolated linearly, each bin keeping its relative place in the crop. Weights are scaled so that maps of the same
+    values give logits of the same level.
     """
     result = dict(state)
-    (old_h, old_w), (new_h, new_w) = old.map_size, new.map_size
-    ratio = old_h * old_w / (new_h * new_w)
     for axis, name in enumerate(("fc_x", "fc_y")):
-        weight = state[f"{name}.weight"].reshape(1, old.bins[axis], old_h, old_w)
-        weight = nn.functional.interpolate(
-            weight.float()[None], size=(new.bins[axis], new_h, new_w), mode="trilinear", align_corners=False
-        )
-        result[f"{name}.weight"] = (weight.reshape(new.bins[axis], -1) * ratio).to(state[f"{name}.weight"].dtype)
-        bias = state[f"{name}.bias"].float().reshape(1, 1, -1)
-        bias = nn.functional.interpolate(bias, size=new.bins[axis], mode="linear", align_corners=False)
-        result[f"{name}.bias"] = bias.reshape(-1).to(state[f"{name}.bias"].dtype)
+        if old.head == "simcc":
+            weight = _resampled_columns(state[f"{name}.weight"], old.map_size, new.map_size)
+            result[f"{name}.weight"] = _resampled_rows(weight, new.bins[axis])
+            result[f"{name}.bias"] = _resampled_rows(state[f"{name}.bias"], new.bins[axis])
+        else:
+            result[f"head.{name}.weight"] = _resampled_rows(state[f"head.{name}.weight"], new.bins[axis])
+    for name, finer in (("embed", 1), ("coarse_embed", 1), ("fine_embed", 2)):
+        if (key := f"head.{name}.weight") in state:
+            sizes = [(height * finer, width * finer) for height, width in (old.map_size, new.map_size)]
+            result[key] = _resampled_columns(state[key], sizes[0], sizes[1])
     return result
+
+
+def _resampled_columns(weight: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """(rows, cells of the old map) → (rows, cells of the new one)."""
+    maps = weight.float().reshape(1, -1, *old)
+    maps = functional.interpolate(maps, size=new, mode="bilinear", align_corners=False)
+    ratio = old[0] * old[1] / (new[0] * new[1])
+    return (maps.reshape(weight.shape[0], -1) * ratio).to(weight.dtype)
+
+
+def _resampled_rows(weight: Tensor, rows: int) -> Tensor:
+    """(rows, ...) → another number of rows."""
+    lines = weight.float().reshape(1, weight.shape[0], -1).transpose(1, 2)
+    lines = functional.interpolate(lines, size=rows, mode="linear", align_corners=False)
+    return lines.transpose(1, 2).reshape(rows, *weight.shape[1:]).to(weight.dtype)
