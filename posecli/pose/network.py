@@ -1,4 +1,4 @@
-"""The SimCC network: a backbone, a head that makes one map a keypoint, two classifiers.
+"""The SimCC network: a backbone, a head that makes one map for each keypoint, two classifiers.
 
 Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV 2022.
 """
@@ -135,15 +135,14 @@ class SimCC(nn.Module):
 def initialise_head(model: SimCC, config: PoseConfig, marginal: bool = True) -> None:
     """Initialise the head.
 
-    With marginal, each classifier starts as the marginal of a heatmap: row b of fc_x is a Gaussian bump
-    over the map's columns around the column whose centre projects to bin b, fc_y alike over rows. The
-    backbone then gets a spatial signal from the first step. Else the weights are N(0, 0.01). Other heads have an
-    initialisation of their own.
+    With marginal, each classifier starts as the marginal of a heatmap: row b of fc_x is a Gaussian over the map's
+    columns around the column whose centre projects to bin b, fc_y the same over rows, which gives the backbone a
+    spatial signal from the first step. Else the weights are N(0, 0.01). Other heads are left as they were built.
     """
     if model.person_score is not None:
         nn.init.zeros_(model.person_score.weight)
         nn.init.zeros_(model.person_score.bias)
-    if model.head is not None:  # it starts as it was built
+    if model.head is not None:  # keeps its own initialisation
         return
     for module in (*model.deconv.modules(), *getattr(model, "laterals", ()), model.final):
         if isinstance(module, nn.ConvTranspose2d):
@@ -175,9 +174,9 @@ def marginal_profile(bins: int, cells: int, width: float = 0.6) -> Tensor:
 def resample_classifiers(state: dict[str, Tensor], old: PoseConfig, new: PoseConfig) -> dict[str, Tensor]:
     """The state of a model at another input size or split ratio.
 
-    Only the layers that read whole maps or give bins depend on them: rows (bins) and columns (map cells) are
-    interpolated linearly, each bin keeping its relative place in the crop. Weights are scaled so that maps of the same
-    values give logits of the same level.
+    Only the layers that read whole maps or give bins depend on them: their rows (bins) and columns (map cells) are
+    interpolated linearly, so that each bin keeps its relative position in the crop. Weights are scaled so that the
+    level of the logits stays.
     """
     result = dict(state)
     for axis, name in enumerate(("fc_x", "fc_y")):
