@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posecli.keypoints import COCO17
-from posecli.train.augment import NONE, augment_sample, cut_off
+from posecli.train.augment import NONE, augment_sample, truncate
 
 PIXELS = np.random.default_rng(0).integers(1, 255, (120, 160, 3), np.uint8)
 BOX = np.array([30.0, 10.0, 130.0, 110.0])
@@ -21,7 +21,7 @@ def test_beyond_the_line_there_are_neither_pixels_nor_keypoints(seed: int, cover
     keypoints = random.uniform(BOX[:2], BOX[2:], (17, 2))
     weights = (random.random(17) < 0.7).astype(float)
     other = np.zeros((50, 40, 3), np.uint8) + np.array([9, 8, 7], np.uint8)
-    pixels, box, left = cut_off(PIXELS, BOX, keypoints, weights, random, other if covered else None)
+    pixels, box, left = truncate(PIXELS, BOX, keypoints, weights, random, other if covered else None)
     changed = (pixels != PIXELS).any(axis=-1)
     if not changed.any():
         assert np.array_equal(box, BOX) and np.array_equal(left, weights)
@@ -43,7 +43,7 @@ def test_a_person_with_one_keypoint_left_is_not_cut() -> None:
     weights = np.zeros(17)
     weights[0] = 1
     for seed in range(20):
-        pixels, box, left = cut_off(PIXELS, BOX, keypoints, weights, np.random.default_rng(seed))
+        pixels, box, left = truncate(PIXELS, BOX, keypoints, weights, np.random.default_rng(seed))
         assert pixels is PIXELS and box is BOX and left is weights
 
 

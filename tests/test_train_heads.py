@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from posecli import geometry
 from posecli.keypoints import COCO17
-from posecli.train.augment import NONE, Augmentation, augment_sample_and_sides
+from posecli.train.augment import NONE, Augmentation, augment_sample
 from posecli.train.loss import box_loss_sum
 from posecli.train.proposals import disturbed_box, sides_in_crop
 
@@ -39,7 +39,7 @@ def test_sides_are_what_crop_to_source_inverts() -> None:
     )
     seen = 0
     for seed in range(20):
-        _, moved, _, sides, weight = augment_sample_and_sides(
+        _, moved, _, sides, weight = augment_sample(
             pixels, BOX, points, weights, COCO17, (64, 48), augmentation, np.random.default_rng(seed)
         )
         width, height = np.ptp(sides[[0, 2]]) * 48, np.ptp(sides[[1, 3]]) * 64
@@ -55,7 +55,7 @@ def test_turned_crops_teach_no_box() -> None:
 
     def weight(seed: int) -> float:
         random = np.random.default_rng(seed)
-        return augment_sample_and_sides(pixels, BOX, points, np.ones(17), COCO17, (64, 48), turned, random)[4]
+        return augment_sample(pixels, BOX, points, np.ones(17), COCO17, (64, 48), turned, random).sides_weight
 
     assert 0 < sum(weight(seed) for seed in range(30)) < 30
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from posecli.draw.palette import COLOURS, Colour, id_colour, limb_side, side_colours
 from posecli.keypoints import KeypointSet
 from posecli.types import FloatArray, PixelArray, Poses
 
-__all__ = ["COLOURS", "draw_on", "draw_poses", "limb_side", "line_thickness"]
+__all__ = ["COLOURS", "draw_on", "draw_person", "draw_poses", "limb_side", "line_thickness"]
 
 OUTLINE: Colour = (16, 16, 16)
 BOX: Colour = (255, 255, 255)
@@ -47,6 +48,19 @@ def draw_poses(
         show_ids=show_ids,
     )
     return canvas
+
+
+def draw_person(
+    pixels: PixelArray, points: ArrayLike, scores: ArrayLike, keypoint_set: KeypointSet, keypoint_threshold: float = 0.3
+) -> PixelArray:
+    """A copy of one person's crop (height, width, 3) uint8 RGB with the skeleton drawn on it.
+
+    points: (K, 2) in its pixels, predicted or labelled. scores: (K,); keypoints below the threshold are left out.
+    """
+    keypoints = np.asarray(points, np.float32)[None]
+    box, one = np.array([[0, 0, pixels.shape[1], pixels.shape[0]]], np.float32), np.ones(1, np.float32)
+    poses = Poses(keypoints, np.zeros_like(keypoints), np.asarray(scores, np.float32)[None], box, one, one)
+    return draw_poses(pixels, poses, keypoint_set, keypoint_threshold=keypoint_threshold)
 
 
 def draw_on(

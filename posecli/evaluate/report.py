@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from posecli.atomic import AtomicFile
-from posecli.draw.skeleton import draw_poses
+from posecli.draw.skeleton import draw_person
 from posecli.errors import MediaError
 from posecli.evaluate.bootstrap import FIGURES
 from posecli.evaluate.error_types import ERROR_TYPES
@@ -22,7 +22,7 @@ from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
 from posecli.pose.crops import cut_crops
 from posecli.results import html
 from posecli.results.charts import Panel, Series, svg
-from posecli.types import PixelArray, Poses
+from posecli.types import PixelArray
 
 SHOWN = 12
 TILE = (256, 192)
@@ -220,7 +220,7 @@ def _extremes(evaluation: Evaluation) -> dict[str, list[int]]:
 
 def _people(truth: GroundTruth, evaluation: Evaluation, predictions: Predictions, rows: Sequence[int]) -> str:
     figures = []
-    matches = evaluation.matches
+    matches, keypoint_set = evaluation.matches, truth.keypoint_set
     for row in rows:
         annotation = matches.people[matches.true[row]]
         try:
@@ -232,9 +232,9 @@ def _people(truth: GroundTruth, evaluation: Evaluation, predictions: Predictions
         crops, _ = cut_crops([picture], [box.astype(np.float32)], TILE, 1.25)
         matrix = crop_matrices(box, TILE, 1.25)[0]
         scores = predictions.keypoint_scores
-        shown = np.ones(len(truth.keypoint_set)) if scores is None else scores[matches.predicted[row]]
-        true = _draw(crops[0], transform(matrix, matches.labels[row]), matches.labelled[row], truth)
-        predicted = _draw(crops[0], transform(matrix, matches.points[row]), np.maximum(shown, 0.31), truth)
+        shown = np.ones(len(keypoint_set)) if scores is None else scores[matches.predicted[row]]
+        true = draw_person(crops[0], transform(matrix, matches.labels[row]), matches.labelled[row], keypoint_set)
+        predicted = draw_person(crops[0], transform(matrix, matches.points[row]), np.maximum(shown, 0.31), keypoint_set)
         data = _jpeg(np.hstack([true, predicted]))
         figures.append(
             f'<figure><img alt="person {html.text(annotation["id"])}" src="data:image/jpeg;base64,{data}">'
@@ -243,19 +243,6 @@ def _people(truth: GroundTruth, evaluation: Evaluation, predictions: Predictions
     if not figures:
         return "<p>The images were not found.</p>"
     return f'<div class="people">{"".join(figures)}</div>'
-
-
-def _draw(crop: PixelArray, points: Any, scores: Any, truth: GroundTruth) -> PixelArray:
-    height, width = crop.shape[:2]
-    pose = Poses(
-        keypoints=np.asarray(points, np.float32)[None],
-        std=np.zeros((1, len(points), 2), np.float32),
-        scores=np.asarray(scores, np.float32)[None],
-        boxes=np.array([[0, 0, width, height]], np.float32),
-        box_scores=np.ones(1, np.float32),
-        person_scores=np.ones(1, np.float32),
-    )
-    return draw_poses(crop, pose, truth.keypoint_set)
 
 
 def _jpeg(pixels: PixelArray) -> str:

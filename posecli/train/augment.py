@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -56,6 +57,20 @@ WEAK = Augmentation(
 )
 
 
+class AugmentedSample(NamedTuple):
+    """One training sample.
+
+    crop: (height, width, 3) uint8 RGB. keypoints: (K, 2) in its pixels. weights: (K,), 0 for keypoints outside the
+    crop. sides (4,), sides_weight: the person's box in the crop, as proposals.sides_in_crop gives them.
+    """
+
+    crop: NDArray[np.uint8]
+    keypoints: Float
+    weights: Float
+    sides: Float
+    sides_weight: float
+
+
 def augment_sample(
     pixels: NDArray[np.uint8],
     box: Float,
@@ -67,34 +82,17 @@ def augment_sample(
     random: np.random.Generator,
     padding: float = 1.25,
     other: Callable[[], NDArray[np.uint8]] | None = None,
-) -> tuple[NDArray[np.uint8], Float, Float]:
-    """One training sample: crop (height, width, 3) uint8 RGB, keypoints (K, 2) in its pixels, weights (K,).
+) -> AugmentedSample:
+    """A person in an augmented crop.
 
-    Keypoints that fall outside the crop have weight 0. other: gives another picture, to hide a part of the person.
+    pixels: (h, w, 3) uint8 RGB; box (4,) xyxy, keypoints (K, 2) and weights (K,) in them. size: (height, width) of the
+    crop. other: gives another picture, to hide a part of the person.
     """
-    return augment_sample_and_sides(
-        pixels, box, keypoints, weights, keypoint_set, size, augmentation, random, padding, other
-    )[:3]
-
-
-def augment_sample_and_sides(
-    pixels: NDArray[np.uint8],
-    box: Float,
-    keypoints: Float,
-    weights: Float,
-    keypoint_set: KeypointSet,
-    size: tuple[int, int],
-    augmentation: Augmentation,
-    random: np.random.Generator,
-    padding: float = 1.25,
-    other: Callable[[], NDArray[np.uint8]] | None = None,
-) -> tuple[NDArray[np.uint8], Float, Float, Float, float]:
-    """As augment_sample, and the person's box in the crop with its weight, as proposals.sides_in_crop gives them."""
     height, width = size
     if random.random() < augmentation.truncation_p:
         beyond = other() if other is not None and random.random() < 0.5 else None
         for _ in range(1 + int(random.random() < 0.3)):
-            pixels, box, weights = cut_off(pixels, box, keypoints, weights, random, beyond)
+            pixels, box, weights = truncate(pixels, box, keypoints, weights, random, beyond)
         person = box
     else:
         person = box
@@ -115,7 +113,8 @@ def augment_sample_and_sides(
     points = geometry.transform(matrix, keypoints)
     inside = ((points >= -0.5) & (points <= np.array([width, height]) - 0.5)).all(axis=-1)
     sides, sides_weight = sides_in_crop(person, matrix, size)
-    return change_pixels(crop, augmentation, random), points, weights * inside, sides, sides_weight
+    crop = change_pixels(crop, augmentation, random)
+    return AugmentedSample(crop, points, weights * inside, sides, sides_weight)
 
 
 def crop_matrix(
@@ -138,10 +137,10 @@ def crop_matrix(
 
 
 # How often a border cuts the person below, left, right and above: feet leave pictures most.
-_CUT_SIDES = (0.6, 0.15, 0.15, 0.1)
+_TRUNCATED_SIDES = (0.6, 0.15, 0.15, 0.1)
 
 
-def cut_off(
+def truncate(
     pixels: NDArray[np.uint8],
     box: Float,
     keypoints: Float,
@@ -149,11 +148,12 @@ def cut_off(
     random: np.random.Generator,
     beyond: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], Float, Float]:
-    """As if the person went on out of sight beyond a line: (pixels, the box up to there, weights).
+    """The person truncated by a horizontal or vertical line: (pixels, the box up to the line, weights).
 
-    beyond: the picture there, black by default. Unchanged where fewer than 2 labelled keypoints would be left.
+    beyond: the picture on the other side of the line, black by default. Unchanged where fewer than 2 labelled keypoints
+    would be left.
     """
-    side = int(random.choice(4, p=_CUT_SIDES))
+    side = int(random.choice(4, p=_TRUNCATED_SIDES))
     share = random.uniform(0.15, 0.85)
     axis = 1 if side in (0, 3) else 0
     low, high = box[axis], box[axis + 2]
@@ -198,7 +198,7 @@ def change_pixels(
     if augmentation.colour:
         crop = _change_colour(crop, augmentation.colour, random)
     if random.random() < augmentation.downscale_p:
-        crop = _make_coarse(crop, random.uniform(0.15, 0.6))
+        crop = _downscale(crop, random.uniform(0.15, 0.6))
     if random.random() < augmentation.blur_p:
         crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), random.uniform(0.5, 1.5)), np.uint8)
     if random.random() < augmentation.erasing_p:
@@ -220,8 +220,8 @@ def _change_colour(crop: NDArray[np.uint8], strength: float, random: np.random.G
     return np.asarray(cv2.transform(crop, np.hstack([mix, offset[:, None]])), np.uint8)
 
 
-def _make_coarse(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """The crop as it would be of a picture with factor times the pixels a side."""
+def _downscale(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """The crop downsampled by a factor and upsampled again."""
     height, width = crop.shape[:2]
     small = (max(1, round(width * factor)), max(1, round(height * factor)))
     few = cv2.resize(crop, small, interpolation=cv2.INTER_AREA)

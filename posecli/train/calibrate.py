@@ -37,7 +37,7 @@ def std_fitter(crops: Crops, count: int = 400, seed: int = 0) -> Calibrate:
                 NONE,
                 random,
                 config.preprocessing.padding,
-            )
+            )[:3]
             for row in rows.tolist()
         ]
         pixels, points, weights = (np.stack(part) for part in zip(*samples, strict=True))

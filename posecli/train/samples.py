@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posecli.train.augment import augment_sample_and_sides
+from posecli.train.augment import AugmentedSample, augment_sample
 from posecli.train.packing import Crops
 from posecli.train.recipe import Recipe, Stage
 
@@ -117,8 +117,8 @@ class Sampler:
 
     def _augmented(
         self, source: Crops, row: int, points: Float, weights: Float, number: int, random: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], Float, Float, Float, float]:
-        return augment_sample_and_sides(
+    ) -> AugmentedSample:
+        return augment_sample(
             source.pixels(row),
             source.people.boxes[row],
             points,

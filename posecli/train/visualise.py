@@ -3,11 +3,10 @@
 import csv
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from posecli.draw.skeleton import draw_poses
+from posecli.draw.skeleton import draw_person
 from posecli.evaluate.ground_truth import GroundTruth, is_evaluated
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
 from posecli.media.write_images import write_image
@@ -20,7 +19,7 @@ from posecli.results.charts import Panel, Series, png
 from posecli.train.batches import batches
 from posecli.train.packing import TrainingData
 from posecli.train.recipe import Recipe
-from posecli.types import Detections, Frame, PixelArray, Poses
+from posecli.types import Detections, Frame, PixelArray
 
 SHOWN_PEOPLE = 16
 TILE = (256, 192)
@@ -33,7 +32,7 @@ def write_preview(path: Path, data: TrainingData, recipe: Recipe, count: int) ->
     batch = next(iter(found))
     tiles = []
     for crop, points, weights in zip(batch.crops.numpy(), batch.points.numpy(), batch.weights.numpy(), strict=True):
-        tiles.append(draw_poses(crop, _pose(points, weights, crop), recipe.model.keypoints, keypoint_threshold=1e-6))
+        tiles.append(draw_person(crop, points, weights, recipe.model.keypoints, 1e-6))
     write_image(path, contact_sheet(tiles, 8))
 
 
@@ -54,10 +53,9 @@ def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: Gro
         crops, _ = cut_crops([frame.pixels], [box], TILE, config.preprocessing.padding)
         matrix = crop_matrices(box.astype(np.float64), TILE, config.preprocessing.padding)[0]
         labels = np.array(annotation["keypoints"], np.float64).reshape(-1, 3)
-        true = _pose(transform(matrix, labels[:, :2]), labels[:, 2] > 0, crops[0])
-        found = _pose(transform(matrix, poses.keypoints[0].astype(np.float64)), poses.scores[0], crops[0])
-        above = draw_poses(crops[0], true, truth.keypoint_set, keypoint_threshold=0.5)
-        below = draw_poses(crops[0], found, truth.keypoint_set)
+        above = draw_person(crops[0], transform(matrix, labels[:, :2]), labels[:, 2] > 0, truth.keypoint_set)
+        points = transform(matrix, poses.keypoints[0].astype(np.float64))
+        below = draw_person(crops[0], points, poses.scores[0], truth.keypoint_set)
         tiles.append(np.vstack([above, below]))
     write_image(path, contact_sheet(tiles, 8))
 
@@ -84,18 +82,6 @@ def contact_sheet(tiles: list[PixelArray], columns: int) -> PixelArray:
     columns = min(columns, len(tiles))
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
-
-
-def _pose(points: Any, scores: Any, crop: PixelArray) -> Poses:
-    height, width = crop.shape[:2]
-    return Poses(
-        keypoints=np.asarray(points, np.float32)[None],
-        std=np.zeros((1, len(points), 2), np.float32),
-        scores=np.asarray(scores, np.float32)[None],
-        boxes=np.array([[0, 0, width, height]], np.float32),
-        box_scores=np.ones(1, np.float32),
-        person_scores=np.ones(1, np.float32),
-    )
 
 
 def _columns(path: Path) -> dict[str, list[float]]:
