@@ -50,9 +50,9 @@ def test_the_choices_of_the_command_line_are_those_of_the_registries() -> None:
     from posecli.results.tables import TABLES
     from posecli.runtime import RUNTIMES
 
-    assert tuple(ENCODERS) == options.ENCODERS and PRESETS == options.PRESETS
-    assert set(SMOOTHING) == set(options.SMOOTHING) and set(CHOICES) == set(options.DECODERS)
-    assert set(TABLES) == set(options.TABLES) and {"auto", *RUNTIMES} == set(options.RUNTIMES)
+    assert tuple(ENCODERS) == options.ENCODER_NAMES and PRESETS == options.PRESET_NAMES
+    assert set(SMOOTHING) == set(options.SMOOTHING_NAMES) and set(CHOICES) == set(options.DECODER_NAMES)
+    assert set(TABLES) == set(options.TABLE_NAMES) and {"auto", *RUNTIMES} == set(options.RUNTIME_NAMES)
 
 
 def test_values_are_completed_in_the_shell() -> None:

@@ -65,4 +65,4 @@ def test_processes_make_the_same_batches_and_end_with_the_consumer(crops: Crops)
 def test_the_precision_of_a_cpu_is_float32_unless_asked() -> None:
     cpu = torch.device("cpu")
     assert [resolve_precision(name, cpu) for name in ("auto", "bf16", "fp32")] == ["fp32", "bf16", "fp32"]
-    assert command.PRECISIONS == PRECISIONS
+    assert command.PRECISION_NAMES == PRECISIONS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from posecli.cli.groups import GroupedCommand, option, option_group
-from posecli.cli.options import DECODERS, RUNTIMES
+from posecli.cli.options import DECODER_NAMES, RUNTIME_NAMES
 from posecli.cli.parameters import DEVICE
 from posecli.errors import DataError, ExitCode, UsageError
 
@@ -62,7 +62,7 @@ EXAMPLES = (
         type=click.Path(path_type=Path),
         help="Score a COCO results file in place of a model; repeatable.",
     ),
-    option("--runtime", multiple=True, type=click.Choice(RUNTIMES), default=("auto",), help="Repeatable."),
+    option("--runtime", multiple=True, type=click.Choice(RUNTIME_NAMES), default=("auto",), help="Repeatable."),
     option("--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."),
     option("--input-size", multiple=True, metavar="HxW", help="In place of the model's own, to compare; repeatable."),
 )
@@ -86,7 +86,7 @@ EXAMPLES = (
 )
 @option_group(
     "Keypoints",
-    option("--decode", multiple=True, type=click.Choice(DECODERS), default=("auto",), help="Decoder; repeatable."),
+    option("--decode", multiple=True, type=click.Choice(DECODER_NAMES), default=("auto",), help="Decoder; repeatable."),
     option("--flip/--no-flip", default=False, help="Flip test: average with the mirrored crop."),
     option(
         "--reestimate/--no-reestimate",

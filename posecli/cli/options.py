@@ -13,12 +13,12 @@ _SCORE = click.FloatRange(0, 1)
 
 # Names of registries, repeated because their modules are too slow to import for --help; tests/test_option_groups.py
 # compares them.
-RUNTIMES = ("auto", "torch", "openvino")
-DECODERS = ("auto", "argmax", "dark", "oks", "parabola")
-SMOOTHING = ("none", "kalman", "one-euro", "offline")
-ENCODERS = ("h264", "hevc", "av1", "vp9")
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-TABLES = ("csv", "parquet", "jsonl", "openpose", "mot")
+RUNTIME_NAMES = ("auto", "torch", "openvino")
+DECODER_NAMES = ("auto", "argmax", "dark", "oks", "parabola")
+SMOOTHING_NAMES = ("none", "kalman", "one-euro", "offline")
+ENCODER_NAMES = ("h264", "hevc", "av1", "vp9")
+PRESET_NAMES = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+TABLE_NAMES = ("csv", "parquet", "jsonl", "openpose", "mot")
 
 people_options = option_group(
     "People",
@@ -35,8 +35,8 @@ model_options = option_group(
     "Models",
     option("--weights", default="pose", type=WEIGHTS, metavar="NAME|FILE", help="Pose model."),
     option("--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."),
-    option("--runtime", type=click.Choice(RUNTIMES), default="auto", help="What runs the models."),
-    option("--decode", "decoder", type=click.Choice(DECODERS), default="auto", help="How keypoints are decoded."),
+    option("--runtime", type=click.Choice(RUNTIME_NAMES), default="auto", help="What runs the models."),
+    option("--decode", "decoder", type=click.Choice(DECODER_NAMES), default="auto", help="How keypoints are decoded."),
     option("--flip/--no-flip", default=False, help="Flip test: average with the mirrored image."),
     option(
         "--reestimate/--no-reestimate",
@@ -54,12 +54,12 @@ video_options = option_group(
     option("--detect-every", type=DETECT_EVERY, default="1", metavar="N|auto",
            help="Run the detector on every N-th frame; between them boxes are propagated from the keypoints."),
     option("--track/--no-track", default=True, help="Assign track ids, and smooth keypoints over time."),
-    option("--smooth", type=click.Choice(SMOOTHING), default="kalman",
+    option("--smooth", type=click.Choice(SMOOTHING_NAMES), default="kalman",
            help="Smoothing filter; offline smooths forwards and backwards, and fills short gaps."),
     option("--audio/--no-audio", default=True, help="Keep the sound."),
-    option("--encoder", type=click.Choice(ENCODERS), default="h264", old_names=["--codec"], help="Video encoder."),
+    option("--encoder", type=click.Choice(ENCODER_NAMES), default="h264", old_names=["--codec"], help="Video encoder."),
     option("--crf", type=click.IntRange(0, 51), default=20, help="Quality on x264's scale; lower is better."),
-    option("--preset", type=click.Choice(PRESETS), default="veryfast", metavar="NAME",
+    option("--preset", type=click.Choice(PRESET_NAMES), default="veryfast", metavar="NAME",
            help="Encoding speed against file size, ultrafast to veryslow as in x264."),
     option("--fast", is_flag=True, help="The same as --preset ultrafast."),
 )  # fmt: skip
@@ -78,7 +78,9 @@ look_options = option_group(
 output_options = option_group(
     "Output",
     option("--out", "-o", type=_FOLDER, default=Path("results"), help="Output folder."),
-    option("--format", "tables", type=click.Choice(TABLES), multiple=True, help="Also write this table; repeatable."),
+    option(
+        "--format", "tables", type=click.Choice(TABLE_NAMES), multiple=True, help="Also write this table; repeatable."
+    ),
     option("--media/--no-media", default=True, help="Write annotated media."),
     option("--overwrite", is_flag=True, help="Process finished inputs again."),
     option("--dry-run", is_flag=True, help="List inputs and outputs only."),

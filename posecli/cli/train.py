@@ -22,8 +22,9 @@ Say = Callable[[str], None]
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _P = click.FloatRange(0, 1)
+_AT_LEAST_0, _ABOVE_0 = click.FloatRange(0), click.FloatRange(0, min_open=True)
 # Spelt out, so that help needs no torch; a test holds them to the registry.
-PRECISIONS = ("auto", "bf16", "fp32")
+PRECISION_NAMES = ("auto", "bf16", "fp32")
 
 EXAMPLES = (
     ("posecli train --data coco/", "train on COCO, laid out as it is published"),
@@ -97,6 +98,8 @@ EXAMPLES = (
     ),
     option("--negatives-share", default=0.15, old_names=("--nobody-share",), help="Of the samples, with --negatives."),
     option("--box-head/--no-box-head", default=None, help="Box refinement head.  [default: as in --init]"),
+    option("--person-score-weight", type=_AT_LEAST_0, default=0.3, help="Weight of the person score's loss."),
+    option("--box-weight", type=_AT_LEAST_0, default=0.3, help="Weight of the box head's loss."),
     option("--heads-only", is_flag=True, help="Train these two heads only, on the frozen network of --init."),
 )
 @option_group(
@@ -117,6 +120,9 @@ EXAMPLES = (
     option("--batch-size", type=click.IntRange(1), default=64, help="Of all processes together."),
     option("--accumulate", type=click.IntRange(1), default=1, help="Parts that a batch is cut into to save memory."),
     option("--learning-rate", "--lr", default=1.5e-3, old_names=("--rate",), help="Of AdamW, at its highest."),
+    option(
+        "--warmup-samples", type=click.IntRange(0), default=4000, help="Of the warm-up, at most a tenth of the run."
+    ),
     option("--backbone-lr-factor", default=0.5, help="Factor on the backbone's learning rate."),
     option(
         "--constant-fraction",
@@ -127,6 +133,7 @@ EXAMPLES = (
     ),
     option("--weight-decay", default=0.05, help="Of all but norms and biases."),
     option("--label-smoothing", default=0.0, old_names=("--smoothing",), help="Share of a uniform label."),
+    option("--clip", type=_ABOVE_0, default=5.0, help="Largest norm of the gradients."),
     option("--ema", default=0.998, help="Decay of the moving average of the weights."),
     option("--seed", default=0, help="Of weights, order and augmentation."),
 )
@@ -169,7 +176,7 @@ EXAMPLES = (
     ),
     option(
         "--precision",
-        type=click.Choice(PRECISIONS),
+        type=click.Choice(PRECISION_NAMES),
         default="auto",
         help="Of the passes: auto is bf16 on GPUs that have it, else fp32, which is faster on CPUs.",
     ),

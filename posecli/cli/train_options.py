@@ -55,6 +55,10 @@ RECIPE = (
     "ema",
     "label_smoothing",
     "accumulate",
+    "warmup_samples",
+    "clip",
+    "person_score_weight",
+    "box_weight",
     "heads_only",
     "seed",
 )

@@ -235,7 +235,7 @@ def _ids(poses: Poses) -> IntArray:
 
 
 def _row(poses: Poses, row: int) -> Poses:
-    return replace(poses, **{name: v[[row]] for name, v in vars(poses).items() if v is not None})
+    return poses.rows(np.array([row]))
 
 
 def _join(parts: Sequence[Poses]) -> Poses:

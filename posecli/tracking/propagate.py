@@ -103,7 +103,7 @@ class BoxPropagator:
             self._last = _State(time, picture, small, poses, poses, self._velocity_after_detection(poses, time))
             return poses
         keep = ~(self._lost(poses) | self._duplicates(poses))
-        kept, last_detection, before = (_rows(p, keep) for p in (poses, self._last.last_detection, self._last.poses))
+        kept, last_detection, before = (p.rows(keep) for p in (poses, self._last.last_detection, self._last.poses))
         kept = replace(kept, boxes=self._boxes_around(kept, last_detection).astype(np.float32))
         moved = self._moves(before, kept)
         size = np.sqrt(np.prod(kept.boxes[:, 2:] - kept.boxes[:, :2], axis=1).clip(1))
@@ -126,7 +126,7 @@ class BoxPropagator:
         overlap = iou(poses.boxes, self._last.poses.boxes)
         nearest = overlap.argmax(axis=1)
         same = (overlap.max(axis=1) > 0.5) & (overlap.argmax(axis=0)[nearest] == np.arange(len(poses)))
-        moved = self._moves(_rows(self._last.poses, nearest[same]), _rows(poses, same))
+        moved = self._moves(self._last.poses.rows(nearest[same]), poses.rows(same))
         velocity[same] = moved / max(time - self._last.time, 1e-3)
         return velocity
 
@@ -188,10 +188,6 @@ class BoxPropagator:
 
 def _time(frame: Frame) -> float:
     return float(frame.time) if frame.time is not None else frame.index / 25
-
-
-def _rows(poses: Poses, rows: object) -> Poses:
-    return replace(poses, **{name: values[rows] for name, values in vars(poses).items() if values is not None})
 
 
 def _enclosing(keypoints: NDArray[np.float32], confident: Mask) -> tuple[Float64Array, Float64Array]:

@@ -1,4 +1,4 @@
-"""Where a training of a pose model is, and its way to disk and back."""
+"""State of a pose model's training: stages, freezing, checkpoints, export of weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ HEADS = ("person_score", "box_head")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a training runs: this process's device, its place among all processes, whether through torch.compile."""
+    """Device of this process, its rank among all processes, and whether the network is compiled (torch.compile)."""
 
     device: torch.device
     distributed: Distributed = field(default_factory=Distributed)
@@ -30,7 +30,7 @@ class Placement:
 
 @dataclass
 class State:
-    """All that resuming needs.
+    """What a checkpoint holds.
 
     best: highest AP so far, -1 before the first. evaluated: samples at the last evaluation.
     """
