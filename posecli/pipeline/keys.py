@@ -23,7 +23,7 @@ def describe_models(predictor: Predictor) -> dict[str, Any]:
             "sha256": estimator.weights_sha256,
             "backbone": estimator.config.backbone,
             "input_size": list(estimator.config.input_size),
-            "presence": estimator.config.person_score,
+            "person_score": estimator.config.person_score,
             "decoder": estimator.refinement,
             "flip": estimator.flip,
             "reestimate": predictor.reestimate,
