@@ -18,9 +18,9 @@ from posecli.pose.estimator import load_estimator
 from posecli.types import PixelArray
 
 
-def sampled(picture: PixelArray, matrix: NDArray[np.float64], crop: PixelArray) -> None:
+def sampled(image: PixelArray, matrix: NDArray[np.float64], crop: PixelArray) -> None:
     """The warp alone: single pixels of a large person."""
-    cv2.warpAffine(picture, matrix[:2], crop.shape[1::-1], dst=crop, flags=cv2.INTER_LINEAR)
+    cv2.warpAffine(image, matrix[:2], crop.shape[1::-1], dst=crop, flags=cv2.INTER_LINEAR)
 
 
 @click.command()
@@ -35,7 +35,7 @@ def main(annotations: Path, images: Path, weights: str, flip: bool) -> None:
     averaged = crops.warp
     found = []
     print("| | AP | AP50 | AP75 | APm | APl | ms a person of 1020 px |\n|---|---:|---:|---:|---:|---:|---:|")
-    picture = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8)
     tall = [np.array([[600, 40, 1100, 1060]], np.float32)]
     for name, warp in (("sampled", sampled), ("averaged", averaged)):
         crops.warp = warp
@@ -43,7 +43,7 @@ def main(annotations: Path, images: Path, weights: str, flip: bool) -> None:
         found.append(scores)
         start = time.process_time()
         for _ in range(100):
-            crops.cut_crops([picture], tall, estimator.config.input_size, 1.25)
+            crops.cut_crops([image], tall, estimator.config.input_size, 1.25)
         took = (time.process_time() - start) * 10
         figures = " | ".join(f"{scores.values[key]:.4f}" for key in ("AP", "AP50", "AP75", "APm", "APl"))
         print(f"| {name} | {figures} | {took:.2f} |", flush=True)

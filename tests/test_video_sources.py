@@ -25,8 +25,8 @@ SOURCES = [
     ("/dev/video2", "webcam", "video2", True),
     ("rtsp://me:secret@cam.local:554/live/one", "url", "cam.local-one", True),
     ("https://example.org/clips/a%20b.mp4?token=1", "url", "example.org-a-20b.mp4", False),
-    ("shots/frame_%05d.png", "pictures", "frame.png", False),
-    ("shots/%d.jpg", "pictures", "shots.jpg", False),
+    ("shots/frame_%05d.png", "images", "frame.png", False),
+    ("shots/%d.jpg", "images", "shots.jpg", False),
     ("100%done.mp4", "file", "100%done.mp4", False),
     ("http.mp4", "file", "http.mp4", False),
 ]
@@ -64,7 +64,7 @@ def test_numbered_pictures(tmp_path: Path) -> None:
         assert (reader.frame_count, reader.frame_rate, reader.has_audio) == (7, 25, False)
     assert [frame.time for frame in frames] == [Fraction(i, 25) for i in range(7)]
     assert all((frame.pixels == picture(seed=i + 5)).all() for i, frame in enumerate(frames))
-    with VideoReader(str(tmp_path / "frame_%05d.png"), picture_rate=Fraction(10)) as reader:
+    with VideoReader(str(tmp_path / "frame_%05d.png"), image_rate=Fraction(10)) as reader:
         assert list(reader)[6].time == Fraction(6, 10)
     with pytest.raises(MediaError, match="no file matches"):
         VideoReader(str(tmp_path / "none_%05d.png"))

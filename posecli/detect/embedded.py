@@ -57,8 +57,8 @@ def build(options: DetectorOptions) -> Detector:
         for shape in dict.fromkeys(shapes):
             every = [i for i, other in enumerate(shapes) if other == shape]
             for rows in (every[first : first + _MOST_VIEWS] for first in range(0, len(every), _MOST_VIEWS)):
-                pictures, scales = letterbox([views[i].pixels for i in rows], shape)
-                boxes, scores = compiled(pictures)
+                images, scales = letterbox([views[i].pixels for i in rows], shape)
+                boxes, scores = compiled(images)
                 for k, i in enumerate(rows):
                     result[i] = select(
                         boxes[k], scores[k], scales[k], views[i], score_threshold, config.nms_iou, options.max_people
@@ -84,16 +84,16 @@ def build(options: DetectorOptions) -> Detector:
     )
 
 
-def canvas_shape(picture: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
+def canvas_shape(image: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
     """The (height, width) that an image of (height, width) is letterboxed to.
 
     The image fills the largest canvas in one direction; in the other one the canvas is the next multiple of 64, which
     limits padding and the number of shapes, each of which OpenVINO compiles on its own.
     """
-    scale = min(whole / side for side, whole in zip(picture, largest, strict=True))
+    scale = min(whole / side for side, whole in zip(image, largest, strict=True))
     height, width = (
         min(whole, max(MIN_SIDE, -(-round(side * scale) // 64) * 64))
-        for side, whole in zip(picture, largest, strict=True)
+        for side, whole in zip(image, largest, strict=True)
     )
     return height, width
 
@@ -106,16 +106,16 @@ def letterbox(pixels: Sequence[PixelArray], size: tuple[int, int]) -> tuple[Pixe
     height, width = size
     canvas = np.full((len(pixels), height, width, 3), GREY, np.uint8)
     scales = []
-    for i, picture in enumerate(pixels):
-        h, w = picture.shape[:2]
+    for i, image in enumerate(pixels):
+        h, w = image.shape[:2]
         scale = min(height / h, width / w)
         to_h, to_w = min(height, max(1, round(h * scale))), min(width, max(1, round(w * scale)))
         while min(h, w) > 1 and max(h / to_h, w / to_w) >= 4 and min(h, w) >= 8:
             # Far above the target size every second pixel is enough.
-            picture = picture[::2, ::2]
-            h, w = picture.shape[:2]
+            image = image[::2, ::2]
+            h, w = image.shape[:2]
         method = cv2.INTER_AREA if h > to_h else cv2.INTER_LINEAR
-        canvas[i, :to_h, :to_w] = cv2.resize(np.ascontiguousarray(picture), (to_w, to_h), interpolation=method)
+        canvas[i, :to_h, :to_w] = cv2.resize(np.ascontiguousarray(image), (to_w, to_h), interpolation=method)
         scales.append((to_w / pixels[i].shape[1], to_h / pixels[i].shape[0]))
     return canvas, scales
 

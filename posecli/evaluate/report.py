@@ -224,12 +224,12 @@ def _people(truth: GroundTruth, evaluation: Evaluation, predictions: Predictions
     for row in rows:
         annotation = matches.people[matches.true[row]]
         try:
-            picture = truth.pixels(annotation["image_id"])
+            image = truth.pixels(annotation["image_id"])
             name = truth.files[annotation["image_id"]].name
         except MediaError:
             continue  # Results files are scored without images, too.
         box = xywh_to_xyxy(np.array([annotation["bbox"]], np.float64))
-        crops, _ = cut_crops([picture], [box.astype(np.float32)], TILE, 1.25)
+        crops, _ = cut_crops([image], [box.astype(np.float32)], TILE, 1.25)
         matrix = crop_matrices(box, TILE, 1.25)[0]
         scores = predictions.keypoint_scores
         shown = np.ones(len(keypoint_set)) if scores is None else scores[matches.predicted[row]]

@@ -81,7 +81,7 @@ def _timed_gif(content: bytes) -> bytes | None:
 
     place = 13 + table(content[10])
     parts, copied = [b"GIF89a"], 6
-    pictures, timed, changed = 0, False, False
+    images, timed, changed = 0, False, False
     while place < len(content):
         if content[place] == 0x21 and place + 6 < len(content):
             if content[place + 1] == 0xF9:
@@ -91,7 +91,7 @@ def _timed_gif(content: bytes) -> bytes | None:
                     copied, changed = place + 6, True
             place = blocks_end(place + 2)
         elif content[place] == 0x2C and place + 10 <= len(content):
-            pictures += 1
+            images += 1
             if not timed:
                 parts += [content[copied:place], b"\x21\xf9\x04\0", _DELAY, b"\0\0"]
                 copied, changed = place, True
@@ -99,7 +99,7 @@ def _timed_gif(content: bytes) -> bytes | None:
             place = blocks_end(place + 11 + table(content[place + 9]))
         else:
             break
-    return b"".join([*parts, content[copied:]]) if changed and pictures > 1 else None
+    return b"".join([*parts, content[copied:]]) if changed and images > 1 else None
 
 
 @dataclass(frozen=True)
@@ -220,14 +220,14 @@ def _drawn(canvas: NDArray[np.uint8], item: _WebpFrame) -> NDArray[np.uint8] | N
     if place.shape[:2] != found.shape[:2]:
         return None
     opaque = found.shape[2] == 3
-    picture = cv2.cvtColor(found, cv2.COLOR_BGR2RGBA if opaque else cv2.COLOR_BGRA2RGBA)
+    decoded = cv2.cvtColor(found, cv2.COLOR_BGR2RGBA if opaque else cv2.COLOR_BGRA2RGBA)
     if opaque or item.replaces:
-        place[:] = picture
+        place[:] = decoded
     else:
-        above = picture[..., 3:].astype(np.float32) / 255
+        above = decoded[..., 3:].astype(np.float32) / 255
         below = place[..., 3:].astype(np.float32) / 255 * (1 - above)
         alpha = above + below
-        colours = picture[..., :3] * above + place[..., :3] * below
+        colours = decoded[..., :3] * above + place[..., :3] * below
         place[..., :3] = np.rint(colours / np.maximum(alpha, 1e-6))
         place[..., 3:] = np.rint(255 * alpha)
     return place

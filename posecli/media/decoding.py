@@ -50,14 +50,14 @@ class Decoder:
     Raises MediaError for a source that cannot be opened or has no video stream.
     """
 
-    def __init__(self, source: VideoSource, picture_rate: Fraction) -> None:
+    def __init__(self, source: VideoSource, image_rate: Fraction) -> None:
         self.source = source
         self.damage = ""
         self.frame_numbers = FrameNumbers()
         self.audio_packets: deque[AnyPacket] = deque(maxlen=_AUDIO_PACKETS)
-        self._picture_rate = picture_rate
-        self._pictures = source.pictures()
-        places = [*self._pictures]
+        self._image_rate = image_rate
+        self._images = source.numbered_images()
+        places = [*self._images]
         # Numbers of missing numbered images, in order.
         self.holes = sorted({*range(places[-1] + 1)} - {*places}) if places else []
         # Frame threads are faster, but lose decodable frames after damage; a live source cannot be decoded again.
@@ -65,7 +65,7 @@ class Decoder:
 
     def _open(self, threads: Literal["SLICE", "AUTO"]) -> None:
         try:
-            self.container = open_source(self.source, self._picture_rate)
+            self.container = open_source(self.source, self._image_rate)
         except (FFmpegError, OSError, ValueError) as error:
             raise MediaError(f"{self.source.shown}: cannot be opened as a video ({reason(error)})") from error
         stream, sounds = main_video_stream(self.container), self.container.streams.audio
@@ -92,7 +92,7 @@ class Decoder:
         self._recent: deque[tuple[int, int]] = deque(maxlen=_NEAR)
         self._still_near = 0
         self.slots = Slots(lambda dts: dts in self._near_decoding)
-        packets = self._read_pictures() if self._pictures else self._packets()
+        packets = self._read_images() if self._images else self._packets()
         self._frames = self._decode(packets, FrameNumbers())
         self._last_pts: int | None = None
 
@@ -128,8 +128,8 @@ class Decoder:
 
     def indexed(self) -> int:
         """Number of shown frames in the container's index; 0 where it has no index of all frames."""
-        if self._pictures:
-            return len(self._pictures) + len(self.holes)
+        if self._images:
+            return len(self._images) + len(self.holes)
         if not self.stream.frames:
             return 0  # only an index of key frames
         held = sum(not entry.is_discard for entry in self.stream.index_entries)
@@ -205,7 +205,7 @@ class Decoder:
             shown = packet is not None and _is_shown(packet)
             if packet is not None:
                 self._note(packet, shown)
-            if packet is not None and self._pictures:
+            if packet is not None and self._images:
                 while frame_numbers.sent < (packet.pts or 0):  # no image with this number
                     frame_numbers.send(frame_numbers.sent)
             if packet is not None and shown:
@@ -213,7 +213,7 @@ class Decoder:
             for frame in self._decode_packet(packet):
                 stamp = frame.dts if self._by_order else frame.pts
                 index = frame_numbers.show(None if unmatched else stamp)
-                self._check(index == number + 1 or bool(self._pictures))
+                self._check(index == number + 1 or bool(self._images))
                 if stamp is None or (previous is not None and stamp <= previous.pts):
                     stamp = 0 if previous is None else previous.pts + self._usual_step
                 previous, number = DecodedFrame(frame, index, stamp), index
@@ -279,9 +279,9 @@ class Decoder:
             elif packet.size:
                 yield packet
 
-    def _read_pictures(self) -> Generator[AnyPacket, None, None]:
+    def _read_images(self) -> Generator[AnyPacket, None, None]:
         """Packets of numbered images, whose time is their position; unreadable ones are skipped."""
-        for place, path in self._pictures.items():
+        for place, path in self._images.items():
             try:
                 packet = Packet(path.read_bytes())
             except OSError as error:

@@ -113,7 +113,7 @@ def _of_stream(argument: str) -> Input | None:
     source = source_of(argument)
     if source.kind == "file":
         return None
-    missing = source.kind == "pictures" and not source.pictures()
+    missing = source.kind == "images" and not source.numbered_images()
     error = "no file matches this pattern" if missing else None
     return Input(Path(source.shown), source.name, "video", error, argument)
 
@@ -186,12 +186,12 @@ def content_key(source: Path | str) -> str:
     as finished. Raises OSError where a file cannot be read.
     """
     found = source_of(source)
-    if found.kind not in ("file", "pictures"):
+    if found.kind not in ("file", "images"):
         return uuid.uuid4().hex
     if found.kind == "file":
         return _hash_of(Path(found.address))
     keys = []
-    for place, file in found.pictures().items():
+    for place, file in found.numbered_images().items():
         try:
             keys.append(f"{place} {_hash_of(file)}\n")
         except OSError as error:  # counted as lost; the other images are read

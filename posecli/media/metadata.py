@@ -55,15 +55,15 @@ def _webp(encoded: bytes, metadata: Metadata) -> bytes:
         return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
     if encoded[12:16] == b"VP8X":
-        flags, size, picture = encoded[20], encoded[24:30], encoded[30:]
+        flags, size, image = encoded[20], encoded[24:30], encoded[30:]
     else:
         width, height = stored_size(encoded) or (1, 1)
         flags = 0x10 if encoded[12:16] == b"VP8L" and encoded[24] & 0x10 else 0
         size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-        picture = encoded[12:]
+        image = encoded[12:]
     flags |= (0x20 if metadata.profile is not None else 0) | (0x08 if metadata.exif is not None else 0)
     body = b"WEBP" + chunk(b"VP8X", bytes([flags, 0, 0, 0]) + size)
     body += chunk(b"ICCP", metadata.profile) if metadata.profile is not None else b""
-    body += picture
+    body += image
     body += chunk(b"EXIF", metadata.exif) if metadata.exif is not None else b""
     return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -66,7 +66,7 @@ class PhotoReader:
         if len(reasons) == len(pages):
             raise MediaError(reasons[0])
 
-    def _page(self, content: tiff.Data, page: tiff.Picture | None, name: str) -> tuple[PixelArray, str | None]:
+    def _page(self, content: tiff.Data, page: tiff.Directory | None, name: str) -> tuple[PixelArray, str | None]:
         if page is None:
             return decode_image(content, name, max_pixels=self._max_pixels), None
         if page.area > self._max_pixels:

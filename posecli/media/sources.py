@@ -19,10 +19,10 @@ from posecli.media.pipes import is_fragmented, open_forward_only, open_pipe
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-Kind = Literal["file", "pictures", "stdin", "pipe", "url", "webcam"]
+Kind = Literal["file", "images", "stdin", "pipe", "url", "webcam"]
 
 # Frame rate of numbered images, FFmpeg's default.
-PICTURES_RATE = Fraction(25)
+IMAGES_RATE = Fraction(25)
 # Images whose numbers are this far apart on average are not consecutive: numbers between them are not missing.
 _SPARSE = 10
 # Seconds without data after which a network source is closed.
@@ -40,9 +40,7 @@ _REFUSED = frozenset(_REFUSED_NAMES.split())
 
 _SCHEMES = frozenset(["rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "http", "https"])
 _NUMBER = re.compile(r"%(?:0(\d+))?d")
-_PICTURES = frozenset(
-    [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".pgm", ".ppm", ".pbm", ".tga"]
-)
+_IMAGES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".pgm", ".ppm", ".pbm", ".tga"])
 _WEBCAM = re.compile(r"webcam:(\d+)")
 
 
@@ -90,7 +88,7 @@ class VideoSource:
         stem = _NUMBER.sub("", path.stem).rstrip("_-. ") or path.absolute().parent.name
         return f"{stem}{path.suffix}"
 
-    def pictures(self) -> dict[int, Path]:
+    def numbered_images(self) -> dict[int, Path]:
         """The files of numbered images by their index in the clip, in order; empty for other kinds.
 
         The lowest number has index 0; missing numbers leave gaps. Numbers with a constant step, or far apart without
@@ -105,7 +103,7 @@ class VideoSource:
         return _is_sparse([*self._numbered()])
 
     def _numbered(self) -> dict[int, Path]:
-        if self.kind != "pictures":
+        if self.kind != "images":
             return {}
         path = Path(self.address)
         start, end = _place(path.name)
@@ -153,8 +151,8 @@ def source_of(text: Path | str) -> VideoSource:
     if _is_pipe(path):
         return VideoSource("pipe", address)
     there = os.path.exists(path)  # noqa: PTH110 - Path.exists raises for names that are too long
-    if len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() in _PICTURES and not there:
-        return VideoSource("pictures", address)
+    if len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() in _IMAGES and not there:
+        return VideoSource("images", address)
     return VideoSource("file", address)
 
 
@@ -168,7 +166,7 @@ def _is_pipe(path: Path) -> bool:
     return stat.S_ISFIFO(mode) or (opened and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)))
 
 
-def open_source(source: VideoSource, rate: Fraction = PICTURES_RATE) -> "InputContainer":
+def open_source(source: VideoSource, rate: Fraction = IMAGES_RATE) -> "InputContainer":
     """Open a source with FFmpeg. rate: frames per second of numbered images.
 
     Raises FFmpegError, OSError or ValueError where that fails.
@@ -184,8 +182,8 @@ def open_source(source: VideoSource, rate: Fraction = PICTURES_RATE) -> "InputCo
         return av.open(source.address, "r", options=options, timeout=NETWORK_TIMEOUT, metadata_errors="ignore")
     if source.kind == "webcam":
         return _open_webcam(source.address)
-    if source.kind == "pictures":
-        first = next(iter(source.pictures().values()), None)
+    if source.kind == "images":
+        first = next(iter(source.numbered_images().values()), None)
         if first is None:
             raise FileNotFoundError("no file matches this pattern")
         # Only for the stream's parameters: the decoder reads the images one by one, since FFmpeg ends at the first gap.

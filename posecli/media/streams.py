@@ -6,7 +6,7 @@ from av.video.stream import VideoStream
 
 # Attached still images, and streams that depend on another one.
 _ASIDE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent | Disposition.still_image
-_PICTURES = frozenset(["mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegls"])
+_IMAGES = frozenset(["mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegls"])
 
 
 def main_video_stream(container: InputContainer) -> VideoStream | None:
@@ -37,7 +37,7 @@ def _frames(stream: VideoStream) -> int:
 
 
 def _is_moving(stream: VideoStream) -> bool:
-    return stream.codec_context.name not in _PICTURES
+    return stream.codec_context.name not in _IMAGES
 
 
 def _area(stream: VideoStream) -> int:

@@ -21,7 +21,7 @@ _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 
 @dataclass(frozen=True)
-class Picture:
+class Directory:
     """One directory of a TIFF. place: its offset in the file. strips: offsets and lengths of its pixel data."""
 
     place: int
@@ -60,34 +60,34 @@ class Layout:
 
 def is_raw(content: Data) -> bool:
     """Whether a TIFF has raw sensor values of a camera, as DNG, NEF and ARW."""
-    return any(picture.raw for picture in _all(content))
+    return any(directory.raw for directory in _all(content))
 
 
-def pages(content: Data) -> list[Picture]:
+def pages(content: Data) -> list[Directory]:
     """The pages of a TIFF in order, without thumbnails, masks and reduced copies. Empty where they are unknown.
 
     A thumbnail whose directory contains the full image (SubIFDs) is replaced by that.
     """
-    found: list[Picture] = []
+    found: list[Directory] = []
     everything = list(_chain(content))
-    for picture in everything:
-        inside = [p for place in picture.inner if (p := _picture(content, place)) is not None]
+    for directory in everything:
+        inside = [p for place in directory.inner if (p := _directory(content, place)) is not None]
         full = [p for p in inside if not p.reduced and not p.mask]
         larger = max(full, key=lambda p: p.area, default=None)
-        if larger is not None and (picture.reduced or larger.area > picture.area):
+        if larger is not None and (directory.reduced or larger.area > directory.area):
             found.append(larger)
-        elif not picture.reduced and not picture.mask:
-            found.append(picture)
+        elif not directory.reduced and not directory.mask:
+            found.append(directory)
     return found or everything[:1]
 
 
-def starting_with(content: Data, picture: Picture) -> Data:
+def starting_with(content: Data, directory: Directory) -> Data:
     """The file with this image as its first one; a bytearray is modified in place."""
     layout = _layout(content)
     if layout is None:
         return content
     place = 8 if layout.big else 4
-    packed = struct.pack(layout.place, picture.place)
+    packed = struct.pack(layout.place, directory.place)
     if content[place : place + len(packed)] == packed:
         return content
     changed = content if isinstance(content, bytearray) else bytearray(content)
@@ -95,15 +95,15 @@ def starting_with(content: Data, picture: Picture) -> Data:
     return changed
 
 
-def broken_strips(content: Data, picture: Picture) -> int:
+def broken_strips(content: Data, directory: Directory) -> int:
     """Number of an image's strips or tiles that cannot be decompressed; libtiff leaves them empty without an error.
 
     Only for deflate, 0 for other compressions.
     """
-    if picture.compression not in _DEFLATE:
+    if directory.compression not in _DEFLATE:
         return 0
     broken = 0
-    for start, length in picture.strips:
+    for start, length in directory.strips:
         unpacker = zlib.decompressobj()
         try:
             data = bytes(memoryview(content)[start : start + length])
@@ -117,11 +117,11 @@ def broken_strips(content: Data, picture: Picture) -> int:
     return broken
 
 
-def _all(content: Data) -> Iterator[Picture]:
-    for picture in _chain(content):
-        yield picture
-        for place in picture.inner:
-            inside = _picture(content, place)
+def _all(content: Data) -> Iterator[Directory]:
+    for directory in _chain(content):
+        yield directory
+        for place in directory.inner:
+            inside = _directory(content, place)
             if inside is not None:
                 yield inside
 
@@ -134,7 +134,7 @@ def _layout(content: Data) -> Layout | None:
     return Layout(order, version == 43) if version in (42, 43) else None
 
 
-def _chain(content: Data) -> Iterator[Picture]:
+def _chain(content: Data) -> Iterator[Directory]:
     """The file's directories without repetition, up to the first damaged one."""
     layout = _layout(content)
     if layout is None:
@@ -145,10 +145,10 @@ def _chain(content: Data) -> Iterator[Picture]:
     seen: set[int] = set()
     while place and place not in seen and len(seen) < _MOST_DIRECTORIES:
         seen.add(place)
-        picture = _picture(content, place)
-        if picture is None:
+        directory = _directory(content, place)
+        if directory is None:
             return
-        yield picture
+        yield directory
         _, end = _entries(content, place, layout)
         following = content[end : end + size]
         if len(following) < size:
@@ -156,7 +156,7 @@ def _chain(content: Data) -> Iterator[Picture]:
         (place,) = struct.unpack(at, following)
 
 
-def _picture(content: Data, place: int) -> Picture | None:
+def _directory(content: Data, place: int) -> Directory | None:
     layout = _layout(content)
     if layout is None:
         return None
@@ -175,7 +175,7 @@ def _picture(content: Data, place: int) -> Picture | None:
         for starts, lengths in ((_STRIPS, _STRIP_BYTES), (_TILES, _TILE_BYTES))
         for start, length in zip(entries.get(starts, ()), entries.get(lengths, ()), strict=False)
     ]
-    return Picture(
+    return Directory(
         place,
         one[_WIDTH],
         one[_HEIGHT],

@@ -17,7 +17,7 @@ from posecli.media.colour import colour_of
 from posecli.media.decoding import DecodedFrame, Decoder, reason
 from posecli.media.hdr import TRANSFERS
 from posecli.media.lost_frames import Steps
-from posecli.media.sources import PICTURES_RATE, VideoSource, open_source, source_of
+from posecli.media.sources import IMAGES_RATE, VideoSource, open_source, source_of
 from posecli.media.span import Span
 from posecli.media.upright import FrameConverter
 from posecli.types import Frame
@@ -27,7 +27,7 @@ class VideoReader:
     """A video open for reading; iterate it once for its frames, and close it (it is a context manager).
 
     source: a file's Path, or a string, see source_of: "-", a URL, "webcam:0", "frame_%05d.png".
-    span: the part that is read. picture_rate: frames per second of numbered images.
+    span: the part that is read. image_rate: frames per second of numbered images.
 
     width, height: of the first upright frame, in square pixels; later ones may have another size.
     time_base: the unit of the source's timestamps. frame_rate and frame_count (of the span): declared by the container,
@@ -39,13 +39,13 @@ class VideoReader:
     Raises MediaError for a source that is not a video or has no video stream.
     """
 
-    def __init__(self, source: Path | str, span: Span | None = None, *, picture_rate: Fraction = PICTURES_RATE) -> None:
+    def __init__(self, source: Path | str, span: Span | None = None, *, image_rate: Fraction = IMAGES_RATE) -> None:
         self.source: VideoSource = source_of(source)
         self.span = span or Span()
         self.lost: Counter[str] = Counter()
         self._warnings: list[str] = []
-        self.decoder = Decoder(self.source, picture_rate)
-        self._picture_rate = picture_rate
+        self.decoder = Decoder(self.source, image_rate)
+        self._image_rate = image_rate
         try:
             self._start()
         except BaseException:
@@ -62,7 +62,7 @@ class VideoReader:
             raise MediaError(f"{self.source.shown}: no frame of it can be decoded")
         self._first_pts = first.pts
         self.first_time = first.pts * self.time_base
-        photos = self.source.kind == "pictures"  # their aspect field is for printing
+        photos = self.source.kind == "images"  # their aspect field is for printing
         self._upright = FrameConverter(None if photos else PixelAspect(decoder.stream, decoder.container.format.name))
         geometry = self._upright.geometry(first.frame)
         self.orientation, (self.width, self.height) = geometry.orientation, geometry.size
@@ -112,7 +112,7 @@ class VideoReader:
 
     def open_again(self) -> InputContainer:
         """Open the source's container a second time, for its audio. Not for a live source."""
-        return open_source(self.source, self._picture_rate)
+        return open_source(self.source, self._image_rate)
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames of the span in presentation order.

@@ -69,7 +69,7 @@ def _sources(jobs: Sequence[Job]) -> Iterator[Path]:
             yield job.input.path
             continue
         source = source_of(job.input.address)
-        yield from source.pictures().values()
+        yield from source.numbered_images().values()
         if source.kind == "stdin":
             # `< clip.mp4`: only the descriptor is known.
             with suppress(OSError, ValueError, AttributeError):
@@ -191,7 +191,7 @@ def _remarks(jobs: Sequence[Job], out: Path, output_list: OutputList, overwrite:
 
 def _where(item: Input) -> str:
     """The resolved path of an input, which distinguishes inputs of the same name."""
-    if item.address is not None and source_of(item.address).kind != "pictures":
+    if item.address is not None and source_of(item.address).kind != "images":
         return printable(item.shown)
     path = item.path if item.address is None else Path(item.address)
     folder, name = os.path.split(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118

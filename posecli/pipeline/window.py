@@ -40,26 +40,26 @@ class Window:
     def offer(self, pixels: PixelArray) -> None:
         """Pass the next annotated frame (height, width, 3) RGB; an older one that was not shown yet is dropped."""
         self._times.append(time.monotonic())
-        picture = np.ascontiguousarray(pixels[..., ::-1])
+        image = np.ascontiguousarray(pixels[..., ::-1])
         if len(self._times) > 1:
             rate = (len(self._times) - 1) / max(self._times[-1] - self._times[0], 1e-9)
-            place = (12, picture.shape[0] - 14)
+            place = (12, image.shape[0] - 14)
             for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
                 text = f"{rate:.1f} frames/s   q quits"
-                cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
+                cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
         with self._lock:
-            self._latest = picture
+            self._latest = image
 
     def refresh(self) -> bool:
         """Show the latest frame. Returns True once the user pressed q or closed the window."""
         with self._lock:
-            picture, self._latest = self._latest, None
-        if picture is not None:
+            image, self._latest = self._latest, None
+        if image is not None:
             if not self._sized:
-                scale = min(1.0, _LARGEST / max(picture.shape[:2]))
-                cv2.resizeWindow(_TITLE, round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+                scale = min(1.0, _LARGEST / max(image.shape[:2]))
+                cv2.resizeWindow(_TITLE, round(image.shape[1] * scale), round(image.shape[0] * scale))
                 self._sized = True
-            cv2.imshow(_TITLE, picture)
+            cv2.imshow(_TITLE, image)
         pressed = cv2.waitKey(1) & 0xFF
         return pressed in (ord("q"), 27) or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
 

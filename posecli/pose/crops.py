@@ -26,14 +26,14 @@ def cut_crops(
     matrices = [geometry.crop_matrices(found, size, padding) for found in boxes]
     crops = np.empty((sum(map(len, matrices)), height, width, 3), np.uint8)
     row = 0
-    for picture, of_picture in zip(pixels, matrices, strict=True):
-        for matrix in of_picture:
-            warp(picture, matrix, crops[row])
+    for image, of_image in zip(pixels, matrices, strict=True):
+        for matrix in of_image:
+            warp(image, matrix, crops[row])
             row += 1
     return crops, np.concatenate(matrices) if matrices else np.zeros((0, 3, 3))
 
 
-def warp(picture: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
+def warp(image: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
     """Fill crop (H, W, 3) from an image (h, w, 3) by the matrix (3, 3), source to crop pixels; black outside the image.
 
     Interpolation is bilinear. An image that is reduced to half or less is first halved by averaging, repeatedly if
@@ -42,37 +42,37 @@ def warp(picture: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
     height, width = crop.shape[:2]
     halvings = max(0, int(-0.5 * np.log2(abs(np.linalg.det(matrix[:2, :2]))) + 1e-9))
     shrink = 2**halvings
-    if shrink > 1 or max(picture.shape[:2]) > _MAX_SIDE:
+    if shrink > 1 or max(image.shape[:2]) > _MAX_SIDE:
         # Only the part inside the crop, which is small enough for OpenCV.
         corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]])
         seen = geometry.transform(np.linalg.inv(matrix), corners)
         low = np.clip(np.floor(seen.min(axis=0)).astype(int) - shrink, 0, None)
-        high = np.minimum(np.ceil(seen.max(axis=0)).astype(int) + 1 + shrink, [picture.shape[1], picture.shape[0]])
-        picture = picture[low[1] : high[1], low[0] : high[0]]
-        if not picture.size:
+        high = np.minimum(np.ceil(seen.max(axis=0)).astype(int) + 1 + shrink, [image.shape[1], image.shape[0]])
+        image = image[low[1] : high[1], low[0] : high[0]]
+        if not image.size:
             crop[:] = 0
             return
-        picture = _halve(picture, halvings)
+        image = _halve(image, halvings)
         middle = low + (shrink - 1) / 2  # of the first square
         matrix = matrix @ np.array([[shrink, 0, middle[0]], [0, shrink, middle[1]], [0, 0, 1.0]])
-    cv2.warpAffine(picture, matrix[:2], (width, height), dst=crop, flags=cv2.INTER_LINEAR)
+    cv2.warpAffine(image, matrix[:2], (width, height), dst=crop, flags=cv2.INTER_LINEAR)
 
 
-def _halve(picture: PixelArray, times: int) -> PixelArray:
+def _halve(image: PixelArray, times: int) -> PixelArray:
     """Means of squares of 2**times pixels; incomplete ones at the border are padded with black."""
-    rows = max(1, _HALVED_AT_ONCE // max(1, picture.shape[1] << times)) << times
-    if len(picture) <= rows:
-        return _halved(picture, times)
-    return np.concatenate([_halved(picture[first : first + rows], times) for first in range(0, len(picture), rows)])
+    rows = max(1, _HALVED_AT_ONCE // max(1, image.shape[1] << times)) << times
+    if len(image) <= rows:
+        return _halved(image, times)
+    return np.concatenate([_halved(image[first : first + rows], times) for first in range(0, len(image), rows)])
 
 
-def _halved(picture: PixelArray, times: int) -> PixelArray:
-    height, width = picture.shape[:2]
+def _halved(image: PixelArray, times: int) -> PixelArray:
+    height, width = image.shape[:2]
     below, right = -height % 2**times, -width % 2**times
     if below or right:
-        picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT), np.uint8)
+        image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT), np.uint8)
     for _ in range(times):
         # Halving twice is four times as fast in OpenCV as a factor of 4 at once.
-        size = (picture.shape[1] // 2, picture.shape[0] // 2)
-        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return np.ascontiguousarray(picture)
+        size = (image.shape[1] // 2, image.shape[0] // 2)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.ascontiguousarray(image)

@@ -98,13 +98,13 @@ def _card(out: Path, order: int, item: Finished, thumbnail: Path | None) -> str:
     cause += "".join(f'<p class="cause warn">{html.text(w)}</p>' for w in summary.warnings)
     return (
         f'<article{" class=clip" if curves else ""} data-name="{name}" data-order={order} data-people={counted} '
-        f"data-failed={int(summary.status == 'failed')}><div>{_picture(out, item, thumbnail)}"
+        f"data-failed={int(summary.status == 'failed')}><div>{_media(out, item, thumbnail)}"
         f"<div class=text><h2>{name}</h2><span class=facts>{' · '.join(facts)}</span>{cause}</div></div>"
         f"{curves}</article>\n"
     )
 
 
-def _picture(out: Path, item: Finished, thumbnail: Path | None) -> str:
+def _media(out: Path, item: Finished, thumbnail: Path | None) -> str:
     """The player of a clip, or the image of a photo."""
     media = next(iter(item.summary.outputs), None)
     poster = html.url(thumbnail.relative_to(out).as_posix()) if thumbnail is not None else ""
@@ -112,8 +112,8 @@ def _picture(out: Path, item: Finished, thumbnail: Path | None) -> str:
         return f'<video controls playsinline preload=none poster="{poster}" src="{html.url(media)}"></video>'
     if not poster:
         return "<div class=none>no picture</div>"
-    picture = f'<img loading=lazy src="{poster}" alt="{html.text(item.name)}">'
-    return f'<a href="{html.url(media)}">{picture}</a>' if media else picture
+    image = f'<img loading=lazy src="{poster}" alt="{html.text(item.name)}">'
+    return f'<a href="{html.url(media)}">{image}</a>' if media else image
 
 
 def _curves(out: Path, item: Finished) -> str:
