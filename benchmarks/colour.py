@@ -1,11 +1,10 @@
-"""How far colours move from a clip to its annotated video, outside any drawing: mean difference in levels.
+"""Colour difference between a clip and its annotated video, outside any drawing: mean difference in levels.
 
     python benchmarks/colour.py CLIPS > results/colour.md
 
-Each clip is read by VideoReader and written by VideoWriter with nothing drawn. The two files are then decoded by plain
-PyAV and turned to RGB by this file's own floating-point conversion, so that no rounding of ours is compared
-with itself. "bias" is the mean of output − source a channel, "noise" the mean of its absolute value (what
-the encoder's loss costs).
+Each clip is read by VideoReader and written by VideoWriter with nothing drawn. Both are then decoded by plain PyAV
+and converted to RGB in floating point by this script, independent of the package's rounding. "bias" is the mean of
+output − source for each channel, "noise" the mean of its absolute value (the encoder's loss).
 """
 
 import argparse
@@ -46,7 +45,7 @@ def rgb(frame: av.VideoFrame, matrix: int) -> np.ndarray:
     return np.asarray(np.clip(stacked, 0, 255))
 
 
-def pictures(path: Path, matrix: int) -> Iterator[np.ndarray]:
+def images(path: Path, matrix: int) -> Iterator[np.ndarray]:
     with av.open(str(path)) as container:
         for i, frame in enumerate(container.decode(video=0)):
             if i >= FRAMES:
@@ -65,7 +64,7 @@ def measure(clip: Path, target: Path, codec: str) -> tuple[np.ndarray, float]:
         for frame in reader:
             assert frame.time is not None
             writer.write(frame.pixels, frame.time)
-    pairs = zip(pictures(clip, matrix), pictures(target, matrix), strict=True)
+    pairs = zip(images(clip, matrix), images(target, matrix), strict=True)
     differences = [after[: before.shape[0], : before.shape[1]] - before for before, after in pairs]
     bias = np.mean([difference.mean((0, 1)) for difference in differences], axis=0)
     return bias, float(np.mean([np.abs(difference).mean() for difference in differences]))
@@ -86,7 +85,7 @@ def main() -> None:
             with VideoReader(clip) as reader:
                 name, upright = reader.decoder.stream.codec_context.name, reader.orientation == Orientation()
             if not upright:
-                continue  # the plain decode would not be
+                continue  # the plain decoder does not tone map
             # Every clip as H.264, and each of the other codecs in turn.
             for codec in ("h264", ("hevc", "av1", "vp9")[number % 3]):
                 bias, noise = measure(clip, Path(folder) / "out.mp4", codec)

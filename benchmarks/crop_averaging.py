@@ -1,4 +1,4 @@
-"""What averaging before the warp (pose/crops.py, warp) gives and costs: AP of the same weights with and without it."""
+"""Effect and cost of averaging before the warp (pose/crops.py, warp): AP of the same weights with and without it."""
 
 import dataclasses
 import time
@@ -19,7 +19,7 @@ from posecli.types import PixelArray
 
 
 def sampled(image: PixelArray, matrix: NDArray[np.float64], crop: PixelArray) -> None:
-    """The warp alone: single pixels of a large person."""
+    """The warp without averaging."""
     cv2.warpAffine(image, matrix[:2], crop.shape[1::-1], dst=crop, flags=cv2.INTER_LINEAR)
 
 

@@ -1,4 +1,4 @@
-"""The AP that no crop-based model can pass on true boxes: every keypoint right, but none outside its person's crop."""
+"""Upper bound of the AP of crop-based models on true boxes: all keypoints correct but those outside of the crop."""
 
 import json
 from pathlib import Path

@@ -8,13 +8,13 @@ Each of the folder's clips (the first 12 by name) is damaged in five ways, seede
 - flipped: 200 bits, anywhere after the first 2 % of the media data;
 - packets: 1 in 25 of the clip's packets zeroed in place;
 - header: 3 bits flipped in the first 1,000 bytes;
-- transport: as MPEG-TS, 1 in 150 of its 188-byte packets left out (VP9 and AV1, which it does not take: as
-  Matroska, and as many pieces of 188 bytes).
+- transport: as MPEG-TS, 1 in 150 of its 188-byte packets left out (VP9 and AV1, which MPEG-TS does not support: as
+  Matroska, pieces of 188 bytes left out).
 
-Every variant is read by VideoReader in a process of its own, and by plain PyAV, packet by packet, in another.
-An edit list hides frames, genuinely or by its damage: no packet tells which. So each frame of the clip must be kept,
-reported as lost or as hidden: "lost" and "hidden" are VideoReader's figures, "not kept" is what the undamaged
-clip holds, hidden ones included, more than was kept.
+Every variant is read by VideoReader in its own process, and by plain PyAV, packet by packet, in another. An edit list
+hides frames, intentionally or because it is damaged, which cannot be distinguished. So each frame of the clip must be
+kept, or reported as lost or hidden: "lost" and "hidden" are VideoReader's figures, "not kept" is the difference between
+the undamaged clip's frames, hidden ones included, and those kept.
 """
 
 import argparse
@@ -65,7 +65,7 @@ print(frames, hidden)
 
 
 def remux(source: Path, target: Path, options: dict[str, str] | None = None) -> Path:
-    """The same packets in another container; sound is left out where it does not take it."""
+    """The same packets in another container, without audio where the container does not support it."""
     with av.open(str(source)) as reader, av.open(str(target), "w", options=options or {}) as writer:
         streams = {}
         for stream in (*reader.streams.video[:1], *reader.streams.audio[:1]):
@@ -140,13 +140,13 @@ DAMAGES: dict[str, Callable[[Path, Path, random.Random, Path], None]] = {
 
 
 def held(path: Path) -> tuple[int, int]:
-    """How many frames plain PyAV shows of an undamaged clip, and how many its edit list hides."""
+    """Numbers of an undamaged clip's frames that plain PyAV shows, and that its edit list hides."""
     shown, hidden = map(int, run(PLAIN, path).split())
     return shown, hidden
 
 
 def run(program: str, path: Path) -> str:
-    """What it prints; "hangs" or "crashes" where it does not come to that."""
+    """Output of a program; "hangs" or "crashes" where it fails."""
     try:
         done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -210,7 +210,7 @@ def measure(clip: Path, name: str, folder: Path, options: argparse.Namespace, to
     except (av.error.FFmpegError, ValueError) as error:
         target.unlink(missing_ok=True)
         return f"| {clip.name} | {name} | {sum(frames)} |" + " – |" * 7 + f" cannot be made: {error} |"
-    # A clip in another container may show frames that its own edit list hides.
+    # In another container a clip may show frames that its edit list hides.
     copy = folder / (f"whole{suffix}" if name == "transport" else f"front-{clip.name}")
     if name in ("transport", "truncated", "header") and copy.is_file():
         frames = held(copy)

@@ -2,10 +2,10 @@
 
 python benchmarks/detector.py --out results/detector_speed.md
 
-Both get the same frames, RGB in memory, and give people's boxes in the frame's pixels. ssdlite320 has random weights,
-for its official ones need a download: the network costs the same, but random scores would send everything through
-the suppression. It is therefore timed twice: with background scores so high that nothing is left to suppress, which is
-less than it ever has to do, and with the scores as they come, which is more. The ratio is taken to the first.
+Both get the same frames, RGB in memory, and return boxes in the frame's pixels. ssdlite320 has random weights, as its
+official ones need a download: the network costs the same, but with random scores NMS gets all boxes. It is therefore
+timed twice: with high background scores, so that NMS gets no box (a lower bound), and with random scores (an upper
+bound). The ratio is relative to the first.
 """
 
 import platform
@@ -39,7 +39,7 @@ def read_frames(count: int) -> list[Frame]:
 
 
 def ssdlite(*, empty: bool) -> Callable[[list[Frame]], object]:
-    """torchvision's ssdlite320 with random weights; empty: it classifies everything as background."""
+    """torchvision's ssdlite320 with random weights; empty: all boxes are classified as background."""
     torch.manual_seed(0)
     model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
     if empty:
@@ -84,7 +84,7 @@ def main(threads: int, batch: int, rounds: int, out: Path | None) -> None:
     against = next(iter(finders))
     lines = [f"| detector | times as fast as {against} | middle half of the rounds |", "|---|---|---|"]
     for name, values in seconds.items():
-        # A ratio a round: whatever else the machine does slows down both.
+        # A ratio for each round: other load of the machine slows down both.
         ratios = [first / own for first, own in zip(seconds[against], values, strict=True)]
         low, _, high = statistics.quantiles(ratios, n=4)
         lines.append(f"| {name} | {statistics.median(ratios):.2f} | {low:.2f} to {high:.2f} |")

@@ -1,8 +1,8 @@
-"""Does `posecli eval` take longer than `posecli run` on the same boxes? Both commands in turns.
+"""Time of `posecli eval` relative to `posecli run` on the same boxes, both commands alternating.
 
-Both process all people that the annotation file has boxes for, and `run` writes no media. Compared are the seconds
-that each says it worked on the pictures; scoring, which `run` does not have, and the processor's time of the whole
-commands, imports and report included, are shown beside them.
+Both process all people that the annotation file has boxes for, and `run` writes no media. The reported seconds of
+processing the images are compared; the time of scoring, which `run` does not have, and the CPU time of the whole
+commands, with imports and report, are printed, too.
 """
 
 import json
@@ -40,7 +40,7 @@ def main(annotations: Path, images: Path, rounds: int) -> None:
             evaluate = ("eval", "--ann", annotations, "--images", images, "--boxes", annotations, "-o", out / "eval")
             used = [processor_seconds(*command) for command in (run, evaluate)]
             if number == 0:
-                continue  # warms caches up
+                continue  # fills caches
             ran = json.loads((out / "run/run.json").read_bytes())["seconds"]
             metrics = json.loads((out / "eval/metrics.json").read_bytes())
             predicting, scoring = metrics["predict_seconds"], metrics["scoring_seconds"]

@@ -1,9 +1,9 @@
-"""How many faces --blur-faces covers wholly, on pictures whose people are labelled.
+"""Share of faces that --blur-faces covers completely, on images with labelled people.
 
 python benchmarks/faces.py --ann val2017 --data DIR --out results/faces.md
 
-A face counts where its nose, an eye and one more keypoint of the head are labelled visible, at least eight
-pixels apart. It is wholly covered when all these are, and forehead and chin too, reckoned from eyes to nose.
+A face counts if its nose, an eye and one more keypoint of the head are labelled visible, at least 8 pixels apart. It
+is completely covered if all these are, and forehead and chin, too, which are extrapolated from eyes and nose.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def covered(areas: Sequence[Area], points: np.ndarray) -> np.ndarray:
 
 
 def face_points(keypoints: Sequence[float]) -> np.ndarray | None:
-    """Points (P, 2) of a labelled face, None where no face is seen."""
+    """Points (P, 2) of a labelled face, None where no face is visible."""
     head = np.reshape(keypoints, (17, 3))[:5]
     seen = head[:, 2] == 2
     points = head[seen, :2].astype(float)

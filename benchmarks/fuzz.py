@@ -1,4 +1,4 @@
-"""Mutated pictures, clips, COCO files and weights: none may crash, hang, end unexpectedly or change a source.
+"""Mutated images, clips, COCO files and weights: none may crash, hang, end unexpectedly or change a source.
 
     python benchmarks/fuzz.py --out results/fuzz.md
 
@@ -73,7 +73,7 @@ def work() -> None:
 
 
 def read(kind: str, path: Path, truth: Path) -> None:
-    """As the commands read such a file."""
+    """Read a file as the commands do."""
     from posecli.detect import load_detector
     from posecli.detect.boxes import read_boxes
     from posecli.evaluate.evaluation import evaluate
@@ -118,21 +118,21 @@ def command_line(kind: str, path: Path, truth: Path, weights: Path) -> list[str]
 
 @dataclass
 class Tally:
-    """What became of the mutations of one source."""
+    """Results of the mutations of one source."""
 
     ends: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
 
 
 class Worker:
-    """The process of work(), started anew after it has died or was stopped."""
+    """The process of work(), restarted after it has died or was stopped."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, question: list[Any]) -> str:
-        """How the file of the question ended."""
+        """The result of one file."""
         if self._process is None or self._process.poll() is not None:
             with self._log.open("wb") as errors:
                 self._process = subprocess.Popen(
@@ -163,7 +163,7 @@ class Worker:
 
 
 def run_media(files: list[Path], out: Path, weights: Path, seconds: float) -> dict[Path, str]:
-    """How each file ended; one answer for all where the process did not end as it should."""
+    """The result of each file; the same for all where the process failed."""
     line = [sys.executable, "-m", "posecli", "run", *map(str, files), f"--out={out}", f"--weights={weights}", "-q"]
     line += ["--detector=whole", "--device=cpu", "--runtime=torch", "--fast", "--max-pixels=30000000"]
     try:
@@ -208,7 +208,7 @@ def make_sources(folder: Path) -> dict[str, list[Path]]:
 
 
 def fuzz(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Tally]]:
-    """All mutations, family by family in turn, until they are done or the time is up."""
+    """All mutations, alternating between families, until they are done or the time is over."""
     sources = make_sources(folder / "sources")
     before = {path: digest(path) for path in folder.rglob("*") if path.is_file()}
     tallies = {family: {source.name: Tally() for source in sources[family]} for family in sources}

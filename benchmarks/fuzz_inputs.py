@@ -1,4 +1,4 @@
-"""Small sources for fuzz.py, made on the spot, and the ways in which they are mutated."""
+"""Generated small sources for fuzz.py, and their mutations."""
 
 import json
 import math
@@ -118,7 +118,7 @@ def make_weights(folder: Path) -> None:
 
 
 def mutated_bytes(content: bytes, chance: random.Random) -> bytes:
-    """One of the ways in which files are damaged; only the first part of large ones is mutated one time in two."""
+    """A random mutation of a file's bytes; of large files, half of the time only in the first part."""
     data = bytearray(content)
     end = len(data) if len(data) < 100_000 or chance.random() < 0.5 else 20_000
     first = chance.randrange(end)
@@ -143,7 +143,7 @@ def mutated_bytes(content: bytes, chance: random.Random) -> bytes:
             data[chance.randrange(min(64, len(data)))] = chance.choice((0, 1, 127, 128, 255, chance.randrange(256)))
     elif how == 7:
         data[first : first + length] = chance.randbytes(length)
-    else:  # a field of four bytes: lengths, counts and places are such
+    else:  # a field of four bytes, such as lengths, counts and offsets
         data[first : first + 4] = chance.choice((bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\1", b"\1\0\0\0"))
     return bytes(data)
 
@@ -164,7 +164,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 
 def mutated_json(document: Any, chance: random.Random) -> str:
-    """The text of a document in which one to three values are others, absent or doubled."""
+    """The text of a document in which one to three values are replaced, removed or duplicated."""
     deep = ""
     for _ in range(chance.choice((1, 1, 2, 3))):
         places = list(_places(document))
@@ -188,7 +188,7 @@ def mutated_json(document: Any, chance: random.Random) -> str:
             deep = chance.choice(("[" * 100_000 + "]" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000, '"' * 3))
             parent[place[-1]] = "DEEP"
     text = json.dumps(document).replace('"DEEP"', deep or '"DEEP"')
-    if chance.random() < 0.1:  # a key twice: the last one stands
+    if chance.random() < 0.1:  # a duplicate key: the last one counts
         text = text.replace(
             '"id":', f'"id": {json.dumps(chance.choice(VALUES)(chance))}, "id":', chance.randrange(1, 4)
         )

@@ -1,9 +1,9 @@
-"""A long clip in full HD: flat memory, and the same result after being killed.
+"""A long clip in full HD: constant memory, and the same result after being killed.
 
 python benchmarks/long_clip.py --minutes 10 --rate 10 --out results/long_clip.md
 
-The clip is the sample, over and over, in 1920×1080. It runs once undisturbed, its memory sampled all the time, and
-once killed (SIGKILL) at random moments and started again until it ends by itself.
+The clip is the sample, repeated, in 1920×1080. It runs once uninterrupted, with its memory sampled, and once killed
+(SIGKILL) at random times and restarted until it finishes.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ COMPARED = ("clip.mp4", "coco.json", "coco_results.json")
 
 
 def make_clip(path: Path, frames: int, rate: int) -> None:
-    """H.264 in 1920×1080; the pictures repeat, the moments do not."""
+    """Write H.264 in 1920×1080; the images repeat with increasing timestamps."""
     with av.open(str(SOURCE)) as source:
         pictures = [frame.reformat(1920, 1080, "yuv420p") for frame in source.decode(video=0)]
     with av.open(str(path), "w") as target:
@@ -39,7 +39,7 @@ def make_clip(path: Path, frames: int, rate: int) -> None:
 
 
 def resident(pid: int) -> float:
-    """Resident memory of a process in MiB, 0 once it is gone."""
+    """Resident memory of a process in MiB, 0 after its end."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

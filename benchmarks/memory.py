@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[1] / "samples" / "garden_walk.mp4"
 
 
 def make_clip(path: Path, frames: int, height: int) -> None:
-    """A clip of this many frames: the sample, over and over, scaled down."""
+    """Write a clip of this many frames: the sample, repeated, downsampled."""
     width = round(height * 16 / 9 / 2) * 2
     with av.open(str(SOURCE)) as source:
         pictures = [frame.reformat(width, height, "yuv420p").to_ndarray() for frame in source.decode(video=0)]
@@ -37,7 +37,7 @@ def make_clip(path: Path, frames: int, height: int) -> None:
 
 
 def make_photos(folder: Path, count: int, megapixels: int) -> None:
-    """JPEGs of so many megapixels, 4 to 3: the sample's first frame, enlarged."""
+    """Write JPEGs of this many megapixels, 4:3: the sample's first frame, enlarged."""
     with av.open(str(SOURCE)) as source:
         frame = next(source.decode(video=0)).to_ndarray(format="bgr24")
     height = int((megapixels * 1e6 * 3 / 4) ** 0.5) // 8 * 8
@@ -52,7 +52,7 @@ def make_photos(folder: Path, count: int, megapixels: int) -> None:
 def measure(source: Path, folder: Path) -> tuple[float, float]:
     """Seconds and peak resident MiB of a run."""
     command = [sys.executable, "-m", "posecli", "run", str(source), "--out", str(folder / "out"), "-q"]
-    # A child of our own, so that its peak is the maximum over just its life.
+    # In a child process, whose peak is that of the run alone.
     code = f"import subprocess, sys, resource; r = subprocess.run({command!r}); " + (
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(r.returncode)"
     )

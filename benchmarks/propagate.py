@@ -1,10 +1,10 @@
-"""What boxes carried between detections cost in accuracy and save in time.
+"""Effect of box propagation on accuracy and time.
 
 python benchmarks/propagate.py VIDEO... [--every 1 --every 4 --every auto]
 
-For each clip, poses with carried boxes against those with a detection in every frame: the distance of the
-keypoints with a high score in both, in shares of the box's size (root of its area), and people lost or gained.
-Prints a Markdown table.
+For each clip, poses with propagated boxes are compared with those of a detection in every frame: the distance of
+keypoints with a high score in both, relative to the box's size (root of its area), and people lost or gained. Prints a
+Markdown table.
 """
 
 import time
@@ -24,7 +24,7 @@ SURE = 0.3
 
 
 def run(path: Path, every: int | None, predictor: Predictor) -> tuple[list[Poses], int, float]:
-    """Poses of each frame, how many frames the detector saw, and the processor's seconds, decoding included."""
+    """Poses of each frame, the number of frames with a detection, and the CPU seconds, with decoding."""
     propagator = BoxPropagator(every, predictor.keypoints)
     result, detections, seconds = [], 0, 0.0
     with VideoReader(path) as reader:
@@ -42,11 +42,11 @@ def run(path: Path, every: int | None, predictor: Predictor) -> tuple[list[Poses
     return result, detections, seconds
 
 
-def drift(reference: list[Poses], carried: list[Poses]) -> dict[str, float]:
-    """Mean and 95th percentile of the distance; people lost and gained, in shares of the reference's."""
+def drift(reference: list[Poses], propagated: list[Poses]) -> dict[str, float]:
+    """Mean and 95th percentile of the distance; people lost and gained, relative to those of the reference."""
     distances: list[float] = []
     lost = gained = 0
-    for true, own in zip(reference, carried, strict=True):
+    for true, own in zip(reference, propagated, strict=True):
         overlap = iou(true.boxes, own.boxes)
         pairs = [
             (i, j) for i, j in zip(*linear_sum_assignment(overlap, maximize=True), strict=True) if overlap[i, j] >= 0.3
@@ -78,8 +78,8 @@ def main(videos: tuple[Path, ...], every: tuple[str, ...], detector: str) -> Non
         reference, frames, slow = run(video, 1, predictor)
         people = sum(map(len, reference)) / frames
         for number in every:
-            carried, detections, quick = run(video, None if number == "auto" else int(number), predictor)
-            d = drift(reference, carried)
+            propagated, detections, quick = run(video, None if number == "auto" else int(number), predictor)
+            d = drift(reference, propagated)
             click.echo(
                 f"| {video.stem} | {people:.1f} | {number} | {detections / frames:.0%}"
                 f" | {d['mean']:.2%} ({d['p95']:.1%}) | {d['lost']:.1%} | {d['gained']:.1%} | {slow / quick:.2f}× |"

@@ -1,12 +1,12 @@
-"""What smoothing does to the error, the jitter and the lag of keypoints.
+"""Effect of smoothing on error, jitter and lag of keypoints.
 
 python benchmarks/smoothing.py [--seeds 8] [--clip VIDEO ...]
 
-Painted truth with a network's errors (tests/moving.py), at 25 to 30 frames a second with uneven steps. Figures are
-in shares of the person's height: RMSE and median of the distance to the truth, jitter (root mean square of the second
+Synthetic motion with a network's errors (tests/moving.py), at 25 to 30 frames a second with irregular steps. Figures
+are relative to the person's height: RMSE and median of the distance to the truth, jitter (RMS of the second
 difference of the error from frame to frame), and the lag in milliseconds (the error along the velocity). With --clip,
-what the embedded models make of real videos: how large the part of the error is that is new in every frame, against
-the standard deviation that the network reports, and the jitter before and after.
+the embedded models on real videos: the part of the error that is independent from frame to frame relative to the
+predicted standard deviation, and the jitter before and after.
 """
 
 import sys
@@ -47,7 +47,7 @@ def stream(name: str) -> Callable[[Clip], np.ndarray]:
 
 
 def savitzky_golay(length: int) -> Callable[[Clip], np.ndarray]:
-    """Of order 2, over frames as if they were even; frames without the person are interpolated before."""
+    """A filter of order 2 that assumes regular frames; frames without the person are interpolated first."""
 
     def run(clip: Clip) -> np.ndarray:
         values = points([poses for _, poses in clip]).reshape(len(clip), -1)
@@ -70,14 +70,14 @@ METHODS: dict[str, tuple[str, Callable[[Clip], np.ndarray]]] = {
 
 
 def figures(times: np.ndarray, truth: np.ndarray, result: np.ndarray, there: np.ndarray) -> list[float]:
-    """RMSE, median, jitter (shares of the height) and lag (ms); frames in which the person was seen."""
+    """RMSE, median, jitter (relative to the height) and lag (ms), over frames with a detection (there)."""
     error = np.where(there[:, None, None], result - truth, np.nan)
     error[:10] = np.nan
     square = (error**2).sum(axis=-1)
     jerk = (np.diff(result - truth, 2, axis=0)[10:] ** 2).sum(axis=-1)
     velocity = np.gradient(truth, times, axis=0)
     known = np.isfinite(error)
-    # Outliers say nothing about a lag.
+    # Without outliers, which do not depend on the lag.
     along = np.clip(error, -0.1 * HEIGHT, 0.1 * HEIGHT)[known] * velocity[known]
     return [
         float(np.sqrt(np.nanmean(square)) / HEIGHT),
@@ -88,7 +88,7 @@ def figures(times: np.ndarray, truth: np.ndarray, result: np.ndarray, there: np.
 
 
 def painted(kind: str, errors: Errors, seeds: range) -> dict[str, np.ndarray]:
-    """Mean figures of each method, and milliseconds of processor a frame."""
+    """Mean figures of each method, and CPU milliseconds per frame."""
     rows: dict[str, list[list[float]]] = {name: [] for name in METHODS}
     for seed in seeds:
         random = np.random.default_rng(seed)
@@ -106,7 +106,7 @@ def painted(kind: str, errors: Errors, seeds: range) -> dict[str, np.ndarray]:
 
 
 def real(path: Path) -> str:
-    """A row of the person seen most often in a clip."""
+    """A row for the person with most frames of a clip."""
     predictor = load_predictor(device="cpu")
     tracker = Tracker(predictor.keypoints)
     clip: Clip = []
@@ -121,7 +121,7 @@ def real(path: Path) -> str:
     size = float(np.median([(p.boxes[0, 2:] - p.boxes[0, :2]).max() for _, p in single]))
     raw = points([p for _, p in single])
     std = np.stack([p.std[0] for _, p in single])
-    # A local parabola over 7 frames leaves 2/3 of the variance of white noise, and little of the motion.
+    # The residual of a local parabola over 7 frames has 2/3 of the variance of white noise, and little motion.
     rest = raw - savgol_filter(raw, 7, 2, axis=0)
     share = np.sqrt((rest**2).mean(axis=(0, 2)) / (2 / 3)) / np.sqrt((std**2).mean(axis=(0, 2)))
     calm = np.median(np.abs(rest), axis=(0, 2)) / 0.6745 / np.sqrt(2 / 3) / np.sqrt((std**2).mean(axis=(0, 2)))
@@ -145,7 +145,7 @@ def main(seeds: int, clips: tuple[Path, ...]) -> None:
     cases += [("fast, no outliers", "fast", clean)]
     click.echo("| motion | method | looks ahead | RMSE | median | jitter | lag, ms | ms a frame |\n" + "|---" * 8 + "|")
     for title, kind, errors in cases:
-        # Seeds from 1000: none that a constant was chosen with.
+        # Seeds from 1000 on: constants were chosen with other ones.
         for name, row in painted(kind, errors, range(1000, 1000 + seeds)).items():
             lag = "-" if kind == "still" else f"{row[3]:.0f}"
             shares = " | ".join(f"{value:.2%}" for value in row[:3])

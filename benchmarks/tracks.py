@@ -1,9 +1,9 @@
-"""How well ids are kept: IDF1 and HOTA on painted people, and on clips with true boxes and ids.
+"""Tracking accuracy: IDF1 and HOTA on synthetic scenes, and on clips with true boxes and ids.
 
 python benchmarks/tracks.py --tracks FOLDER
 
-FOLDER holds a folder a clip: NAME/NAME.mp4 and NAME/gt.txt (MOTChallenge text). trackeval (pip install trackeval)
-computes the figures. With the true boxes as detections the ids alone are evaluated.
+FOLDER has a folder for each clip: NAME/NAME.mp4 and NAME/gt.txt (MOTChallenge text). trackeval (pip install trackeval)
+computes the figures. With true boxes as detections only the ids are evaluated.
 """
 
 import itertools
@@ -28,10 +28,10 @@ from posecli.tracking.tracker import Tracker
 from posecli.types import Detections
 from tests.painted import SCENES, Scene, street
 
-Sight = tuple[list[int], np.ndarray]
+FrameTracks = tuple[list[int], np.ndarray]
 
 
-def figures(truth: Iterable[Sight], tracked: Iterable[Sight]) -> dict[str, float]:
+def figures(truth: Iterable[FrameTracks], tracked: Iterable[FrameTracks]) -> dict[str, float]:
     """IDF1 and HOTA of ids with boxes (n, 4) xyxy, frame by frame."""
     true_ids: dict[int, int] = {}
     own_ids: dict[int, int] = {}
@@ -63,7 +63,7 @@ def figures(truth: Iterable[Sight], tracked: Iterable[Sight]) -> dict[str, float
 def painted(
     scene: Scene, noise: float = 0.02, misses: float = 0.03, stride: int = 1, seed: int = 0
 ) -> dict[str, float]:
-    """One painted scene; hidden people are not part of the ground truth."""
+    """Figures of one synthetic scene; hidden people are not part of the ground truth."""
     tracker = Tracker(COCO17)
     truth, tracked = [], []
     for frame, poses, ids in list(scene.frames(noise, misses, seed))[::stride]:
@@ -75,12 +75,12 @@ def painted(
 
 
 def streets(stride: int, seeds: range) -> dict[str, float]:
-    """Means over painted streets, with more noise and more misses; numbers of ids summed."""
+    """Means over synthetic streets with more noise and misses; numbers of ids are summed."""
     rows = [painted(street(seed), 0.03, 0.08, stride, seed) for seed in seeds]
     return {name: float((np.sum if "ids" in name else np.mean)([row[name] for row in rows])) for name in rows[0]}
 
 
-def read_truth(path: Path) -> dict[int, Sight]:
+def read_truth(path: Path) -> dict[int, FrameTracks]:
     """Frame (from 1) → ids and boxes."""
     rows = np.loadtxt(path, delimiter=",", ndmin=2)
     result = {}
@@ -92,7 +92,7 @@ def read_truth(path: Path) -> dict[int, Sight]:
 
 
 def best(folder: Path, detector: str) -> dict[str, float]:
-    """The upper bound with a detector's boxes: those that match a true one (IoU 0.5) have its id."""
+    """The upper bound with a detector's boxes: boxes that match a true one (IoU 0.5) get its id."""
     truth, predictor = read_truth(folder / "gt.txt"), load_predictor(detector=detector, device="cpu")
     expected, given, strangers = [], [], itertools.count(1_000_000)
     with VideoReader(folder / f"{folder.name}.mp4") as reader:
@@ -123,7 +123,7 @@ def clip(folder: Path, boxes: str) -> dict[str, float]:
                 poses = predictor.estimate([frame], [given])[0]
             else:
                 poses = predictor.predict([frame], [""])[0]
-            # The networks use several threads; those of the decoder run beside them and count too.
+            # CPU time of all threads, the decoder's included.
             seconds[2] += time.process_time() - begin
             start = time.thread_time()
             poses = tracker(frame, poses)
@@ -147,7 +147,7 @@ def main(tracks: Path | None, detector: str) -> None:
     for name, scene in SCENES.items():
         _print(name, "painted, 2 % noise, 3 % missed", painted(scene))
     for stride in (1, 5):
-        # Seeds from 1000: none that a constant was chosen with.
+        # Seeds from 1000 on: constants were chosen with other ones.
         boxes = f"painted, 3 % noise, 8 % missed, {25 // stride} frames a second"
         _print("12 busy streets", boxes, streets(stride, range(1000, 1012)))
     for folder in sorted(tracks.iterdir()) if tracks else []:

@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the commands themselves.
+"""Generate docs/cli.md from the commands.
 
     python docs/generate.py
 
@@ -27,10 +27,10 @@ same in a terminal. `--debug`, accepted anywhere on the line, prints the traceba
 """
 EXIT_CODES = {
     ExitCode.OK: "all done",
-    ExitCode.SOME_FAILED: "some input failed, the rest is done; or a file does not hold what it should",
+    ExitCode.SOME_FAILED: "some input failed, the rest is done; or a file is invalid",
     ExitCode.USAGE: "wrong usage",
     ExitCode.NO_INPUT: "no input found",
-    ExitCode.MACHINE: "something of the machine is missing: weights, a device, a place to write",
+    ExitCode.MACHINE: "something is missing on the machine: weights, a device, a writable folder",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C); the same command resumes",
     ExitCode.TERMINATED: "terminated (SIGTERM); the same command resumes",
 }
@@ -55,7 +55,7 @@ def options(command: click.Command) -> list[click.Option]:
 
 
 def describe_option(option: click.Option, context: click.Context) -> str:
-    """A row of a table: names with what they take, and the help with range and default."""
+    """A table row: names with their argument, and the help with range and default."""
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     takes = ""
     if not option.is_flag:

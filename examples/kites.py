@@ -1,4 +1,4 @@
-"""A small data set with keypoints of its own, to try training on: drawings of kites in COCO's format.
+"""A small data set with custom keypoints for a training example: drawings of kites in COCO's format.
 
     python examples/kites.py kites
 
@@ -14,7 +14,7 @@ import click
 import cv2
 import numpy as np
 
-# Keypoints of a kite of height 1 in units of its height from its middle, x to the right, y down; left as it is seen.
+# Keypoints of a kite of height 1 relative to its centre, x to the right, y down; left is the viewer's left.
 SHAPE = {"top": (0.0, -0.5), "left_tip": (-0.32, -0.15), "right_tip": (0.32, -0.15), "tail": (0.0, 0.5)}
 CATEGORY: dict[str, Any] = {
     "id": 1,

@@ -1,9 +1,9 @@
-"""Fit the factor on a pose model's predicted standard deviations to people whom nothing was trained on.
+"""Fit the factor on a pose model's predicted standard deviations (std_scale) to people that no model was trained on.
 
     posecli eval WEIGHTS --ann ANN --images DIR --out OUT
     python recipes/calibrate_std.py WEIGHTS OUT/metrics.json
 
-Teachers' labels on training people err as the model does, so that a factor fitted to them is too small.
+On training people with labels of a teacher the errors of labels and model agree, and the factor would be too small.
 """
 
 import json

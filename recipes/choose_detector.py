@@ -1,13 +1,13 @@
-"""Choose a person detector's input size and default score on photos that its training left out.
+"""Choose a person detector's input size and default score on held-out photos.
 
     python recipes/choose_detector.py --data SHARED --weights runs/person/person.safetensors --input-size 416,512,640
 
-prints for each input size: average precision on the held-out everyday and street photos (a teacher's labels), the share
-of people found on COCO images that nothing trains on (coco/train2017_more, people's labels, not all people labelled),
-people found on held-out photos of nobody, the time a photo takes, and the score with the best F2 on everyday and street
-photos among those with at most FALSE_PEOPLE on a photo of nobody. F2 weighs recall double: a person who was missed is
-worse for a user than a box too many. --write SIDE writes that size and its score into the weights' header; --score and
---proposal stand in for the best score where one was chosen with a pose model that verifies the proposals.
+prints for each input size: average precision on the held-out everyday and street photos (a teacher's labels), recall on
+COCO images that no model is trained on (coco/train2017_more, human labels, not all people labelled), false positives on
+held-out photos without people, the time per photo, and the score with the best F2 on everyday and street photos among
+those with at most FALSE_PEOPLE false positives per photo without people. F2 weighs recall twice as much as precision: a
+missed person is worse for users than a false positive. --write SIDE writes that size and its score into the weights'
+header; --score and --proposal replace the best score by one that was chosen together with a pose model.
 """
 
 import json
@@ -33,7 +33,7 @@ TABLES = {
     "everyday": ("everyday/person_keypoints_everyday.json", "everyday/images"),
     "street": ("street/person_keypoints_street.json", "street/images"),
     "more": ("coco/annotations/person_keypoints_train2017_more.json", "coco/train2017_more"),
-    "nobody": ("negatives/person_none.json", "negatives/images"),
+    "no_people": ("negatives/person_none.json", "negatives/images"),
 }
 
 
@@ -46,7 +46,7 @@ class Part:
 
 
 def read_part(data: Path, name: str) -> Part:
-    """One of TABLES, without the photos that were trained on."""
+    """One of TABLES, without the training photos."""
     annotations, folder = TABLES[name]
     document = json.loads((data / annotations).read_bytes())
     table = Path(annotations).stem
@@ -58,7 +58,7 @@ def read_part(data: Path, name: str) -> Part:
 
 
 def resized(weights: Path, side: int, scores: tuple[float, float] | None, out: Path) -> Path:
-    """The weights with another input size, and other lowest scores of a person and of a proposal."""
+    """The weights with another input size and, if given, other thresholds of people and of proposals."""
     tensors, header = load_weights(weights)
     header["config"] |= {"input_size": [side, side]}
     if scores is not None:
@@ -68,7 +68,7 @@ def resized(weights: Path, side: int, scores: tuple[float, float] | None, out: P
 
 
 def matched(part: Part, found: Mapping[int, Detections]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores of boxes, whether each is a person's (IoU 0.5), the number of people; uncertain regions do not count."""
+    """Scores of boxes, whether each matches a person (IoU 0.5), and the number of people; without uncertain regions."""
     scores, hits, people = [], [], 0
     for image_id, detections in found.items():
         own = [a for a in part.dataset["annotations"] if a["image_id"] == image_id]
@@ -90,7 +90,7 @@ def matched(part: Part, found: Mapping[int, Detections]) -> tuple[np.ndarray, np
 
 
 def best_score(scores: np.ndarray, hits: np.ndarray, people: int, wrong: np.ndarray, empty: int) -> dict[str, float]:
-    """The default score, and what it means on the held-out photos."""
+    """The best default score and its figures on the held-out photos."""
     best = {"f2": -1.0}
     for threshold in np.arange(0.2, 0.9, 0.01).round(2):
         kept = scores >= threshold
@@ -116,8 +116,8 @@ def measure(weights: Path, parts: Mapping[str, Part]) -> dict[str, Any]:
             seconds, count = seconds + time.perf_counter() - began, count + 1
     labelled = [matched(parts[name], found[name]) for name in ("everyday", "street")]
     scores, hits = (np.concatenate([part[k] for part in labelled]) for k in (0, 1))
-    wrong = np.concatenate([people.scores for people in found["nobody"].values()])
-    best = best_score(scores, hits, sum(people for *_, people in labelled), wrong, len(found["nobody"]))
+    wrong = np.concatenate([people.scores for people in found["no_people"].values()])
+    best = best_score(scores, hits, sum(people for *_, people in labelled), wrong, len(found["no_people"]))
     more_scores, more_hits, more_people = matched(parts["more"], found["more"])
     figures: dict[str, Any] = {}
     for name in ("everyday", "street"):

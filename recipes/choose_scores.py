@@ -1,11 +1,11 @@
-"""Choose a detector's proposal and default score together with a pose model's person score, on photos held out.
+"""Choose a detector's proposal and default score together with a pose model's person score, on held-out photos.
 
     python recipes/choose_scores.py --data SHARED --weights weights/person.safetensors --pose weights/pose.safetensors
 
 prints a line for every pair of scores: recall and precision of people with 5 or more keypoints (IoU 0.5) on everyday
-and street photos that neither training of the detector saw, recall on COCO images that nothing trains on
-(coco/train2017_more, people's labels), crops estimated for each person kept, and people found on photos without people
-that the person score was not trained on. --write PROPOSAL,DEFAULT writes a pair into the detector's header.
+and street photos held out of the detector's training, recall on COCO images that no model is trained on
+(coco/train2017_more, human labels), crops per detected person, and false positives on photos without people that the
+person score was not trained on. --write PROPOSAL,DEFAULT writes a pair into the detector's header.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Photo:
-    """What was found on a photo, N proposals; boxes xyxy of people to be found and of others."""
+    """A photo with its N proposals; boxes xyxy of people that should be detected, and of others, which do not count."""
 
     frame: Frame
     estimate: Estimate | None
@@ -48,7 +48,7 @@ class Photo:
     others: np.ndarray
 
     def found(self, proposal: float, default: float, sigmas: tuple[float, ...] | None) -> tuple[np.ndarray, int]:
-        """Boxes of the people kept and how many crops were estimated for them."""
+        """Boxes of detected people, and the number of crops that were estimated."""
         if self.estimate is None:
             return np.zeros((0, 4)), 0
         rows = np.flatnonzero(self.estimate.poses.box_scores >= proposal)
@@ -57,7 +57,7 @@ class Photo:
 
 
 def is_held_out(table: str, name: str) -> bool:
-    """Whether a photo is used here."""
+    """Whether a photo is held out, and used here."""
     if table == "none":
         return zlib.crc32(name.encode()) % 5 == 0
     return table == "more" or int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 == 0
@@ -78,7 +78,7 @@ def read_photos(data: Path, table: str) -> Iterator[tuple[Frame, np.ndarray, np.
 
 
 def matched(boxes: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """(N,) whether each box is the first to find its person."""
+    """(N,) whether each box is the first one that matches its person."""
     free, hits = np.ones(len(people), bool), np.zeros(len(boxes), bool)
     for row, box in enumerate(boxes if len(people) else ()):
         overlaps = iou([box], people)[0] * free
@@ -88,7 +88,7 @@ def matched(boxes: np.ndarray, people: np.ndarray) -> np.ndarray:
 
 
 def figures(photos: list[Photo], proposal: float, default: float, sigmas: tuple[float, ...] | None) -> dict[str, float]:
-    """Recall, precision, crops a person kept, and boxes that are nobody's, in all."""
+    """Recall, precision, crops per detected person, and the number of false positives."""
     hits = people = crops = kept = wrong = 0
     for photo in photos:
         boxes, estimated = photo.found(proposal, default, sigmas)

@@ -1,9 +1,9 @@
-"""Split COCO annotations in two: one image in 20 (--share), by a hash of its name, is held out to choose settings by.
+"""Split COCO annotations: one image in 20 (--share), by a hash of its name, is held out for choosing settings.
 
     python recipes/hold_out.py SHARED/everyday/person_keypoints_everyday.json runs/split
 
-writes train.json and held.json into runs/split. With --images FOLDER also small.json and small/, the photos held out at
---shrink of their size: small people.
+writes train.json and held.json into runs/split. With --images FOLDER also small.json and small/: the held-out photos at
+--shrink of their size, with small people.
 """
 
 import hashlib
@@ -16,24 +16,24 @@ import cv2
 import numpy as np
 
 SHARE = 20
-# Of the detector's data, all of which is trained on otherwise.
+# Shares of the detector's data sets.
 DETECTOR_SHARES = {"person_keypoints_everyday": SHARE, "person_keypoints_street": SHARE, "person_none": 5}
 
 
 def is_held_out(file_name: str, share: int = SHARE) -> bool:
-    """Whether an image serves to choose settings: one in share."""
+    """Whether an image is held out: one in share."""
     return int(hashlib.sha256(file_name.encode()).hexdigest(), 16) % share == 0
 
 
 def is_held_out_of_detector(table: str, file_name: str) -> bool:
-    """Whether the detector's training left out an image of a file of annotations, named without its suffix."""
+    """Whether an image is held out of the detector's training. table: name of its annotation file without suffix."""
     return table in DETECTOR_SHARES and is_held_out(file_name, DETECTOR_SHARES[table])
 
 
 @click.command()
 @click.argument("annotations", type=click.Path(path_type=Path, exists=True))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--share", default=SHARE, show_default=True, help="One image in so many is held out.")
+@click.option("--share", default=SHARE, show_default=True, help="One image in this many is held out.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True), help="Folder of the images.")
 @click.option("--shrink", default=0.4, show_default=True)
 def main(annotations: Path, out: Path, share: int, images: Path | None, shrink: float) -> None:

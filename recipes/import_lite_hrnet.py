@@ -1,9 +1,9 @@
-"""PP-TinyPose's OpenVINO IR as posecli's weights, to start training from: `posecli train --init OUT`.
+"""Convert PP-TinyPose's OpenVINO IR to initial weights for training: `posecli train --init OUT`.
 
     python recipes/import_lite_hrnet.py tinypose_256x192.xml --out start.safetensors
 
-The backbone and the heatmaps are the file's own: see `match_graphs`. The two classifiers start as marginals of the
-heatmaps.
+Backbone and heatmaps get the file's weights, see `match_graphs`. The two classifiers are initialised as marginals of
+the heatmaps.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ class HeatmapNetwork(nn.Module):
 
 
 def read_ir(path: Path) -> tuple[HeatmapNetwork, tuple[int, int]]:
-    """The network of an IR file and its input size (height, width). Raises DataError where the graph is another."""
+    """The network of an IR file and its input size (height, width). Raises DataError for another graph."""
     model = openvino.Core().read_model(path)
     outputs = [result.input_value(0) for result in model.get_results()]
     heatmaps = [output for output in outputs if output.get_partial_shape().rank.get_length() == 4]
@@ -69,7 +69,7 @@ def simcc_of(network: HeatmapNetwork, config: PoseConfig) -> SimCC:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--split-ratio", default=2.0, show_default=True)
 def main(ir: Path, out: Path, split_ratio: float) -> None:
-    """Write OUT, weights of a SimCC model that starts where the network of IR ends."""
+    """Write OUT, weights of a SimCC model initialised from the network of IR."""
     network, size = read_ir(ir)
     sigma = 3 * split_ratio * size[0] / 256
     config = PoseConfig(

@@ -1,8 +1,8 @@
-"""RTMDet-nano's ONNX (one class) as posecli's weights, to start training a person detector from.
+"""Convert RTMDet-nano's ONNX (one class) to initial weights for training a person detector.
 
     python recipes/import_rtmdet.py rtmdet_nano.onnx --out start.safetensors
 
-The detector that it writes computes what the file's network computes: see `match_graphs`.
+The converted detector computes the same outputs as the file's network, see `match_graphs`.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ class Maps(nn.Module):
         self.backbone, self.head = features, head
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Normalised pictures, BGR, to maps."""
+        """Normalised images, BGR, to maps."""
         features = self.backbone.neck(self.backbone.body(x))
         return self.head.maps(features)
 
@@ -38,7 +38,7 @@ class Maps(nn.Module):
 def head_outputs(model: Any) -> tuple[list[Any], list[Any]]:
     """The file's logits and distances, a map for each level from fine to coarse.
 
-    They are the convolutions whose reordered maps, one a level, are concatenated. Raises DataError without them.
+    They are the convolutions whose transposed maps, one per level, are concatenated. Raises DataError without them.
     """
     found: dict[int, list[Any]] = {}
     for operation in model.get_ordered_ops():
@@ -53,7 +53,7 @@ def head_outputs(model: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _convolution_before(value: Any) -> Any:
-    """The convolution with its bias that a value only reorders, and multiplies by a stride; None for any other."""
+    """The convolution with its bias before transposes and a product with the stride; None for other values."""
     node = value.get_node()
     while node.get_type_name() in ("Reshape", "Transpose", "Multiply"):
         if node.get_type_name() == "Multiply" and constant(node.input_value(1)) is None:
@@ -65,7 +65,7 @@ def _convolution_before(value: Any) -> Any:
 
 
 def read_rtmdet(path: Path) -> Maps:
-    """The network of an ONNX or IR file; it takes BGR, as the file's. Raises DataError where the graph is another."""
+    """The network of an ONNX or IR file, for BGR like the file's. Raises DataError for another graph."""
     model = openvino.Core().read_model(path)
     network = Maps(Features(CONFIG.channels), Head(CONFIG.channels, CONFIG.convolutions))
     logits, distances = head_outputs(model)
@@ -74,7 +74,7 @@ def read_rtmdet(path: Path) -> Maps:
 
 
 def detector_of(network: Maps) -> PersonNetwork:
-    """The same network as posecli's detector, which takes RGB."""
+    """The same network as posecli's detector, for RGB."""
     model = build_fcos(CONFIG)
     model.load_state_dict(network.state_dict())
     first = model.backbone.body.stem[0][0]
@@ -86,7 +86,7 @@ def detector_of(network: Maps) -> PersonNetwork:
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(source: Path, out: Path) -> None:
-    """Write OUT, weights of a detector that computes what the network of SOURCE computes."""
+    """Write OUT, weights of a detector with the same outputs as the network of SOURCE."""
     header = {
         "kind": "detector",
         "architecture": CONFIG.architecture,

@@ -1,7 +1,7 @@
 """Weights of a graph that OpenVINO reads (IR or ONNX), for a torch network of the same computation.
 
-Both graphs are followed backwards from their outputs, side by side: each convolution of the network takes the weight
-and bias of its counterpart. Batch norms must be folded into the convolutions of the file.
+Both graphs are traversed backwards from their outputs in parallel: each convolution of the network gets the weight and
+bias of its counterpart. Batch norms must be folded into the convolutions of the file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from posecli.errors import DataError
 
-# Operations with one input and without weights, which say nothing about the place in the graph.
+# Operations with one input and without weights, which are skipped.
 _PASSED = frozenset(
     [
         "Convert",
@@ -42,9 +42,8 @@ class _Tracer(fx.Tracer):
 def matched_state(network: nn.Module, outputs: Iterable[Any], name: str) -> dict[str, Tensor]:
     """State of a network's convolutions, float32.
 
-    outputs: those of OpenVINO's graph (Output), one for each of the network's, in its order; a network's lists and
-    tuples of outputs are taken one after the other. name: of the network, for messages. Raises DataError where the
-    graphs differ.
+    outputs: those of OpenVINO's graph (Output), one for each of the network's, in its order; lists and tuples of them
+    are flattened. name: of the network, for messages. Raises DataError where the graphs differ.
     """
     found = _Matcher(network, name).match(list(outputs))
     wanted = [key for key, module in network.named_modules() if isinstance(module, nn.Conv2d)]
@@ -58,7 +57,7 @@ def matched_state(network: nn.Module, outputs: Iterable[Any], name: str) -> dict
 
 
 def constant(value: Any) -> np.ndarray | None:
-    """A constant's values in float32, seen through conversions and reshaping; None for what is computed."""
+    """A constant's values in float32, through conversions and reshapes; None for computed values."""
     node = value.get_node()
     while node.get_type_name() in ("Convert", "Reshape"):
         node = node.input_value(0).get_node()
@@ -83,7 +82,7 @@ class _Matcher:
         return self.found
 
     def _step(self, node: fx.Node, value: Any) -> list[tuple[Any, Any]]:
-        """The pairs before a pair."""
+        """The pairs of inputs of a pair."""
         other = value.get_node()
         key = (node, other.get_friendly_name(), value.get_index())
         if key in self._seen:

@@ -77,7 +77,7 @@ def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | No
 
 
 def rescored(predictor: Predictor, frame: Frame) -> Detections:
-    """All proposals of a frame with the scores that verification gives them; the detector's threshold is 0."""
+    """All proposals of a frame with their scores after verification, without a threshold."""
     poses = predictor.predict([frame], [""])[0]
     return Detections(poses.boxes, poses.box_scores)
 
@@ -85,7 +85,7 @@ def rescored(predictor: Predictor, frame: Frame) -> Detections:
 def measure_boxes(
     dataset: Mapping[str, Any], found: dict[int, Detections], threshold: float
 ) -> tuple[dict[str, object], dict[int, Detections]]:
-    """AP, AP50, recall of people with 5 or more keypoints by size, false people; and who reaches the threshold."""
+    """AP, AP50, recall of people with 5 or more keypoints by size, false positives; and people above the threshold."""
     ap, ap50 = average_precision(dataset, found)
     kept = {i: Detections(p.boxes[p.scores >= threshold], p.scores[p.scores >= threshold]) for i, p in found.items()}
     wanted: dict[str, list[bool]] = {}

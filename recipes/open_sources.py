@@ -1,4 +1,4 @@
-"""COCO keypoints without the images of some sources: python recipes/open_sources.py IN OUT --without econ,icon
+"""Filter COCO keypoints by the source of the images: python recipes/open_sources.py IN OUT --without econ,icon
 
 An image's source is the part of its "source" before the first slash.
 """
@@ -17,7 +17,7 @@ NON_COMMERCIAL = "bsds500,econ,icon,multi_hmr,alphapose"
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--without", default=NON_COMMERCIAL, show_default=True)
 def main(source: Path, out: Path, without: str) -> None:
-    """Write OUT, and say how many images are left."""
+    """Write OUT and print the numbers of remaining images and annotations."""
     document = json.loads(source.read_bytes())
     left_out = set(without.split(","))
     images = [i for i in document["images"] if str(i.get("source", "")).partition("/")[0] not in left_out]

@@ -1,10 +1,10 @@
-"""Overfit a few people from random weights: a check that training can.
+"""Overfit a few people from random weights: a test of the training code.
 
-Takes the first PEOPLE people of SHARED/coco's train2017 whose labelled keypoints all lie inside their crop (no network
-can point outside of it), trains on them from random weights, and evaluates on the same people. There is no
-rotation, flip or truncation; small changes of scale, position, colour and sharpness stay, since a network that was only
-trained on the same pixels fails on the crops of inference, which are resampled once instead of twice. Options
-after `--` go to `posecli train`.
+Takes the first PEOPLE people of SHARED/coco's train2017 whose labelled keypoints are all inside their crop (keypoints
+outside cannot be predicted), trains on them from random weights, and evaluates on the same people. There is no
+rotation, flip or truncation, but small changes of scale, position, colour and sharpness: a network trained on identical
+pixels fails on the crops of inference, which are resampled once instead of twice. Options after `--` are passed to
+`posecli train`.
 """
 
 import json
@@ -29,7 +29,7 @@ TRAIN = (
 
 
 def first_people(document: dict[str, Any], count: int) -> dict[str, Any]:
-    """A COCO dataset of the first people that can be learnt, and their images."""
+    """A COCO dataset of the first people that can be learned, and their images."""
     people = [a for a in document["annotations"] if not a["iscrowd"] and a["num_keypoints"] > 0 and lies_in_crop(a)]
     images = {a["image_id"] for a in people[:count]}
     listed = [image for image in document["images"] if image["id"] in images]
@@ -37,7 +37,7 @@ def first_people(document: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def lies_in_crop(annotation: dict[str, Any]) -> bool:
-    """Whether the crop of inference shows all labelled keypoints."""
+    """Whether all labelled keypoints are inside the crop of inference."""
     labels = np.array(annotation["keypoints"], np.float64).reshape(-1, 3)
     matrix = crop_matrices(xywh_to_xyxy(np.array([annotation["bbox"]], np.float64)), SIZE, 1.25)[0]
     points = transform(matrix, labels[labels[:, 2] > 0, :2])

@@ -11,13 +11,13 @@ everyday="$out/detector-data/person_keypoints_everyday.json"
 python "$here/open_sources.py" "$SHARED/everyday/person_keypoints_everyday.json" "$everyday"
 python "$here/hold_out.py" "$everyday" "$out/detector-data/everyday"
 python "$here/hold_out.py" "$SHARED/street/person_keypoints_street.json" "$out/detector-data/street"
-python "$here/hold_out.py" "$SHARED/negatives/person_none.json" "$out/detector-data/nobody" --share 5
+python "$here/hold_out.py" "$SHARED/negatives/person_none.json" "$out/detector-data/no_people" --share 5
 posecli train-detector --runs "$out" --name person --license Apache-2.0 \
   --init "$out/detector-data/start.safetensors" --input-size 448 \
   --ann "$out/detector-data/everyday/train.json" --images "$SHARED/everyday/images" \
   --ann "$out/detector-data/street/train.json" --images "$SHARED/street/images:2" \
   --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017:6" \
-  --ann "$out/detector-data/nobody/train.json" --images "$SHARED/negatives/images:2" \
+  --ann "$out/detector-data/no_people/train.json" --images "$SHARED/negatives/images:2" \
   --samples 14000 --size 320,416,320,384,320,448 --learning-rate 2e-4 \
   --threads "${THREADS:-1}" --device "${DEVICE:-cpu}"
 # The default score of the detector alone, and the input size that held-out photos asked for.

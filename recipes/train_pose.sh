@@ -36,7 +36,7 @@ posecli train --name pose --runs "$RUNS" --threads "${THREADS:-1}" --device "${D
   --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017" \
   --negatives "$NEGATIVES/everyday_open.json" --negative-images "$SHARED/everyday/images" \
   --negatives "$NEGATIVES/coco.json" --negative-images "$SHARED/coco/train2017" \
-  --negatives "$NEGATIVES/nobody.json" --negative-images "$SHARED/negatives/images" --negatives-share 0.35 \
+  --negatives "$NEGATIVES/no_people.json" --negative-images "$SHARED/negatives/images" --negatives-share 0.35 \
   --init "$RUNS/whole/last.safetensors" --heads-only --box-head --stages 256x192:40000 --batch-size 64 \
   --learning-rate 2e-3 --constant-fraction 0.3 --rotation-p 0.2 --rotation 20 --scale 0.15 --shift 0.05 --half-body-p 0 \
   --truncation-p 0.2 --erasing-p 0.1 --downscale-p 0.2

@@ -91,5 +91,5 @@ def test_negatives_overlap_no_person_and_come_from_no_held_out_photo(
         x, y, width, height = annotation["bbox"]
         assert recipe.share_on(np.array([[x, y, x + width, y + height]]), people)[0] <= recipe.OVERLAP
     held = {f"none{i}.png" for i in range(24) if recipe.hold_out.is_held_out_of_detector("person_none", f"none{i}.png")}
-    used = {image["file_name"] for image in json.loads((tmp_path / "nobody.json").read_text())["images"]}
+    used = {image["file_name"] for image in json.loads((tmp_path / "no_people.json").read_text())["images"]}
     assert held and used and not used & held

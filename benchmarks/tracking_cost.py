@@ -1,6 +1,6 @@
-"""What ids and smoothing cost of a run: the CPU time within them over that of the whole process.
+"""Cost of ids and smoothing in a run: their CPU time relative to that of the whole process.
 
-python benchmarks/follow_cost.py CLIP... --out results/follow_cost.md
+python benchmarks/tracking_cost.py CLIP... --out results/tracking_cost.md
 """
 
 import tempfile
@@ -19,13 +19,13 @@ from posecli.types import Frame, Poses
 
 
 class Timed(ClipTracker):
-    """A follower that notes how long it takes, in its own thread's time."""
+    """A ClipTracker that measures its CPU time."""
 
     seconds = 0.0
     people = 0
 
     def __call__(self, frame: Frame, poses: Poses) -> Poses:
-        """Follow as ever."""
+        """Track as usual."""
         start = time.thread_time()
         found = super().__call__(frame, poses)
         Timed.seconds += time.thread_time() - start
@@ -54,7 +54,7 @@ def main(clips: tuple[Path, ...], out: Path | None) -> None:
             f"| {Timed.seconds / seconds:.2%} |"
         )
         click.echo(lines[-1], err=True)
-    command = f"python benchmarks/follow_cost.py {' '.join(clip.name for clip in clips)}"
+    command = f"python benchmarks/tracking_cost.py {' '.join(clip.name for clip in clips)}"
     text = f"# Cost of ids and streaming smoothing\n\n    {command}\n\n" + "\n".join(lines) + "\n"
     click.echo(text)
     if out is not None:
