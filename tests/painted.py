@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from posecli.types import Frame, Poses
 
-# Seconds → x of the middle and y of the head's top, or None while out of sight.
+# Seconds → x of the middle and y of the head's top, or None while hidden.
 Path = Callable[[float], tuple[float, float] | None]
 
 # A standing figure in units of its height, keypoints in COCO's order.
@@ -46,7 +46,7 @@ class Walker:
 
 
 def box_of(points: np.ndarray) -> np.ndarray:
-    """The figure's box, xyxy, with the room that head and hands take."""
+    """The figure's box, xyxy, with a margin for head and hands."""
     low, high = points.min(axis=0), points.max(axis=0)
     height = high[1] - low[1]
     return np.array([low[0] - 0.04 * height, low[1] - 0.06 * height, high[0] + 0.04 * height, high[1] + 0.03 * height])
@@ -127,7 +127,7 @@ class Scene:
 
 
 def line(x0: float, x1: float, y: float, seconds: float, first: float = 0.0) -> Path:
-    """A walk from x0 to x1 in so many seconds, beginning at first; out of sight before and after."""
+    """A walk from x0 to x1 in so many seconds, beginning at first; hidden before and after."""
 
     def path(time: float) -> tuple[float, float] | None:
         share = (time - first) / seconds
@@ -150,13 +150,13 @@ def there_and_back(x0: float, x1: float, y: float, seconds: float, away: float) 
     return path
 
 
-def idf1(sights: Iterable[tuple[Sequence[int], Sequence[int]]]) -> float:
+def idf1(frames: Iterable[tuple[Sequence[int], Sequence[int]]]) -> float:
     """IDF1 of true and given ids, row by row the same person, frame by frame.
 
     Ristani et al., "Performance measures and a data set for multi-target, multi-camera tracking" (2016): the
     one assignment of given to true ids that explains most rows. With equal rows it is the share explained.
     """
-    pairs = [(a, b) for true, given in sights for a, b in zip(true, given, strict=True)]
+    pairs = [(a, b) for true, given in frames for a, b in zip(true, given, strict=True)]
     true_ids, true_rows = np.unique([a for a, _ in pairs], return_inverse=True)
     given_ids, given_rows = np.unique([b for _, b in pairs], return_inverse=True)
     together = np.zeros((len(true_ids), len(given_ids)))

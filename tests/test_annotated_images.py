@@ -26,9 +26,9 @@ from posecli.train.data import Source, read_people
 from posecli.train.packing import pack_crops
 from posecli.types import Detections, Frame
 from posecli.weights.files import load_weights, save_weights
+from tests.dotted_people import dots
 from tests.entry_points import posecli
 from tests.media_factory import exif_orientation, picture, write_photo
-from tests.test_train import dots
 
 # How upright pixels are stored, so that this EXIF orientation turns them upright again.
 STORED = {

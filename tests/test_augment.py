@@ -1,4 +1,4 @@
-"""Augmentation beyond the 3×3 matrix: people who go on out of sight, people of few pixels."""
+"""Augmentation beyond the 3×3 matrix: truncation and low resolution."""
 
 import dataclasses
 

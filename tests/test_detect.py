@@ -58,8 +58,8 @@ def test_boxes_of_a_detections_list_are_found_by_number_and_sorted(tmp_path: Pat
         {"image_id": 139, "category_id": 1, "bbox": [i, 0, 10, 10], "score": s} for i, s in enumerate([0.2, 0.9, 0.5])
     ]
     detector = load_detector(f"boxes:{boxes_file(tmp_path, entries)}", threshold=0.3, max_people=5)
-    found, nobody = detector([Frame(picture())] * 2, ["000000000139.jpg", "000000000140.jpg"])
-    assert found.boxes[:, 0].tolist() == [1, 2] and len(nobody) == 0
+    found, empty = detector([Frame(picture())] * 2, ["000000000139.jpg", "000000000140.jpg"])
+    assert found.boxes[:, 0].tolist() == [1, 2] and len(empty) == 0
     with pytest.raises(DataError, match="no number"):
         detector([Frame(picture())], ["holiday.jpg"])
 

@@ -155,7 +155,7 @@ ENCODINGS = [
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\0"])
 def test_lists_of_every_encoding(mark: bytes, encoding: str, end: str) -> None:
     if end == "\0" and encoding != "utf-8":
-        return  # nobody writes that
+        return  # such names do not occur
     assert paths_of(mark + (end.join(PATHS)).encode(encoding), "x") == PATHS
     assert paths_of(mark + (end + end.join(PATHS) + end + end).encode(encoding), "x") == PATHS
 

@@ -105,7 +105,7 @@ def test_who_is_kept() -> None:
         "id:3": [3],
         "id:7": [],
     }
-    assert len(person_choice("id:1")(poses(2))) == 0  # nobody has an id
+    assert len(person_choice("id:1")(poses(2))) == 0  # no track ids
     for text in ("", "0", "first", "id:0", "id:x", "-1"):
         with pytest.raises(UsageError, match="--person"):
             person_choice(text)

@@ -29,7 +29,7 @@ def recipe() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder laid out as the training data is: photos of one person, and many of nobody."""
+    """A folder laid out as the training data is: photos of one person, and many without people."""
     root = tmp_path_factory.mktemp("shared")
     person = {"category_id": 1, "bbox": [20, 10, 60, 80], "iscrowd": 0}
     tables = {

@@ -1,4 +1,4 @@
-"""Carried boxes: when the detector is asked, where boxes go, and who is dropped."""
+"""Box propagation: when the detector runs, predicted boxes, and people that are dropped."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -23,7 +23,7 @@ def estimate(truth: Poses, boxes: Detections) -> Poses:
 
 
 def run(steps: list[Step], every: int | None) -> tuple[list[int], list[Poses]]:
-    """Indices of the frames that the detector saw, and the poses."""
+    """Indices of the frames with a detection, and the poses."""
     propagator = BoxPropagator(every, COCO17)
     detected, result = [], []
     for frame, truth in steps:

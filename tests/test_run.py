@@ -1,4 +1,4 @@
-"""`posecli run` through its door, on small real media and on broken ones."""
+"""`posecli run` through the command line, on small real media and on broken ones."""
 
 import contextlib
 import io

@@ -92,8 +92,8 @@ def test_parquet_reads_back_in_groups(tmp_path: Path, monkeypatch: pytest.Monkey
     table = parquet.ParquetFile(tmp_path / "clip.mp4.parquet")
     assert table.num_row_groups == 3 and table.schema_arrow.names == list(COLUMNS)
     assert [tuple(row.values()) for row in table.read().to_pylist()] == list(rows(item, COCO17))
-    nobody = write_record(tmp_path, "empty.mp4", "video", [0, 0])
-    write_tables(tmp_path, ["parquet"], [nobody], COCO17)
+    empty = write_record(tmp_path, "empty.mp4", "video", [0, 0])
+    write_tables(tmp_path, ["parquet"], [empty], COCO17)
     assert parquet.read_table(tmp_path / "empty.mp4.parquet").num_rows == 0
 
 

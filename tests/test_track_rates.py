@@ -14,12 +14,12 @@ from tests.painted import SCENES, idf1, street
 def followed(name_or_seed: str | int, stride: int, slower: int = 1) -> float:
     """IDF1 of every stride-th frame, with times so many times as long."""
     scene = SCENES[name_or_seed] if isinstance(name_or_seed, str) else street(name_or_seed)
-    tracker, sights = Tracker(COCO17), []
+    tracker, frames = Tracker(COCO17), []
     for frame, poses, ids in [*scene.frames(0.02, 0.03, 1)][::stride]:
         found = tracker(replace(frame, time=(frame.time or Fraction(0)) * slower), poses)
         assert found.track_ids is not None
-        sights.append((ids, found.track_ids.tolist()))
-    return idf1(sights)
+        frames.append((ids, found.track_ids.tolist()))
+    return idf1(frames)
 
 
 @pytest.mark.parametrize("name", ["apart", "crossing", "leaving and returning"])
@@ -41,13 +41,13 @@ def test_ids_are_kept_where_hours_pass_between_frames(slower: int) -> None:
 def test_at_the_usual_rate_nobody_is_remembered_for_longer() -> None:
     frames = [*SCENES["apart"].frames(0.01)]
     frame, poses, _ = frames[10]
-    nobody = poses.rows(np.zeros(0, np.int64))
+    empty = poses.rows(np.zeros(0, np.int64))
     for seen, gone, same in ((10, 2.8, True), (10, 3.2, False), (2, 0.5, True), (2, 0.7, False)):
         tracker = Tracker(COCO17)
         for i in range(seen):
             first = tracker(replace(frame, index=i, time=Fraction(i, 25)), poses).track_ids
         for i in range(seen, seen + round(gone * 25)):
-            tracker(replace(frame, index=i, time=Fraction(i, 25)), nobody)
+            tracker(replace(frame, index=i, time=Fraction(i, 25)), empty)
         last = tracker(replace(frame, index=seen + 99, time=Fraction(seen + round(gone * 25), 25)), poses).track_ids
         assert first is not None and last is not None
         assert (first.tolist() == last.tolist()) == same

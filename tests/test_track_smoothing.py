@@ -189,8 +189,8 @@ def test_an_endless_clip_runs_flat() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_clips(name: str) -> None:
     times, _, poses = clip(count=12)
-    nobody = [Poses.empty(17)] * 12
-    assert [len(p) for p in smooth(name, times, nobody)] == [0] * 12
+    empty = [Poses.empty(17)] * 12
+    assert [len(p) for p in smooth(name, times, empty)] == [0] * 12
     untracked = [replace(p, track_ids=None) for p in poses]
     assert [p.keypoints.tolist() for p in smooth(name, times, untracked)] == [p.keypoints.tolist() for p in poses]
     standing = smooth(name, np.zeros(12), poses)

@@ -39,12 +39,12 @@ def write_source(folder: Path, count: int, annotations: list[dict], **image: obj
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[DetectionSource]:
-    """Five photos of people, one not fully labelled, three of nobody."""
+    """Five photos of people, one not fully labelled, three without people."""
     root = tmp_path_factory.mktemp("data")
     return [
         write_source(root / "people", 5, [PERSON, CROWD]),
         write_source(root / "partial", 1, [PERSON], persons_complete=False),
-        write_source(root / "nobody", 3, []),
+        write_source(root / "negatives", 3, []),
     ]
 
 
@@ -99,8 +99,8 @@ def test_empty_parts_have_nobody_in_them() -> None:
     parts = [part_without_people(photo, (40, 50), np.random.default_rng(seed)) for seed in range(30)]
     found = [part for part in parts if part is not None]
     assert len(found) > 10
-    for part, nobody in found:
-        assert part.shape == (40, 50, 3) and not len(nobody.boxes)
+    for part, empty in found:
+        assert part.shape == (40, 50, 3) and not len(empty.boxes)
         assert part[..., 0].max() < 128
 
 

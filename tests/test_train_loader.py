@@ -18,7 +18,7 @@ from posecli.train.loader import prefetch
 from posecli.train.packing import Crops, pack_crops
 from posecli.train.precision import PRECISIONS, resolve_precision
 from posecli.train.recipe import Recipe, Stage
-from tests.test_train_presence import data
+from tests.test_train_negatives import data
 
 __all__ = ["data"]  # a fixture
 

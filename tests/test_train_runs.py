@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from posecli.interrupt import deferred as whole_step
+from tests.dotted_people import crops, dataset
 from tests.entry_points import posecli, start
-from tests.test_train import crops, dataset
 
 __all__ = ["crops", "dataset"]  # fixtures
 

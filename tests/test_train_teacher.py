@@ -23,7 +23,7 @@ from posecli.train.recipe import Recipe, Stage
 from posecli.train.teacher import Teacher, load_teacher
 from posecli.weights.files import save_weights
 from tests.entry_points import posecli
-from tests.test_train_presence import data as people_folder
+from tests.test_train_negatives import data as people_folder
 
 data = people_folder
 

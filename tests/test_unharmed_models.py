@@ -1,4 +1,4 @@
-"""`posecli train` and `posecli eval` write over nothing that they read, and over nobody's files."""
+"""`posecli train` and `posecli eval` overwrite no file that they read, nor over files of other programs."""
 
 import json
 import os

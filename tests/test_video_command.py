@@ -1,4 +1,4 @@
-"""`posecli video` through its door, on small clips."""
+"""`posecli video` through the command line, on small clips."""
 
 import csv
 import json

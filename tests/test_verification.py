@@ -119,7 +119,7 @@ def test_runtimes_agree_on_presence(judging_weights: Path, flip: bool) -> None:
     np.testing.assert_allclose(first.box_scores, second.box_scores, atol=1e-3)
 
 
-def test_presence_is_the_mean_of_the_trunk_s_features(judging_weights: Path) -> None:
+def test_verification_is_the_mean_of_the_trunk_s_features(judging_weights: Path) -> None:
     network, config = load_network(judging_weights)
     crops = torch.randn(2, 3, *config.input_size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Looks of annotated media: ids, trails, covered faces, black ground, the source beside."""
+"""Styles of annotated media: ids, trails, blurred faces, black background, source beside."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -153,9 +153,9 @@ def test_trails_forget_and_leave_gaps() -> None:
 
 def test_trails_need_ids_and_follow_boxes_without_hips() -> None:
     canvas = np.zeros((400, 400, 3), np.uint8)
-    nobody = Trails(COCO17, 0.3, 2.0)
-    nobody.update(standing(), 0.0)
-    nobody.draw(canvas, 0.0)
+    untracked = Trails(COCO17, 0.3, 2.0)
+    untracked.update(standing(), 0.0)
+    untracked.draw(canvas, 0.0)
     assert not canvas.any()
     fish = Trails(KeypointSet("fish", tuple(f"k{i}" for i in range(17))), 0.3, 2.0)
     walk(fish, 3)

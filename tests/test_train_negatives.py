@@ -1,4 +1,4 @@
-"""Training a person score: crops of nobody beside those of people."""
+"""Training a person score on people and negatives."""
 
 import csv
 import dataclasses
@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight bright people and six dark boxes without a person, each a COCO file beside its images."""
     root = tmp_path_factory.mktemp("presence")
     random = np.random.default_rng(0)
-    people, boxes, images = [], [], {"people": [], "nobody": []}
+    people, boxes, images = [], [], {"people": [], "negatives": []}
     for i in range(8):
         write_photo(root / f"bright{i}.png", random.integers(150, 250, (96, 64, 3), np.uint8))
         images["people"].append({"id": i, "file_name": f"bright{i}.png", "width": 64, "height": 96})
@@ -50,10 +50,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         people.append(person | {"keypoints": points.ravel().tolist(), "num_keypoints": 17})
     for i in range(6):
         write_photo(root / f"dark{i}.png", random.integers(0, 60, (96, 64, 3), np.uint8))
-        images["nobody"].append({"id": i, "file_name": f"dark{i}.png", "width": 64, "height": 96})
+        images["negatives"].append({"id": i, "file_name": f"dark{i}.png", "width": 64, "height": 96})
         boxes.append({"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 40, 70]})
     category = {"id": 1, "name": "person", "keypoints": list(COCO17.names), "skeleton": []}
-    for name, annotations in (("people", people), ("nobody", boxes)):
+    for name, annotations in (("people", people), ("negatives", boxes)):
         document = {"images": images[name], "annotations": annotations, "categories": [category]}
         (root / f"{name}.json").write_text(json.dumps(document))
     return root
@@ -61,11 +61,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def crops(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Crops, Crops]:
-    """People and nobody."""
+    """People and negatives."""
     people = read_people([Source(data / "people.json", data)])
-    nobody = read_negatives([Source(data / "nobody.json", data)], people.keypoint_set)
+    negatives = read_negatives([Source(data / "negatives.json", data)], people.keypoint_set)
     cache = tmp_path_factory.mktemp("crops")
-    return pack_crops(people, cache, height=96), pack_crops(nobody, cache, height=96)
+    return pack_crops(people, cache, height=96), pack_crops(negatives, cache, height=96)
 
 
 def recipe(samples: int = 96, **changes: object) -> Recipe:
@@ -80,22 +80,22 @@ def recipe(samples: int = 96, **changes: object) -> Recipe:
 
 
 def test_nobody_s_boxes_become_crops_without_keypoints(crops: tuple[Crops, Crops]) -> None:
-    nobody = crops[1]
-    assert len(nobody) == 6 and not nobody.people.weights.any()
-    assert all(nobody.pixels(row).mean() < 60 for row in range(6))
+    negatives = crops[1]
+    assert len(negatives) == 6 and not negatives.people.weights.any()
+    assert all(negatives.pixels(row).mean() < 60 for row in range(6))
 
 
 def test_the_share_of_nobody_s_crops_and_what_they_are_told_as(crops: tuple[Crops, Crops]) -> None:
-    people, nobody = crops
+    people, negatives = crops
     stage = Stage((64, 64), 400, 8)
-    seen = list(batches(people, recipe(400), stage, 0, 400, negatives=nobody))
+    seen = list(batches(people, recipe(400), stage, 0, 400, negatives=negatives))
     present = torch.cat([batch.present for batch in seen])
     told = [name.split(":")[0] for batch in seen for name in batch.ids]
     assert [name == "people" for name in told] == present.bool().tolist()
     assert 0.5 < float(present.mean()) < 0.7
     for batch in seen:
         assert not batch.weights[batch.present == 0].any() and batch.weights[batch.present == 1].any()
-    again = list(batches(people, recipe(400), stage, 200, 400, negatives=nobody))
+    again = list(batches(people, recipe(400), stage, 200, 400, negatives=negatives))
     for first, second in zip(seen[25:], again, strict=True):
         assert first.ids == second.ids and torch.equal(first.crops, second.crops)
     part = seen[0].parts(3)
@@ -106,23 +106,23 @@ def test_the_share_of_nobody_s_crops_and_what_they_are_told_as(crops: tuple[Crop
 
 @given(seed=st.integers(0, 10**6), share=st.floats(0.02, 0.98))
 @settings(max_examples=30, deadline=None)
-def test_presence_loss_against_a_slow_version(seed: int, share: float) -> None:
+def test_verification_loss_against_a_slow_version(seed: int, share: float) -> None:
     """Bayes: the odds before, times the likelihood ratio whose logarithm the output is."""
     random = np.random.default_rng(seed)
     logits, present = random.normal(0, 3, 7), random.integers(-1, 2, 7)
     expected = 0.0
     for ratio, label in zip(np.exp(logits), present, strict=True):
-        person, nobody = (1 - share) * ratio, share
+        person, negatives = (1 - share) * ratio, share
         if label >= 0:
-            expected -= math.log((person if label else nobody) / (person + nobody))
+            expected -= math.log((person if label else negatives) / (person + negatives))
     value = person_score_sum(torch.tensor(logits), torch.tensor(present, dtype=torch.float32), share)
     assert float(value) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_it_learns_to_tell_people_from_nobody(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
-    people, nobody = crops
+    people, negatives = crops
     stages = (Stage((64, 64), 128, 8),)
-    last = train(recipe(stages=stages, learning_rate=3e-3, ema=0.8), people, tmp_path, negatives=nobody)
+    last = train(recipe(stages=stages, learning_rate=3e-3, ema=0.8), people, tmp_path, negatives=negatives)
     network, config = load_network(last)
     assert config.person_score
     shown = [next(iter(batches(source, recipe(8), Stage((64, 64), 8, 8), 0, 8))).crops for source in crops]
@@ -156,28 +156,28 @@ def test_what_a_start_means_for_the_presence_output(crops: tuple[Crops, Crops], 
 
 
 def test_the_command(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    people, nobody = data / "people.json", data / "nobody.json"
+    people, negatives = data / "people.json", data / "negatives.json"
     command = ["train", "--ann", people, "--images", data, "--runs", tmp_path, "--stages", "32x32:16"]
     command += ["--batch-size", 8, "--deconv", "none", "--freeze", 19, "--device", "cpu", "--name", "told"]
-    done = posecli(capfd, *command, "--negatives", nobody, "--negative-images", data)
+    done = posecli(capfd, *command, "--negatives", negatives, "--negative-images", data)
     assert done.code == 0 and "6 boxes without a person in 6 images" in done.err
     header = load_weights(tmp_path / "told" / "last.safetensors")[1]
     assert header["config"]["person_score"] and header["training"]["images"]["count"] == 14
-    sheet = posecli(capfd, *command, "--negatives", nobody, "--negative-images", data, "--preview", 8)
+    sheet = posecli(capfd, *command, "--negatives", negatives, "--negative-images", data, "--preview", 8)
     assert sheet.code == 0
-    alone = posecli(capfd, *command, "--negatives", nobody)
+    alone = posecli(capfd, *command, "--negatives", negatives)
     assert alone.code == 2 and "--negative-images" in alone.err
     folder = posecli(capfd, *command, "--negative-images", data)
     assert folder.code == 2 and "--negative-images" in folder.err
     for share in (0, 1):
-        bad = posecli(capfd, *command, "--negatives", nobody, "--negative-images", data, "--negatives-share", share)
+        bad = posecli(capfd, *command, "--negatives", negatives, "--negative-images", data, "--negatives-share", share)
         assert bad.code == 2 and "--negatives-share" in bad.err
 
 
 @pytest.mark.slow  # as test_train's, which is not
 def test_two_processes_follow_the_curve_of_one(data: Path, tmp_path: Path) -> None:
     """The last batch, of one sample, leaves the second process with one that does not count."""
-    command = ["train", "--ann", data / "people.json", "--images", data, "--negatives", data / "nobody.json"]
+    command = ["train", "--ann", data / "people.json", "--images", data, "--negatives", data / "negatives.json"]
     command += ["--negative-images", data, "--negatives-share", 0.4, "--stages", "64x64:121", "--deconv", "none"]
     command += ["--freeze", 19, "--batch-size", 8, "--device", "cpu", "--threads", 1, "--runs", tmp_path]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -202,10 +202,10 @@ def test_negatives_are_taken_from_no_validation_image(data: Path, tmp_path: Path
 
 
 def test_missing_images_of_nobody_are_refused_or_left_out(data: Path, tmp_path: Path) -> None:
-    document = json.loads((data / "nobody.json").read_text())
+    document = json.loads((data / "negatives.json").read_text())
     document["images"][0]["file_name"] = "gone.png"
-    (tmp_path / "nobody.json").write_text(json.dumps(document))
-    sources = [Source(tmp_path / "nobody.json", data)]
+    (tmp_path / "negatives.json").write_text(json.dumps(document))
+    sources = [Source(tmp_path / "negatives.json", data)]
     with pytest.raises(DataError, match=r"1 of 6 training images are missing.*--missing-limit"):
         read_negatives(sources, COCO17)
     left = read_negatives(sources, COCO17, missing_limit=0.2)
@@ -222,15 +222,15 @@ def test_missing_images_of_nobody_are_refused_or_left_out(data: Path, tmp_path: 
     ],
 )
 def test_bad_boxes_are_named(data: Path, tmp_path: Path, change: dict[str, object], told: str) -> None:
-    document = json.loads((data / "nobody.json").read_text())
+    document = json.loads((data / "negatives.json").read_text())
     document["annotations"][2] |= change
-    (tmp_path / "nobody.json").write_text(json.dumps(document))
+    (tmp_path / "negatives.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match=f"annotation 2.*{told}"):
-        read_negatives([Source(tmp_path / "nobody.json", data)], COCO17)
+        read_negatives([Source(tmp_path / "negatives.json", data)], COCO17)
 
 
 def test_heads_alone_are_trained_on_a_frozen_network(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
-    people, nobody = crops
+    people, negatives = crops
     model = PoseConfig(
         backbone="resnet18", deconv_channels=(16,), input_size=(64, 64), person_score=True, box_head=True
     )
@@ -249,7 +249,7 @@ def test_heads_alone_are_trained_on_a_frozen_network(crops: tuple[Crops, Crops],
         augmentation=augmentation,
         weak_augmentation=augmentation,
     )
-    last = train(recipe, people, tmp_path / "run", negatives=nobody, init=init)
+    last = train(recipe, people, tmp_path / "run", negatives=negatives, init=init)
     trained, header = load_weights(last)
     assert header["config"]["box_head"] and header["config"]["person_score"]
     for name, tensor in network.state_dict().items():
