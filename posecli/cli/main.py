@@ -3,7 +3,6 @@
 import importlib
 import os
 import sys
-import traceback
 from typing import NoReturn
 
 import click
@@ -119,6 +118,8 @@ def _run() -> int:
         if interrupt.received() is not None:
             return ExitCode.INTERRUPTED
         if debug:
+            import traceback
+
             traceback.print_exc()
         if isinstance(error, click.UsageError):
             error.show(file=sys.stderr)

@@ -1,12 +1,14 @@
 """Types of option values: converted and checked while the command line is parsed, with shell completion."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from posecli.errors import UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Parsed(click.ParamType[Any]):
@@ -24,8 +26,10 @@ class Parsed(click.ParamType[Any]):
         except UsageError as error:
             self.fail(str(error), param, ctx)
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
         """The suggestions that start with the typed text."""
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(text) for text in self._suggestions if text.startswith(incomplete)]
 
 

@@ -95,12 +95,12 @@ class BoxPropagator:
         """
         if self._every == 1:
             return poses
-        time, size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
+        time, image_size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
         if detected or self._last is None:
             self._unreliable, self._detected = bool(self._unsure(poses).any()), (frame.index, time)
-            if self._last is not None and self._last.size != size:
+            if self._last is not None and self._last.size != image_size:
                 self._last = None
-            self._last = _State(time, size, small, poses, poses, self._velocity_after_detection(poses, time))
+            self._last = _State(time, image_size, small, poses, poses, self._velocity_after_detection(poses, time))
             return poses
         keep = ~(self._lost(poses) | self._duplicates(poses))
         kept, last_detection, before = (p.rows(keep) for p in (poses, self._last.last_detection, self._last.poses))
@@ -115,7 +115,7 @@ class BoxPropagator:
             or (np.linalg.norm(moved, axis=1) > self._options.max_step * size).any()
         )
         velocity = moved / max(time - self._last.time, 1e-3)
-        self._last = _State(time, size, small, kept, last_detection, velocity)
+        self._last = _State(time, image_size, small, kept, last_detection, velocity)
         return kept
 
     def _velocity_after_detection(self, poses: Poses, time: float) -> Float64Array:
