@@ -5,19 +5,19 @@ from typing import NoReturn
 
 from posecli import interrupt
 
-# Signals are handled to the very end of the process, not only while the command runs.
-_WATCHING = interrupt.watching()
+# Signals are handled until the end of the process, not only while the command runs.
+_HANDLE_SIGNALS = interrupt.handle_signals()
 
 
 def run() -> NoReturn:
     """Run the command line and exit."""
-    _WATCHING.__enter__()
+    _HANDLE_SIGNALS.__enter__()
     from posecli.cli.main import main
 
     try:
         main()
     except SystemExit as ended:
-        if interrupt.received() is not None or interrupt.any_abandoned():
+        if interrupt.received_signal() is not None or interrupt.any_blocked():
             os._exit(ended.code if isinstance(ended.code, int) else 1)
         raise
 

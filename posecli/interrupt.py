@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and a lost terminal end the process within two seconds, whatever it waits for.
+"""Signal handling: Ctrl-C, SIGTERM and SIGHUP end the process within two seconds.
 
-A signal raises KeyboardInterrupt in the main thread, which tidies up and ends. Where it cannot, since a library does
-not return or swallows the exception, a second thread ends the process after GRACE seconds, or at the next signal.
-That is safe at any moment: files are written under temporary names and renamed.
+A signal raises KeyboardInterrupt in the main thread, which cleans up and ends. Where it cannot, because a library does
+not return or swallows the exception, a second thread ends the process after GRACE seconds, or at the next signal. That
+is safe at any time: files are written under temporary names and renamed.
 """
 
 import os
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
-# Seconds that tidying up may take. Beside them, an import of torch holds Python's lock for up to 0.7 s.
+# Seconds for cleaning up. In addition, an import of torch holds the GIL for up to 0.7 s.
 GRACE = 1.5
 
-# Signals that end a command, and what it says then.
+# Signals that end a command, and their messages.
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "the terminal is gone"}
 _NUMBERS = {int(getattr(signal, name)): words for name, words in _WORDS.items() if hasattr(signal, name)}
 _SHOW_CURSOR = "\x1b[?25h"
@@ -28,10 +28,10 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 @dataclass
 class _Command:
-    """What happened to the command that is watched.
+    """State of the running command.
 
-    number: of the first signal. handled: whether the main thread knows of it. works: whether there are results to be
-    kept. code: set when all work is done.
+    number: of the first signal. handled: whether the main thread has handled it. works: inside of interruptible. code:
+    exit code, set when all work is done. told: whether the message was printed.
     """
 
     number: int | None = None
@@ -42,34 +42,34 @@ class _Command:
 
 
 _command: _Command | None = None
-_abandoned: list[threading.Thread] = []
+_blocked_threads: list[threading.Thread] = []
 
 
-def abandon(thread: threading.Thread) -> None:
-    """Nobody will wait for this thread: it is in a call that may never return."""
-    _abandoned.append(thread)
+def mark_blocked(thread: threading.Thread) -> None:
+    """Record a thread that is blocked in a call that may never return, and is not joined."""
+    _blocked_threads.append(thread)
 
 
-def any_abandoned() -> bool:
-    """Whether such a thread still runs. Python cannot end then: it would wait for what the thread holds."""
-    return any(thread.is_alive() for thread in _abandoned)
+def any_blocked() -> bool:
+    """Whether such a thread still runs. Python's normal exit could then wait for resources that it holds."""
+    return any(thread.is_alive() for thread in _blocked_threads)
 
 
-def received() -> int | None:
-    """The number of the first signal since the command began; None where none came, or nobody watches."""
+def received_signal() -> int | None:
+    """The number of the first signal since handle_signals; None without one, or outside of handle_signals."""
     return None if _command is None else _command.number
 
 
 def exit_code(number: int) -> int:
-    """What a shell calls the end by a signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for a lost terminal."""
+    """The exit code after a signal, as in shells: 130 for Ctrl-C, 143 for SIGTERM, 129 for a lost terminal."""
     return 128 + number
 
 
 @contextmanager
-def watching() -> Iterator[None]:
-    """Handle the signals in this block. Only the main thread can; in another one, or nested, this does nothing.
+def handle_signals() -> Iterator[None]:
+    """Handle signals in this block. In another thread than the main one, or nested, this does nothing.
 
-    A signal that is ignored already, as nohup has it, stays ignored.
+    Signals that are already ignored, as by nohup, stay ignored.
     """
     global _command
     if _command is not None or threading.current_thread() is not threading.main_thread():
@@ -79,7 +79,7 @@ def watching() -> Iterator[None]:
     reading, writing = socket.socketpair()
     writing.setblocking(False)
     former_end = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    # None: a handler that was not set from Python, and cannot be put back.
+    # None: a handler that was not set from Python, and cannot be restored.
     handled = [number for number in _NUMBERS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     former = {number: signal.signal(number, _handle) for number in handled}
     hook, sys.unraisablehook = sys.unraisablehook, _without_interrupts(sys.unraisablehook)
@@ -92,14 +92,14 @@ def watching() -> Iterator[None]:
             signal.signal(number, handler)
         signal.set_wakeup_fd(former_end)
         _command = None
-        writing.close()  # which ends the thread
+        writing.close()  # ends the thread
 
 
 @contextmanager
-def working() -> Iterator[None]:
-    """There are results to be kept in this block: a signal in it always raises KeyboardInterrupt.
+def interruptible() -> Iterator[None]:
+    """A signal in this block always raises KeyboardInterrupt, so that results can be saved.
 
-    Outside of it, a signal that comes while a module is imported ends the process at once.
+    Outside of it, a signal during an import ends the process immediately.
     """
     mine = _command
     if mine is None:
@@ -113,18 +113,18 @@ def working() -> Iterator[None]:
 
 
 def finished(code: int) -> None:
-    """All work is done: a signal now ends the process with this code, at once and without a word."""
+    """All work is done: from now on a signal ends the process with this code immediately, without a message."""
     if _command is not None:
         _command.code = code
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Runs in the main thread, as soon as that executes Python code."""
+    """The signal handler: runs in the main thread, as soon as that executes Python code."""
     assert _command is not None
-    # The thread that watches may have seen it before.
+    # The second thread may have recorded it before.
     again, _command.handled = _command.handled, True
     _command.number = _command.number or number
-    # Of an exception in a module half loaded, libraries in C make what they like.
+    # C libraries may handle an exception during an import in any way.
     if again or _command.code is not None or (not _command.works and _imports(frame)):
         _leave(_command)
     raise KeyboardInterrupt
@@ -139,7 +139,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _watch(reading: socket.socket, mine: _Command) -> None:
-    """Runs in a thread of its own: Python writes each signal's number into the socket, also while C code runs."""
+    """The second thread: Python writes each signal's number into the socket, also while C code runs."""
     with reading:
         number = _next(reading)
         if number is None:
@@ -148,12 +148,12 @@ def _watch(reading: socket.socket, mine: _Command) -> None:
         reading.settimeout(GRACE)
         with suppress(TimeoutError):
             if mine.code is None and _next(reading) is None:
-                return  # the block has ended: the signal was handled
+                return  # the block of handle_signals has ended
         _leave(mine)
 
 
 def _next(reading: socket.socket) -> int | None:
-    """The next signal of those that end a command; None where the socket was closed."""
+    """The next signal that ends a command; None after the socket was closed."""
     while byte := reading.recv(1):
         if byte[0] in _NUMBERS:
             return byte[0]
@@ -161,10 +161,10 @@ def _next(reading: socket.socket) -> int | None:
 
 
 def _without_interrupts(hook: Any) -> Any:
-    """KeyboardInterrupt in a destructor or in a library's callback is nothing to print."""
+    """An unraisablehook that does not print KeyboardInterrupt in destructors and callbacks of libraries."""
 
     def told(unraisable: Any) -> None:
-        if not (isinstance(unraisable.exc_value, KeyboardInterrupt) and received() is not None):
+        if not (isinstance(unraisable.exc_value, KeyboardInterrupt) and received_signal() is not None):
             hook(unraisable)
 
     return told
@@ -174,19 +174,19 @@ def _leave(mine: _Command) -> NoReturn:
     """End the process without waiting for anything."""
     if mine.code is not None:
         os._exit(mine.code)
-    _tell(mine)
+    _print_interrupted(mine)
     assert mine.number is not None
     os._exit(exit_code(mine.number))
 
 
-def tell() -> None:
-    """One line to the user that the command was interrupted, once."""
+def print_interrupted() -> None:
+    """Print once that the command was interrupted."""
     if _command is not None:
-        _tell(_command)
+        _print_interrupted(_command)
 
 
-def _tell(mine: _Command) -> None:
-    """Without Python's streams, whose locks others may hold, and without waiting for a reader who does not read."""
+def _print_interrupted(mine: _Command) -> None:
+    """Print without Python's streams, whose locks other threads may hold, and without blocking."""
     if mine.told or mine.number is None:
         return
     mine.told = True
@@ -200,10 +200,10 @@ def _tell(mine: _Command) -> None:
 
 @contextmanager
 def deferred(kept: list[int] | None = None) -> Iterator[None]:
-    """A signal inside waits until the end of the block, for as long as GRACE allows.
+    """Defer signals to the end of the block, within GRACE seconds.
 
-    kept: takes the signals' numbers instead; what they lead to is the caller's business then. Only the main thread
-    hears of signals; in another one this does nothing.
+    kept: receives the signals' numbers instead; the caller handles them. In another thread than the main one this does
+    nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -24,7 +24,7 @@ _FLOAT32, _INT64, _BOOL, _UINT8 = (np.dtype(name) for name in ("float32", "int64
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One upright picture: a photo, or a frame of a video.
+    """One upright image: a photo, or a frame of a video.
 
     pixels: (height, width, 3) uint8 RGB, upright. Not to be written to.
     index: position among the frames decoded from its source, from 0.
@@ -125,7 +125,7 @@ class Poses:
         return replace(self, **{name: array[which] for name, array in vars(self).items() if array is not None})
 
     def scaled(self, x: float, y: float) -> "Poses":
-        """The same people in a picture whose sides are so many times as long."""
+        """The same people in an image that is scaled by the factors x and y."""
         if x == y == 1:
             return self
         factors = np.array([x, y], np.float32)

@@ -73,37 +73,37 @@ def clip(tmp_path: Path) -> Input:
 @pytest.mark.parametrize("every", [1, 4])
 def test_after_a_kill_the_networks_are_asked_only_for_the_rest(clip: Input, tmp_path: Path, every: int) -> None:
     undisturbed = Models()
-    step = PoseStep(undisturbed.predictor, every=every, answers="k")
+    step = PoseStep(undisturbed.predictor, every=every, inference_key="k")
     whole = frames_of(step(events(clip, tmp_path / "one", 30)))
     first = Models()
-    step = PoseStep(first.predictor, every=every, answers="k")
+    step = PoseStep(first.predictor, every=every, inference_key="k")
     stream = step(events(clip, tmp_path / "two", 30))
     for _ in range(18):
         next(stream)
     stream.close()  # the process ends here
     done = set(first.estimated)
     second = Models()
-    step = PoseStep(second.predictor, every=every, answers="k")
+    step = PoseStep(second.predictor, every=every, inference_key="k")
     again = frames_of(step(events(clip, tmp_path / "two", 30)))
     assert not done & set(second.estimated) and done | set(second.estimated) == set(range(30))
     assert first.detected + second.detected == undisturbed.detected
     for a, b in zip(whole, again, strict=True):
         assert np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.boxes, b.boxes)
     third = Models()  # other models answer anew
-    step = PoseStep(third.predictor, every=every, answers="other")
+    step = PoseStep(third.predictor, every=every, inference_key="other")
     assert len(frames_of(step(events(clip, tmp_path / "two", 30)))) == 30 and len(third.estimated) == 30
 
 
 def test_a_live_source_keeps_no_journal(clip: Input, tmp_path: Path) -> None:
     models = Models()
-    step = PoseStep(models.predictor, every=1, answers="k")
+    step = PoseStep(models.predictor, every=1, inference_key="k")
     assert len(frames_of(step(events(clip, tmp_path, 5, content="")))) == 5
     assert not list(tmp_path.rglob("journals"))
 
 
 def test_frames_share_batches_and_every_one_is_searched(clip: Input, tmp_path: Path) -> None:
     models = Models()
-    step = PoseStep(models.predictor, every=1, answers="k")
+    step = PoseStep(models.predictor, every=1, inference_key="k")
     assert len(frames_of(step(events(clip, tmp_path, 20)))) == 20
     assert models.detected == list(range(20)) and models.batches == [8, 8, 4]
 
@@ -112,7 +112,7 @@ def test_a_failing_photo_is_told_at_its_end_and_costs_the_others_nothing(tmp_pat
     models = Models(bad="bad")
     items = [find_inputs([str(write_photo(tmp_path / f"{name}.jpg"))])[0] for name in ("a", "bad", "c")]
     stream = (event for item in items for event in events(item, tmp_path, 1))
-    step = PoseStep(models.predictor, every=1, answers="k")
+    step = PoseStep(models.predictor, every=1, inference_key="k")
     numbered: list[Opened | Read | Closed] = []
     for number, event in enumerate(stream):
         job = Job(number // 3, event.job.input, event.job.output, event.job.record)

@@ -65,19 +65,19 @@ def watched(
 
 @pytest.mark.parametrize("number", CODES)
 def test_c_code_that_never_returns_is_left(number: signal.Signals) -> None:
-    code, err, seconds = watched(BLOCKS + "with interrupt.watching(): ready(); block()", number)
+    code, err, seconds = watched(BLOCKS + "with interrupt.handle_signals(): ready(); block()", number)
     assert code == CODES[number] and seconds < 2
     assert err.count("\n") == 1 and err.startswith("posecli: ") and "goes on where it stopped" in err
 
 
 def test_a_second_signal_ends_at_once() -> None:
-    code, err, seconds = watched(BLOCKS + "with interrupt.watching(): ready(); block()", 2, 15, apart=0.1)
+    code, err, seconds = watched(BLOCKS + "with interrupt.handle_signals(): ready(); block()", 2, 15, apart=0.1)
     assert code == 130 and seconds < 1 and err.count("\n") == 1
 
 
 # A library makes something else of the exception, or an endless loop nothing at all.
 SWALLOWED = """
-with interrupt.watching():
+with interrupt.handle_signals():
     while True:
         try: ready(); time.sleep(60)
         except BaseException: pass
@@ -86,12 +86,12 @@ with interrupt.watching():
 IN_DESTRUCTOR = """
 class Slow:
     def __del__(self): ready(); time.sleep(9)
-with interrupt.watching():
+with interrupt.handle_signals():
     slow = Slow()
     del slow
     time.sleep(60)
 """
-LONG_STEP = "with interrupt.watching(), interrupt.deferred(): ready(); [time.sleep(0.5) for _ in range(40)]"
+LONG_STEP = "with interrupt.handle_signals(), interrupt.deferred(): ready(); [time.sleep(0.5) for _ in range(40)]"
 
 
 @pytest.mark.parametrize("code", [SWALLOWED, IN_DESTRUCTOR, LONG_STEP], ids=["swallowed", "destructor", "long step"])
@@ -102,7 +102,9 @@ def test_an_exception_that_is_lost_changes_nothing(code: str) -> None:
 
 def test_a_module_half_loaded_is_left_at_once(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text("import os, time\nos.write(1, b'ready\\n')\ntime.sleep(60)\n")
-    code, err, seconds = watched(f"sys.path.insert(0, {str(tmp_path)!r})\nwith interrupt.watching(): import half", 15)
+    code, err, seconds = watched(
+        f"sys.path.insert(0, {str(tmp_path)!r})\nwith interrupt.handle_signals(): import half", 15
+    )
     assert code == 143 and seconds < 1 and "Traceback" not in err
 
 
@@ -110,7 +112,7 @@ def test_with_results_to_keep_an_import_is_interrupted_as_all_else(tmp_path: Pat
     (tmp_path / "half.py").write_text("import os, time\nos.write(1, b'ready\\n')\ntime.sleep(60)\n")
     code = f"""
 sys.path.insert(0, {str(tmp_path)!r})
-with interrupt.watching(), interrupt.working():
+with interrupt.handle_signals(), interrupt.interruptible():
     try: import half
     except KeyboardInterrupt: os._exit(7)
 """
@@ -118,13 +120,13 @@ with interrupt.watching(), interrupt.working():
 
 
 def test_after_the_work_is_done_nothing_is_lost_or_told() -> None:
-    code = "with interrupt.watching(): interrupt.finished(1); ready(); time.sleep(60)"
+    code = "with interrupt.handle_signals(): interrupt.finished(1); ready(); time.sleep(60)"
     assert watched(code, 2)[:2] == (1, "")
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:
     ignores = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
-    code, err, _ = watched("with interrupt.watching(): ready(); time.sleep(0.3)", signal.SIGHUP, before=ignores)
+    code, err, _ = watched("with interrupt.handle_signals(): ready(); time.sleep(0.3)", signal.SIGHUP, before=ignores)
     assert (code, err) == (0, "")
 
 
@@ -135,7 +137,7 @@ try:
     while True: os.write(2, b"x" * 4096)
 except BlockingIOError: os.set_blocking(2, True)
 """
-    result, _, seconds = watched(BLOCKS + code + "with interrupt.watching(): ready(); block()", 2)
+    result, _, seconds = watched(BLOCKS + code + "with interrupt.handle_signals(): ready(); block()", 2)
     assert result == 130 and seconds < 2
 
 
@@ -143,12 +145,12 @@ def test_handlers_are_put_back() -> None:
     from posecli import interrupt
 
     before = [signal.getsignal(number) for number in CODES]
-    with interrupt.watching(), interrupt.watching():
-        assert signal.getsignal(signal.SIGTERM) not in before and interrupt.received() is None
+    with interrupt.handle_signals(), interrupt.handle_signals():
+        assert signal.getsignal(signal.SIGTERM) not in before and interrupt.received_signal() is None
         with pytest.raises(KeyboardInterrupt), interrupt.deferred():
             signal.raise_signal(signal.SIGTERM)
-        assert interrupt.received() == signal.SIGTERM
-    assert [signal.getsignal(number) for number in CODES] == before and interrupt.received() is None
+        assert interrupt.received_signal() == signal.SIGTERM
+    assert [signal.getsignal(number) for number in CODES] == before and interrupt.received_signal() is None
 
 
 # ---- the commands ---------------------------------------------------------------------------------------

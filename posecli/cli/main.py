@@ -84,15 +84,15 @@ def explain(error: Exception) -> tuple[str, ExitCode] | None:
 def main() -> NoReturn:
     """Run the command line and exit."""
     open_streams()
-    with interrupt.watching():
+    with interrupt.handle_signals():
         try:
             code = _flushed(_run())
         except KeyboardInterrupt:
             # A signal outside of the handlers in _run.
             code = int(ExitCode.INTERRUPTED)
-        if (number := interrupt.received()) is not None:
+        if (number := interrupt.received_signal()) is not None:
             # A library may have replaced the exception by another error.
-            interrupt.tell()
+            interrupt.print_interrupted()
             code = interrupt.exit_code(number)
         interrupt.finished(code)
     sys.exit(code)
@@ -107,7 +107,7 @@ def _run() -> int:
         code = cli.main(arguments, prog_name="posecli", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, click.Abort):
-        if interrupt.received() is None:
+        if interrupt.received_signal() is None:
             print("posecli: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except SystemExit as ended:
@@ -115,7 +115,7 @@ def _run() -> int:
     except BrokenPipeError:
         return _unread()
     except Exception as error:
-        if interrupt.received() is not None:
+        if interrupt.received_signal() is not None:
             return ExitCode.INTERRUPTED
         if debug:
             import traceback

@@ -79,13 +79,13 @@ def find(arguments: Sequence[str], options: dict[str, Any]) -> "list[Input]":
 
 def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, Any]) -> int:
     """Run on the inputs that were found for the arguments; returns the exit code."""
-    from posecli.pipeline.plan import output_folder, plan, refuse_harm_to_inputs
+    from posecli.pipeline.plan import output_folder, plan, refuse_replacing_inputs
 
     out: Path = options["out"]
     tables, media, overwrite = options["tables"], options["media"], options["overwrite"]
     env = environment()
     jobs = plan(found, out)
-    refuse_harm_to_inputs(jobs, out, tables, media=media, reads=_read_too(arguments, options))
+    refuse_replacing_inputs(jobs, out, tables, media=media, reads=_read_too(arguments, options))
     if options["dry_run"]:
         return _list(jobs, out, options["as_json"], env)
 

@@ -204,7 +204,7 @@ def train_command(**options: Any) -> int:
     from posecli.runtime.device import resolve_device
     from posecli.train.data import read_negatives, read_people
     from posecli.train.distributed import init_distributed
-    from posecli.train.folder import refuse_harm_by_run
+    from posecli.train.folder import refuse_replacing_by_run
     from posecli.train.init import read_init
     from posecli.train.packing import pack_data
     from posecli.weights.files import EMBEDDED, find_weights
@@ -225,7 +225,7 @@ def train_command(**options: Any) -> int:
         recipe = train_options.read_recipe(options, people.keypoint_set, init, precision)
         sources = train_options.negative_sources(options)
         negatives = read_negatives(sources, people.keypoint_set, missing_limit=limit) if sources else None
-        refuse_harm_by_run(folder, cache, train_options.read_files(options, people, negatives, photos))
+        refuse_replacing_by_run(folder, cache, train_options.read_files(options, people, negatives, photos))
         if distributed.is_main:
             stack.enter_context(locked(folder, "--runs, --name", ".lock"))
         say: Say = _say if distributed.is_main else _silent
@@ -334,7 +334,7 @@ def _train(
                 callbacks=callbacks,
             )
         finally:
-            if distributed.is_main and interrupt.received() is None:  # it takes longer than a signal leaves
+            if distributed.is_main and interrupt.received_signal() is None:  # it takes longer than a signal leaves
                 write_curves(folder / "curves.png", folder)
 
 

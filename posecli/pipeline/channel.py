@@ -83,8 +83,8 @@ class Budget:
         self._changed.notify_all()
 
 
-class GivenUp:
-    """Inputs that have failed, by their numbers, known to all threads: none of them works on their frames any more."""
+class FailedInputs:
+    """Inputs that have failed, by their numbers, shared by all threads, which drop their frames."""
 
     def __init__(self) -> None:
         self._reasons: dict[int, str] = {}

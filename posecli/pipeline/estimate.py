@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from posecli.errors import PosecliError
-from posecli.pipeline.channel import PIPELINE_BYTES, Budget, GivenUp
+from posecli.pipeline.channel import PIPELINE_BYTES, Budget, FailedInputs
 from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Read
 from posecli.predict import Predictor
@@ -32,9 +32,9 @@ class _Clip:
 class PoseStep:
     """Maps the reader's events to the writer's, in their order.
 
-    every: frames of a video between two searches by the detector; None where the keypoints decide (tracking.propagate).
-    answers: fingerprint of what the networks' answers depend on, for the journals. budget: frames that go no further
-    are counted out of it. given_up: inputs that failed, here or elsewhere; the networks do not see their frames.
+    every: interval of detections in frames of a video; None where box propagation decides (tracking.propagate).
+    inference_key: fingerprint of what the networks' outputs depend on, for the journals. budget: dropped frames are
+    released from it. failed_inputs: inputs that failed in any thread; their frames are dropped.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class PoseStep:
         predictor: Predictor,
         *,
         every: int | None,
-        answers: str,
+        inference_key: str,
         budget: Budget | None = None,
-        given_up: GivenUp | None = None,
+        failed_inputs: FailedInputs | None = None,
     ) -> None:
-        self._predictor, self._every, self._answers = predictor, every, answers
+        self._predictor, self._every, self._inference_key = predictor, every, inference_key
         self._clips: dict[int, _Clip] = {}
         self._budget = budget or Budget(PIPELINE_BYTES, threading.Event())
-        self._given_up = given_up or GivenUp()
+        self._failed_inputs = failed_inputs or FailedInputs()
 
     def __call__(self, events: Iterable[Event | Flush]) -> Iterator[Opened | Estimated | Closed]:
         """Collect events until a batch is full, then process them."""
@@ -98,7 +98,7 @@ class PoseStep:
                 if clip is not None and clip.journal is not None:
                     # The writer deletes it once its own files are complete.
                     clip.journal.close()
-                if event.error is None and (reason := self._given_up.reason(event.job.number)) is not None:
+                if event.error is None and (reason := self._failed_inputs.reason(event.job.number)) is not None:
                     event = replace(event, error=reason)
             yield event
 
@@ -106,7 +106,7 @@ class PoseStep:
         journal = None
         if event.content:
             try:
-                journal = Journal(event.job.journal, f"{event.content} {self._answers}")
+                journal = Journal(event.job.journal, f"{event.content} {self._inference_key}")
             except OSError as error:
                 self._fail(event.job, error)
         propagator = None if self._every == 1 else BoxPropagator(self._every, self._predictor.keypoints)
@@ -117,7 +117,7 @@ class PoseStep:
         result: list[Poses | None] = [None] * len(reads)
         together: list[int] = []
         for place, read in enumerate(reads):
-            if read.job.number in self._given_up:
+            if read.job.number in self._failed_inputs:
                 continue
             clip = self._clips.get(read.job.number)
             known = clip.journal.lookup(read.frame.index) if clip is not None and clip.journal is not None else None
@@ -163,7 +163,7 @@ class PoseStep:
             # The error may concern one input only: process each frame alone.
             found: list[Poses | None] = []
             for read, frame, name in zip(reads, frames, names, strict=True):
-                if read.job.number in self._given_up:
+                if read.job.number in self._failed_inputs:
                     found.append(None)
                     continue
                 try:
@@ -180,4 +180,4 @@ class PoseStep:
             self._fail(read.job, error)
 
     def _fail(self, job: Job, error: PosecliError | OSError) -> None:
-        self._given_up.add(job.number, error_message(error, job.input.shown))
+        self._failed_inputs.add(job.number, error_message(error, job.input.shown))

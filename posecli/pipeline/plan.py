@@ -48,7 +48,7 @@ def _files_of(place: str, kind: str) -> list[str]:
     return [_media(place, kind), *(sibling_name(place, table_suffix(table)) for table in TABLES)]
 
 
-def refuse_harm_to_inputs(
+def refuse_replacing_inputs(
     jobs: Sequence[Job], out: Path, tables: Sequence[str], *, media: bool = True, reads: Iterable[Path] = ()
 ) -> None:
     """Raise UsageError where a file that the jobs would write is one of their sources or another file in reads."""

@@ -10,7 +10,7 @@ from posecli.media.headers import stored_size
 from posecli.media.inputs import content_key
 from posecli.media.photos import PhotoReader
 from posecli.media.video import VideoReader
-from posecli.pipeline.channel import Budget, Channel, GivenUp
+from posecli.pipeline.channel import Budget, Channel, FailedInputs
 from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Flush, Job, Opened, Read
 from posecli.pipeline.run_options import RunOptions
@@ -29,19 +29,19 @@ def read_all(
     channel: Channel[Any],
     *,
     overwrite: bool,
-    enough: threading.Event,
+    stop_live: threading.Event,
     budget: Budget,
-    given_up: GivenUp,
+    failed_inputs: FailedInputs,
 ) -> None:
     """Decode all inputs into the channel.
 
-    enough: set when the user has seen enough of a live source. budget: each frame is counted in before it is decoded;
-    whoever is done with it counts it out. given_up: of inputs that failed no further frame is decoded.
+    stop_live: set when the user ends a live source. budget: acquired before each frame is decoded, and released where
+    the frame is no longer used. failed_inputs: their frames are not decoded.
     """
 
     def counted(job: Job, frames: Iterator[Frame], size: int) -> Iterator[Frame]:
         """The input's frames until it fails or a live source is stopped; size: estimated bytes while decoding."""
-        while job.number not in given_up and not (job.input.live and enough.is_set()):
+        while job.number not in failed_inputs and not (job.input.live and stop_live.is_set()):
             if not budget.fits(size):
                 channel.put(Flush())
             budget.acquire(size)

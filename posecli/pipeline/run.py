@@ -1,7 +1,7 @@
-"""A run: three threads with bounded queues between them.
+"""A run: three threads connected by bounded queues.
 
-A reader thread decodes, the caller's thread runs the networks, a writer thread tracks, draws and encodes. Frames of
-several inputs share a batch, their order is kept, and the outputs of an input are written completely or not at all.
+The reading thread decodes, the caller's thread runs the networks, the writing thread tracks, draws and encodes. Frames
+of several inputs share a batch, their order is kept, and the outputs of an input are written completely or not at all.
 """
 
 import threading
@@ -14,11 +14,11 @@ from typing import Any
 from posecli import interrupt
 from posecli.errors import MachineError, is_full
 from posecli.media.inputs import Input
-from posecli.pipeline.channel import PIPELINE_BYTES, Budget, Channel, GivenUp, Stopped
+from posecli.pipeline.channel import PIPELINE_BYTES, Budget, Channel, FailedInputs, Stopped
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Progress, Read
 from posecli.pipeline.keys import describe_models, inference_key, options_key, to_json
-from posecli.pipeline.plan import plan, prepare_output, refuse_harm_to_inputs
+from posecli.pipeline.plan import plan, prepare_output, refuse_replacing_inputs
 from posecli.pipeline.read import read_all
 from posecli.pipeline.run_options import RunOptions
 from posecli.pipeline.window import Window
@@ -28,7 +28,7 @@ from posecli.results.manifest import Finished
 from posecli.results.write import write_results
 from posecli.text import printed
 
-# Seconds that the reader gets to end; one that waits for data of a live stream cannot be stopped.
+# Seconds to wait for the reading thread; it cannot be stopped while it waits for data of a live stream.
 _END_TIMEOUT = 0.5
 
 
@@ -45,18 +45,18 @@ def run(
 ) -> dict[str, Any]:
     """Process all inputs; annotated media, coco.json, coco_results.json, run.json, index.html and tables go into out.
 
-    Returns the document of run.json. An input that fails is recorded there and the others go on. Raises
-    UsageError where an output would harm an input, MachineError where out cannot be written, OSError where the disk
-    is full, and passes KeyboardInterrupt on; finished inputs are kept then, and the result files hold them.
-    The caller locks out against other runs, see plan.output_folder.
+    Returns the document of run.json. An input that fails is recorded there, and the run continues with the others.
+    Raises UsageError where an output would replace an input, MachineError where out cannot be written, OSError where
+    the disk is full, and KeyboardInterrupt; finished inputs are kept then, and are in the result files. The caller
+    locks out against other runs, see plan.output_folder.
     """
     jobs = plan(inputs, out)
-    refuse_harm_to_inputs(jobs, out, tables, media=options.media)
+    refuse_replacing_inputs(jobs, out, tables, media=options.media)
     prepare_output(out)
     started = time.monotonic()
     work = _Work(jobs, out, predictor, options, options_key(options, predictor), progress, overwrite, window)
     threads = _Threads()
-    with interrupt.working():
+    with interrupt.interruptible():
         try:
             work.process(threads)
         except Stopped:
@@ -78,7 +78,7 @@ class _Threads:
         self._started: list[threading.Thread] = []
 
     def start(self, work: Callable[[], None]) -> threading.Thread:
-        """Run a function in a thread of its own."""
+        """Run a function in a new thread."""
 
         def guarded() -> None:
             try:
@@ -95,21 +95,21 @@ class _Threads:
         return thread
 
     def end(self) -> None:
-        """Stop all, and wait for them; for the last one, the writer, until its files are completed or deleted."""
+        """Stop all threads and wait for them; for the last one, the writer, until its files are complete or deleted."""
         self.stop.set()
         until = time.monotonic() + _END_TIMEOUT
         for thread in self._started[-1:]:
-            thread.join(_END_TIMEOUT if interrupt.received() is not None else None)
+            thread.join(_END_TIMEOUT if interrupt.received_signal() is not None else None)
         for thread in self._started[:-1]:
             thread.join(max(0.1, until - time.monotonic()))
         for thread in self._started:
             if thread.is_alive():
-                interrupt.abandon(thread)
+                interrupt.mark_blocked(thread)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a run does, see run. key: of the options. finished: inputs that have ended, filled by the writer."""
+    """The work of a run, see run. key: of the options. finished: inputs that have ended, filled by the writer."""
 
     jobs: Sequence[Job]
     out: Path
@@ -126,25 +126,33 @@ class _Work:
         out, key, options, predictor = self.out, self.key, self.options, self.predictor
         read: Channel[Opened | Read | Closed | Flush] = Channel(4, threads.stop)
         estimated: Channel[Opened | Estimated | Closed] = Channel(8, threads.stop)
-        enough, budget, given_up = threading.Event(), Budget(PIPELINE_BYTES, threads.stop), GivenUp()
-        every, answers = options.tracking.detect_every, inference_key(options, predictor)
-        step = PoseStep(predictor, every=every, answers=answers, budget=budget, given_up=given_up)
+        stop_live, budget, failed_inputs = threading.Event(), Budget(PIPELINE_BYTES, threads.stop), FailedInputs()
+        every, journal_key = options.tracking.detect_every, inference_key(options, predictor)
+        step = PoseStep(predictor, every=every, inference_key=journal_key, budget=budget, failed_inputs=failed_inputs)
         jobs, overwrite, keypoint_set, window = self.jobs, self.overwrite, predictor.keypoints, self.window
         threads.start(
             lambda: read_all(
-                jobs, out, key, options, read, overwrite=overwrite, enough=enough, budget=budget, given_up=given_up
+                jobs,
+                out,
+                key,
+                options,
+                read,
+                overwrite=overwrite,
+                stop_live=stop_live,
+                budget=budget,
+                failed_inputs=failed_inputs,
             )
         )
         writer = threads.start(
             lambda: write_all(
-                out, key, keypoint_set, options, estimated, self.finished, self.progress, window, budget, given_up
+                out, key, keypoint_set, options, estimated, self.finished, self.progress, window, budget, failed_inputs
             )
         )
         for item in step(read):
             estimated.put(item)
             del item  # release the frame while waiting for the next one
             if window is not None and window.refresh():
-                _stop_reading(jobs, enough)
+                _stop_reading(jobs, stop_live)
         estimated.put(None)
         while writer.is_alive():
             writer.join(0.1)
@@ -167,8 +175,8 @@ class _Work:
             raise MachineError(f"--out: {where}: cannot be written ({error.strerror})") from error
 
 
-def _stop_reading(jobs: Sequence[Job], enough: threading.Event) -> None:
-    """The window was closed: a live source ends here; other inputs are interrupted and can be resumed."""
+def _stop_reading(jobs: Sequence[Job], stop_live: threading.Event) -> None:
+    """End a live source after the window was closed; other inputs are interrupted and can be resumed."""
     if not all(job.input.live for job in jobs):
         raise KeyboardInterrupt
-    enough.set()
+    stop_live.set()

@@ -11,7 +11,7 @@ from posecli.errors import PosecliError
 from posecli.keypoints import KeypointSet
 from posecli.media.inputs import printable
 from posecli.media.video import VideoReader
-from posecli.pipeline.channel import Budget, GivenUp
+from posecli.pipeline.channel import Budget, FailedInputs
 from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress
 from posecli.pipeline.run_options import RunOptions
@@ -39,12 +39,12 @@ def write_all(
     progress: Progress,
     window: Window | None,
     budget: Budget,
-    given_up: GivenUp,
+    failed_inputs: FailedInputs,
 ) -> None:
     """Track, draw, encode and record the frames of the events; each input that ends is appended to finished.
 
-    key: options key of the records. budget: finished frames are released from it. given_up: inputs that fail here are
-    added to it.
+    key: options key of the records. budget: finished frames are released from it. failed_inputs: receives inputs that
+    fail here.
     """
     writer: ClipWriter | None = None
     with ExitStack() as stack:
@@ -52,7 +52,7 @@ def write_all(
         for event in events:
             if isinstance(event, Opened):
                 progress.begin(event.job.input.name, 1 if event.source is None else event.source.frame_count)
-                writer = ClipWriter(out, key, keypoint_set, options, event, window, given_up)
+                writer = ClipWriter(out, key, keypoint_set, options, event, window, failed_inputs)
             elif isinstance(event, Estimated):
                 if writer is not None:
                     writer.write(event.frame, event.poses)
@@ -84,9 +84,9 @@ class ClipWriter:
         options: RunOptions,
         opened: Opened,
         window: Window | None,
-        given_up: GivenUp,
+        failed_inputs: FailedInputs,
     ) -> None:
-        self._given_up = given_up
+        self._failed_inputs = failed_inputs
         self._job, self._options = opened.job, options
         self._started = time.monotonic()
         self._problem: str | None = None
@@ -182,7 +182,7 @@ class ClipWriter:
 
     def _fail(self, error: BaseException) -> None:
         self._problem = error_message(error, self._job.input.shown)
-        self._given_up.add(self._job.number, self._problem)
+        self._failed_inputs.add(self._job.number, self._problem)
         self.abort()
 
 

@@ -173,7 +173,7 @@ def train_detector(
 
     loss = _loss(recipe.model, where)
     stream = detection_batches(photos, recipe, engine.samples)
-    with interrupt.working():
+    with interrupt.interruptible():
         try:
             callbacks = Callbacks(report=report, save=save)
             run_steps(engine, stream, recipe.samples, loss, recipe.schedule().at, folder, callbacks)

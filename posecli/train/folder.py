@@ -35,7 +35,7 @@ FILES = (
 _PARTS = ("options.part", "state.part", "last.safetensors.part", "best.safetensors.part")
 
 
-def refuse_harm_by_run(folder: Path, cache: Path, reads: Iterable[Path]) -> None:
+def refuse_replacing_by_run(folder: Path, cache: Path, reads: Iterable[Path]) -> None:
     """Raise UsageError where a run would overwrite a file that it reads, or write into a folder of another program.
 
     cache: the folder of packed crops. reads: annotations, images, weights.

@@ -81,7 +81,7 @@ def train(
     if state is None:
         state = first_state(recipe, init, placement)
     placement.distributed.barrier()
-    with interrupt.working():
+    with interrupt.interruptible():
         run.all_stages(state)
     placement.distributed.barrier()
     return folder / "last.safetensors"
