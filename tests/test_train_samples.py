@@ -26,7 +26,7 @@ def test_augmented_keypoints_stay_on_their_dots(crops: Crops, seed: int) -> None
     augmentation = Augmentation(flip_p=0.5, rotation=80, scale=0.4, **pixels_as_they_are)
     random = np.random.default_rng(seed)
     row = seed % len(crops)
-    pixels, points, weights = augment_sample(*sample_of(crops, row), COCO17, (256, 192), augmentation, random)
+    pixels, points, weights, _, _ = augment_sample(*sample_of(crops, row), COCO17, (256, 192), augmentation, random)
     orders = (list(range(17)), list(COCO17.flip_indices))
     if (weights > 0).sum() >= 4:
         assert min(dot_colour_error(pixels, points, weights, order) for order in orders) < 30
@@ -50,7 +50,7 @@ def test_without_augmentation_a_sample_is_the_crop_of_inference(crops: Crops) ->
 
     people = crops.people
     random = np.random.default_rng(0)
-    pixels, _, _ = augment_sample(*sample_of(crops, 0), COCO17, (64, 64), NONE, random)
+    pixels = augment_sample(*sample_of(crops, 0), COCO17, (64, 64), NONE, random).crop
     expected, _ = cut_crops([crops.pixels(0)], [people.boxes[0][None].astype(np.float32)], (64, 64), 1.25)
     assert np.abs(pixels.astype(int) - expected[0]).mean() < 1
 

@@ -1,4 +1,4 @@
-"""Augmentation: one 3×3 matrix and one pass over the pixels a sample."""
+"""Augmentation of crops: one 3×3 matrix and one warp for each sample."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,15 +18,16 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for each sample; all zeros is the crop that inference makes.
+    """Parameters of the augmentation; with all zeros a sample is the crop of inference.
 
-    scale: the box is enlarged by a factor from [1 - scale, 1 + scale]. rotation: degrees to either side,
-    drawn with probability rotation_p. shift: of the box's centre, as a share of its padded side.
-    half_body_p: chance that only the upper or lower body is cropped, for people with 9 or more keypoints.
-    truncation_p: chance that the image's border or an occluder hides a part of the person: black or another image
-    there, and no keypoints. colour: strength of brightness, contrast and saturation. blur_p, erasing_p: chances of a
-    Gaussian blur and of one rectangle of one colour. downscale_p: chance of the few pixels of a small person.
-    proposal_p: chance that the crop is that of a disturbed box, as a detector proposes them (proposals.disturbed_box).
+    flip_p: probability of a horizontal flip. scale: the box is scaled by a factor from [1 - scale, 1 + scale].
+    rotation: largest angle in degrees to either side, with probability rotation_p. shift: of the box's centre, relative
+    to its padded side. half_body_p: probability of a crop of the upper or lower body, for people with 9 or more
+    keypoints. truncation_p: probability that a part of the person is hidden by the image's border or an occluder: black
+    or another image there, and no keypoints. colour: strength of changes in brightness, contrast and saturation.
+    blur_p, erasing_p: probabilities of a Gaussian blur and of a random rectangle of one colour. downscale_p:
+    probability of a reduced resolution. proposal_p: probability of a simulated proposal's crop (see
+    proposals.disturbed_box).
     """
 
     flip_p: float = 0.5
@@ -86,7 +87,7 @@ def augment_sample(
     """A person in an augmented crop.
 
     pixels: (h, w, 3) uint8 RGB; box (4,) xyxy, keypoints (K, 2) and weights (K,) in them. size: (height, width) of the
-    crop. other: gives another picture, to hide a part of the person.
+    crop. other: gives another image, to hide a part of the person.
     """
     height, width = size
     if random.random() < augmentation.truncation_p:
@@ -98,11 +99,11 @@ def augment_sample(
         person = box
         if random.random() < augmentation.half_body_p:
             box = half_body_box(box, keypoints, weights, keypoint_set, random)
-    # Nothing is drawn where the chance is 0, so that older runs' samples stay the same.
+    # No random number is used where the probability is 0, so that samples of older runs do not change.
     if augmentation.proposal_p and random.random() < augmentation.proposal_p:
         box = disturbed_box(person, random)
     matrix = crop_matrix(box, size, augmentation, random, padding)
-    # The number is drawn in any case, so that what is drawn after it stays the same.
+    # The random number is used in any case, so that the following ones do not depend on it.
     if random.random() < augmentation.flip_p and keypoint_set.mirrors:
         mirror = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
         matrix = mirror @ matrix
@@ -120,13 +121,13 @@ def augment_sample(
 def crop_matrix(
     box: Float, size: tuple[int, int], augmentation: Augmentation, random: np.random.Generator, padding: float
 ) -> Float:
-    """The crop's matrix with scale, shift and rotation about its centre composed into it."""
+    """The crop's matrix composed with random scale, shift and rotation about its centre."""
     height, width = size
     matrix = geometry.crop_matrices(box, size, padding)[0]
     factor = 1 / random.uniform(1 - augmentation.scale, 1 + augmentation.scale)
     shift = random.uniform(-augmentation.shift, augmentation.shift, 2) * (width, height)
     turned = random.random() < augmentation.rotation_p
-    # A normal draw, cut off, as SimpleBaselines and MMPose do: large angles are the rare ones.
+    # A truncated normal distribution as in SimpleBaselines and MMPose: large angles are rare.
     angle = np.clip(random.normal(0, augmentation.rotation / 2), -augmentation.rotation, augmentation.rotation)
     radians = np.deg2rad(angle) if turned else 0.0
     cos, sin = factor * np.cos(radians), factor * np.sin(radians)
@@ -136,7 +137,7 @@ def crop_matrix(
     return np.asarray(about_centre @ matrix, np.float64)
 
 
-# How often a border cuts the person below, left, right and above: feet leave pictures most.
+# Probabilities that the person is cut off below, left, right and above: in photos feet are cut off most.
 _TRUNCATED_SIDES = (0.6, 0.15, 0.15, 0.1)
 
 
@@ -150,14 +151,14 @@ def truncate(
 ) -> tuple[NDArray[np.uint8], Float, Float]:
     """The person truncated by a horizontal or vertical line: (pixels, the box up to the line, weights).
 
-    beyond: the picture on the other side of the line, black by default. Unchanged where fewer than 2 labelled keypoints
+    beyond: the image on the other side of the line, black by default. Unchanged where fewer than 2 labelled keypoints
     would be left.
     """
     side = int(random.choice(4, p=_TRUNCATED_SIDES))
     share = random.uniform(0.15, 0.85)
     axis = 1 if side in (0, 3) else 0
     low, high = box[axis], box[axis + 2]
-    # Sides 0 and 2 (below, right) lose what lies after the line, the others what lies before it.
+    # On sides 0 and 2 (below, right) the part after the line is hidden, on the others the part before it.
     after = side in (0, 2)
     border = low + share * (high - low) if after else high - share * (high - low)
     inside = keypoints[:, axis] < border if after else keypoints[:, axis] > border
@@ -178,7 +179,7 @@ def truncate(
 def half_body_box(
     box: Float, keypoints: Float, weights: Float, keypoint_set: KeypointSet, random: np.random.Generator
 ) -> Float:
-    """The box of the upper or lower body's keypoints, where enough are labelled; else the box as it is."""
+    """The box of the upper or lower body's keypoints where enough are labelled, else the given box."""
     labelled = weights > 0
     if labelled.sum() < 9:
         return box

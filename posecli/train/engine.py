@@ -1,4 +1,4 @@
-"""What every training shares: parameter groups, learning rate, steps, moving average, checkpoints, metrics.
+"""Training engine for any network: parameter groups, steps, moving average, checkpoints, metrics.
 
 A training of any network:
 
@@ -11,10 +11,9 @@ A training of any network:
     callbacks = Callbacks(report=print, save=lambda: write_checkpoint(folder / "state.pt", engine.state_dict()))
     run_steps(engine, batches_from(engine.samples), 100_000, loss, schedule.at, folder, callbacks)
 
-`loss(network, part)` gives the named losses of a part of a batch, already divided by what the whole batch (of all
-processes) counts; their sum is minimised. A batch is anything with `ids`, `samples` and `parts(count)`, see `Batch`.
-An interrupted training that goes on from its checkpoint, with the batches from `engine.samples` on, ends in the same
-bytes as an undisturbed one.
+`loss(network, part)` gives the named losses of a part of a batch, normalised over the whole batch (of all processes);
+their sum is minimised. A batch has `ids`, `samples` and `parts(count)`, see `Batch`. A training resumed from its
+checkpoint, with the batches from `engine.samples` on, ends in the same bytes as an uninterrupted one.
 """
 
 import csv
@@ -53,7 +52,7 @@ STEPS_A_ROW = 50
 
 
 class Batch(Protocol):
-    """What one step of this process sees. ids: texts that name its samples. samples: of all processes together."""
+    """The batch of one step. ids: texts that name this process's samples. samples: number in all processes."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -61,10 +60,10 @@ class Batch(Protocol):
 
     @property
     def samples(self) -> int:
-        """How many samples all processes see in this step."""
+        """Number of samples of all processes in this step."""
 
     def parts(self, count: int) -> Sequence[Self]:
-        """Up to count parts of nearly the same size, whose gradients are added up."""
+        """Up to count parts of nearly equal size for gradient accumulation."""
 
 
 B = TypeVar("B", bound=Batch)
@@ -75,9 +74,9 @@ Loss = Callable[[nn.Module, B], Losses]
 def parameter_groups(
     model: nn.Module, *, weight_decay: float, backbone_prefix: str = "backbone.", backbone_lr_factor: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Parameters that are trained: backbone and the rest, with and without weight decay (none on norms and biases).
+    """Groups of trainable parameters: backbone and others, with and without weight decay (none on norms and biases).
 
-    backbone_prefix: what names of the backbone's parameters start with. Each group's "factor" multiplies the learning
+    backbone_prefix: prefix of the names of the backbone's parameters. Each group's "factor" multiplies the learning
     rate: backbone_lr_factor, or 1.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -104,7 +103,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards the model; young averages move faster."""
+        """Update with the model; the decay is smaller in the first updates."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, tensor in model.state_dict().items():
@@ -119,15 +118,14 @@ class MovingAverage:
 
 
 class Engine:
-    """A model in training: takes steps and knows all that resuming needs.
+    """A model in training with its optimiser and moving average; performs steps and has the state for resuming.
 
-    model: on its device, in the training mode it is to be trained in. optimiser: its groups have a "factor" on the
-    learning rate, see parameter_groups. clip: largest norm of the gradients. accumulate: parts that a batch is cut
-    into where memory is short. network: what the loss calls, where that is not the model itself but a module around it.
-    compiled: whether it runs through torch.compile.
+    model: on its device and in its training mode. optimiser: its groups have a "factor" on the learning rate, see
+    parameter_groups. clip: largest norm of the gradients. accumulate: number of parts of a batch for gradient
+    accumulation. network: the module that the loss calls, by default the model itself. compiled: use torch.compile.
 
-    samples: seen so far, by all processes. consistent: false in the middle of a step, when weights, running statistics
-    and samples do not fit together and must not be saved.
+    samples: number seen so far, by all processes. consistent: false during a step, when weights, running statistics and
+    samples do not belong together and must not be saved.
     """
 
     def __init__(
@@ -153,10 +151,10 @@ class Engine:
         self.signals: list[int] = []
 
     def step(self, batch: B, loss: Loss[B], learning_rate: float) -> tuple[dict[str, float], bool]:
-        """One update of the weights, the average and the samples seen, not interrupted by signals.
+        """One update of weights, average and number of samples, not interrupted by signals.
 
-        Returns the losses by name, summed over all processes, and whether a signal to any of them asks for the end.
-        Where their sum is not finite nothing is updated.
+        Returns the losses by name, summed over all processes, and whether any process has received a signal. Where the
+        sum is not finite nothing is updated.
         """
         with deferred(self.signals):
             self.consistent = False
@@ -174,15 +172,15 @@ class Engine:
         return losses, stop
 
     def _backward(self, batch: B, loss: Loss[B]) -> dict[str, Tensor]:
-        """Gradients of all parts; this process's share of each loss."""
+        """Compute the gradients of all parts; returns this process's part of each loss."""
         totals: dict[str, Tensor] = {}
         parts = batch.parts(self.accumulate)
         for part in parts:
             last = part is parts[-1]
-            # Only the last part's gradients travel between processes.
+            # Gradients are synchronised between processes with the last part only.
             with nullcontext() if last or self.distributed.size == 1 else self.network.no_sync():  # type: ignore[operator]
                 found = loss(self.network, part)
-                # Gradients are averaged over processes; their sum is wanted.
+                # DDP averages gradients over processes; here they are summed.
                 (torch.stack(list(found.values())).sum() * self.distributed.size).backward()  # type: ignore[no-untyped-call]
             for name, value in found.items():
                 totals[name] = totals.get(name, 0.0) + value.detach()
@@ -197,7 +195,7 @@ class Engine:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Model, optimiser, average and counters, as torch.save takes them."""
+        """Model, optimiser, average and counters, for torch.save."""
         return {
             "samples": self.samples,
             "model": self.model.state_dict(),
@@ -207,7 +205,7 @@ class Engine:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict gave."""
+        """Restore the result of state_dict."""
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average.state = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
@@ -217,11 +215,11 @@ class Engine:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What happens beside the steps of one process; only the main process reports and saves.
+    """Functions that are called between steps; report and save only in the main process.
 
-    report: takes a row of metrics. after_step: whether it took time of its own (an evaluation), which the speed leaves
-    out; it also runs before the first step. save: writes a checkpoint, each checkpoint_seconds. values: further values
-    that each row holds.
+    report: receives a row of metrics. after_step: also called before the first step; returns whether it took time (an
+    evaluation), which is excluded from the speed. save: writes a checkpoint, every checkpoint_seconds. values: further
+    values for each row.
     """
 
     report: Callable[[dict[str, float]], None] = lambda row: None
@@ -288,7 +286,7 @@ def _diverged(engine: Engine, losses: Mapping[str, float], batch: Batch, folder:
 
 
 class _Meter:
-    """Mean losses, speed, and the share of the time that steps waited for batches."""
+    """Mean losses, speed, and the share of time spent waiting for batches."""
 
     def __init__(self, samples: int) -> None:
         self.waited, self.steps = 0.0, 0
@@ -301,7 +299,7 @@ class _Meter:
             self._losses[name] = self._losses.get(name, 0.0) + value
 
     def row(self, samples: int, rate: float, values: Mapping[str, float]) -> dict[str, float]:
-        """A row of metrics since the last one; the losses by name where there are several."""
+        """A row of metrics since the last row; with the losses by name if there are several."""
         now = time.monotonic()
         means = {name: value / self.steps for name, value in self._losses.items()}
         row = {
@@ -318,7 +316,7 @@ class _Meter:
         return row
 
     def restart(self, samples: int) -> None:
-        """Measure the speed from here on."""
+        """Restart the measurement of the speed."""
         self._samples, self._clock = samples, time.monotonic()
 
 
@@ -359,7 +357,7 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
 
 
 def truncate_rows(path: Path, samples: int) -> None:
-    """Drop the lines after a checkpoint's samples, which a resumed run writes again."""
+    """Delete the lines after a checkpoint's samples, which a resumed run writes again."""
     if path.is_file():
         with path.open(newline="") as file:
             rows = list(csv.reader(file))

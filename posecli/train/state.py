@@ -32,7 +32,8 @@ class Placement:
 class State:
     """What a checkpoint holds.
 
-    best: highest AP so far, -1 before the first. evaluated: samples at the last evaluation.
+    stage: number of the current stage. config: of its model. best: highest AP so far, -1 before the first evaluation.
+    evaluated: samples at the last evaluation.
     """
 
     stage: int
@@ -43,32 +44,32 @@ class State:
 
     @property
     def samples(self) -> int:
-        """Samples seen so far."""
+        """Number of samples seen so far."""
         return self.engine.samples
 
     def averaged_model(self) -> SimCC:
-        """The network that is evaluated and written: the moving average, ready to run."""
+        """The network with the moving average of the weights, in evaluation mode."""
         model = SimCC(self.config).to(self.engine.device)
         model.load_state_dict(self.engine.average.state)
         return model.eval()
 
 
 def stage_config(recipe: Recipe, stage: Stage) -> PoseConfig:
-    """The model's configuration in a stage: the label keeps its width relative to the crop."""
+    """The model's configuration in a stage; the label's width relative to the crop is constant."""
     ratio = stage.input_size[0] / recipe.model.input_size[0]
     sigma_x, sigma_y = (stage.sigma, stage.sigma) if stage.sigma else (s * ratio for s in recipe.model.sigma)
     return replace(recipe.model, input_size=stage.input_size, sigma=(sigma_x, sigma_y))
 
 
 def freeze(model: SimCC, blocks: int) -> None:
-    """Keep the first blocks of the backbone as they are, running statistics of batch norms too."""
+    """Freeze the first blocks of the backbone, with the running statistics of batch norms."""
     for i, block in enumerate(model.backbone.children()):
         block.requires_grad_(i >= blocks)
         block.train(i >= blocks and model.training)
 
 
 def freeze_all_but_heads(model: SimCC) -> None:
-    """Keep everything but the person score and the box head as it is, running statistics of batch norms too."""
+    """Freeze everything but person score and box head, with the running statistics of batch norms."""
     for name, child in model.named_children():
         trained = name in HEADS
         child.requires_grad_(trained)
@@ -83,7 +84,7 @@ def first_state(recipe: Recipe, init: Init | None, placement: Placement) -> Stat
 
 
 def next_stage(state: State, recipe: Recipe, placement: Placement) -> State:
-    """The next stage starts from the average, its classifiers resampled to the new input size."""
+    """The state of the next stage: initialised with the average, with classifiers resampled to the new input size."""
     number = state.stage + 1
     config = stage_config(recipe, recipe.stages[number])
     model = SimCC(config)
@@ -94,14 +95,14 @@ def next_stage(state: State, recipe: Recipe, placement: Placement) -> State:
 
 
 def save(state: State, folder: Path, header: Mapping[str, Any] | None) -> None:
-    """Write state.pt, from which the run resumes, and last.safetensors."""
+    """Write state.pt, for resuming, and last.safetensors."""
     document = {"stage": state.stage, "best": state.best, "evaluated": state.evaluated}
     write_checkpoint(folder / "state.pt", {**document, **state.engine.state_dict()})
     export(folder / "last.safetensors", state, header)
 
 
 def restore(recipe: Recipe, folder: Path, placement: Placement) -> State | None:
-    """The state that save wrote, or None. Raises DataError for a file that is no checkpoint."""
+    """The saved state, None without one. Raises DataError for a file that is not a checkpoint."""
     saved = read_checkpoint(folder / "state.pt")
     if saved is None:
         return None
@@ -126,7 +127,7 @@ def _engine(recipe: Recipe, number: int, model: SimCC, placement: Placement) -> 
     if recipe.heads_only:
         freeze_all_but_heads(model)
     if model.person_score is not None and not recipe.negatives_share:
-        model.person_score.requires_grad_(False)  # Nothing tells it of crops without a person.
+        model.person_score.requires_grad_(False)  # there are no negatives to train it
     groups = parameter_groups(
         model,
         weight_decay=recipe.weight_decay,
