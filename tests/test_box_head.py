@@ -162,7 +162,7 @@ def test_boxes_end_with_the_picture_and_never_vanish(sides: list[float]) -> None
         np.testing.assert_array_equal(box, BOXES[0])
 
 
-def test_an_extent_needs_a_presence_and_any_input_size_has_one() -> None:
+def test_a_box_head_needs_a_person_score_and_any_input_size_has_one() -> None:
     with pytest.raises(DataError, match="person score"):
         PoseConfig(box_head=True)
     config = PoseConfig(deconv_channels=(), person_score=True, box_head=True, input_size=(64, 32), sigma=(2, 2))

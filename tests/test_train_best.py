@@ -13,8 +13,8 @@ from posecli.train.best import best_names, numbered_files, read_evaluations
 from posecli.train.loop import PoseCallbacks, train
 from posecli.train.packing import Crops
 from posecli.weights.files import load_weights
+from tests.dotted_people import crops, dataset, tiny_recipe
 from tests.entry_points import posecli
-from tests.test_train import crops, dataset, tiny_recipe
 
 __all__ = ["crops", "dataset"]  # fixtures
 

@@ -142,7 +142,7 @@ def test_accumulated_parts_make_the_same_step(crops: tuple[Crops, Crops], tmp_pa
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
-def test_what_a_start_means_for_the_presence_output(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
+def test_init_of_the_person_score(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
     start = read_init(str(train(recipe(16), crops[0], tmp_path, negatives=crops[1])), "mobilenet_v2")
     assert start.config is not None and start.config.person_score
     same, notes = build_model(start.config, start)

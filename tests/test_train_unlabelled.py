@@ -26,8 +26,8 @@ from posecli.types import Frame, Poses
 from posecli.weights.files import load_weights
 from tests.entry_points import posecli
 from tests.media_factory import picture, write_photo
-from tests.test_train_presence import crops as people_and_negatives
-from tests.test_train_presence import data as people_folder
+from tests.test_train_negatives import crops as people_and_negatives
+from tests.test_train_negatives import data as people_folder
 from tests.test_train_teacher import teacher_file as untrained_teacher
 
 data, crops, teacher_file = people_folder, people_and_negatives, untrained_teacher

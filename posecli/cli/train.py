@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _P = click.FloatRange(0, 1)
 _AT_LEAST_0, _ABOVE_0 = click.FloatRange(0), click.FloatRange(0, min_open=True)
-# Spelt out, so that help needs no torch; a test holds them to the registry.
+# Repeated from train/precision.py, so that help does not import torch; a test compares them.
 PRECISION_NAMES = ("auto", "bf16", "fp32")
 
 EXAMPLES = (
@@ -42,12 +42,12 @@ EXAMPLES = (
     option("--data", type=_FOLDER, help="Folder with annotations/ and train2017/."),
     option("--ann", multiple=True, help="COCO keypoints, a file or the name of a split; repeatable."),
     option("--images", multiple=True, metavar="DIR[:WEIGHT]", help="Images of each --ann, and its weight in the loss."),
-    option("--category", metavar="NAME|ID", help="Whose keypoints, where a file has several categories."),
+    option("--category", metavar="NAME|ID", help="Category to train on, where a file has several with keypoints."),
     option(
         "--missing-limit",
         type=_P,
         default=0.0,
-        help="Share of missing or unreadable images that is left out instead of refused.",
+        help="Largest share of missing or unreadable images that is left out; more are an error.",
     ),
     option("--cache", type=_FOLDER, help="Folder of packed crops.  [default: RUNS/crops]"),
 )
@@ -55,7 +55,7 @@ EXAMPLES = (
     "Validation",
     option("--val-ann", help="COCO keypoints to evaluate on."),
     option("--val-images", type=click.Path(path_type=Path), help="Their images."),
-    option("--allow-overlap", is_flag=True, help="Evaluate on images that are trained on, too."),
+    option("--allow-overlap", is_flag=True, help="Allow validation images that are also training images."),
     option("--evaluate-every", type=click.IntRange(1), help="Samples between evaluations.  [default: an epoch]"),
     option(
         "--keep-best",
@@ -66,7 +66,7 @@ EXAMPLES = (
 )
 @option_group(
     "Model",
-    option("--init", metavar="NAME|FILE|imagenet", help="Pose weights to start from, or weights of the backbone."),
+    option("--init", metavar="NAME|FILE|imagenet", help="Initial weights, of a pose model or of the backbone."),
     option("--backbone", default="mobilenet_v2", metavar="NAME", help="Backbone."),
     option("--deconv", default="128", help="Channels of the transposed convolutions, e.g. 256,256,256, or none."),
     option("--laterals", is_flag=True, help="Add the backbone's finer features to each transposed convolution."),
@@ -74,12 +74,12 @@ EXAMPLES = (
     option(
         "--sigma",
         default=6.0,
-        help="Standard deviation of the labels in bins, at the last input size; at others, without their own, in "
+        help="Standard deviation of the labels in bins, at the last input size; stages without their own scale it in "
         "proportion.",
     ),
     option("--temperature", default=1.0, help="Factor on the logits (RTMPose's beta)."),
-    option("--random-head", is_flag=True, help="Initialise the classifiers at random, not as a heatmap's marginals."),
-    option("--freeze", type=click.IntRange(0), default=0, help="Leading blocks of the backbone that stay as they are."),
+    option("--random-head", is_flag=True, help="Initialise the classifiers randomly, not as marginals of a heatmap."),
+    option("--freeze", type=click.IntRange(0), default=0, help="Number of leading blocks of the backbone to freeze."),
 )
 @option_group(
     "Person score and box heads",
@@ -96,7 +96,7 @@ EXAMPLES = (
         old_names=("--nobody-images",),
         help="Images of each --negatives.",
     ),
-    option("--negatives-share", default=0.15, old_names=("--nobody-share",), help="Of the samples, with --negatives."),
+    option("--negatives-share", default=0.15, old_names=("--nobody-share",), help="Share of negatives."),
     option("--box-head/--no-box-head", default=None, help="Box refinement head.  [default: as in --init]"),
     option("--person-score-weight", type=_AT_LEAST_0, default=0.3, help="Weight of the person score's loss."),
     option("--box-weight", type=_AT_LEAST_0, default=0.3, help="Weight of the box head's loss."),
@@ -104,7 +104,7 @@ EXAMPLES = (
 )
 @option_group(
     "Distillation",
-    option("--teacher", metavar="NAME|FILE", help="Pose weights whose distributions are learned too."),
+    option("--teacher", metavar="NAME|FILE", help="Pose weights of a teacher for distillation."),
     option("--teacher-weight", default=0.5, help="Weight of the KL divergence from the teacher."),
     option(
         "--unlabelled",
@@ -118,10 +118,10 @@ EXAMPLES = (
     "Schedule and optimiser",
     option("--stages", default="128x96:200000,256x192:100000", help="HEIGHTxWIDTH:SAMPLES[@SIGMA] of each stage."),
     option("--batch-size", type=click.IntRange(1), default=64, help="Of all processes together."),
-    option("--accumulate", type=click.IntRange(1), default=1, help="Parts that a batch is cut into to save memory."),
-    option("--learning-rate", "--lr", default=1.5e-3, old_names=("--rate",), help="Of AdamW, at its highest."),
+    option("--accumulate", type=click.IntRange(1), default=1, help="Parts of a batch, for gradient accumulation."),
+    option("--learning-rate", "--lr", default=1.5e-3, old_names=("--rate",), help="Highest learning rate (AdamW)."),
     option(
-        "--warmup-samples", type=click.IntRange(0), default=4000, help="Of the warm-up, at most a tenth of the run."
+        "--warmup-samples", type=click.IntRange(0), default=4000, help="Samples of the warm-up, at most a tenth of the run."
     ),
     option("--backbone-lr-factor", default=0.5, help="Factor on the backbone's learning rate."),
     option(
@@ -129,39 +129,39 @@ EXAMPLES = (
         type=_P,
         default=0.6,
         old_names=("--flat-share",),
-        help="Part of the run before the learning rate falls (cosine).",
+        help="Part of the run before the cosine decay of the learning rate.",
     ),
-    option("--weight-decay", default=0.05, help="Of all but norms and biases."),
-    option("--label-smoothing", default=0.0, old_names=("--smoothing",), help="Share of a uniform label."),
+    option("--weight-decay", default=0.05, help="Weight decay, not of norms and biases."),
+    option("--label-smoothing", default=0.0, old_names=("--smoothing",), help="Weight of a uniform label."),
     option("--clip", type=_ABOVE_0, default=5.0, help="Largest norm of the gradients."),
     option("--ema", default=0.998, help="Decay of the moving average of the weights."),
-    option("--seed", default=0, help="Of weights, order and augmentation."),
+    option("--seed", default=0, help="Seed of weights, order and augmentation."),
 )
 @option_group(
     "Augmentation",
-    option("--no-augment", is_flag=True, help="The crops of inference, nothing drawn at random."),
-    option("--flip-p", type=_P, default=0.5, help="Chance of a mirrored crop."),
-    option("--scale", default=0.35, help="Enlargement by 1 ± this."),
-    option("--shift", default=0.1, help="Share of the crop's side."),
-    option("--rotation", default=45.0, help="Degrees to either side."),
-    option("--rotation-p", type=_P, default=0.5, help="Chance of a rotation."),
-    option("--half-body-p", type=_P, default=0.15, help="Chance of a crop of the upper or lower body."),
+    option("--no-augment", is_flag=True, help="No augmentation: the crops of inference."),
+    option("--flip-p", type=_P, default=0.5, help="Probability of a horizontal flip."),
+    option("--scale", default=0.35, help="Scale by up to 1 ± this."),
+    option("--shift", default=0.1, help="Shift relative to the crop's side."),
+    option("--rotation", default=45.0, help="Largest rotation in degrees."),
+    option("--rotation-p", type=_P, default=0.5, help="Probability of a rotation."),
+    option("--half-body-p", type=_P, default=0.15, help="Probability of a crop of the upper or lower body."),
     option("--colour", default=0.3, help="Strength of brightness, contrast, saturation."),
-    option("--blur-p", type=_P, default=0.1, help="Chance of a Gaussian blur."),
-    option("--erasing-p", type=_P, default=0.2, old_names=("--dropout-p",), help="Chance of an erased rectangle."),
+    option("--blur-p", type=_P, default=0.1, help="Probability of a Gaussian blur."),
+    option("--erasing-p", type=_P, default=0.2, old_names=("--dropout-p",), help="Probability of random erasing."),
     option(
         "--truncation-p",
         type=_P,
         default=0.2,
         old_names=("--cut-p",),
-        help="Chance that the image's border or an occluder hides a part of the person.",
+        help="Probability that the image's border or an occluder hides a part of the person.",
     ),
-    option("--downscale-p", type=_P, default=0.2, old_names=("--coarse-p",), help="Chance of a low resolution."),
+    option("--downscale-p", type=_P, default=0.2, old_names=("--coarse-p",), help="Probability of a low resolution."),
     option(
         "--proposal-p",
         type=_P,
         default=0.0,
-        help="Chance of the crop of a disturbed box, as detectors propose them; 1 with --heads-only.",
+        help="Probability of the crop of a simulated proposal; 1 with --heads-only.",
     ),
     option("--weak-share", type=_P, default=0.2, help="Last part of the run, with weak augmentation."),
 )
@@ -172,13 +172,13 @@ EXAMPLES = (
     option(
         "--workers",
         type=click.IntRange(0),
-        help="Processes that make batches, 0: a thread. Results do not depend on it.  [default: 0, for a GPU up to 8]",
+        help="Loader processes, 0: a thread. Results do not depend on it.  [default: 0, for a GPU up to 8]",
     ),
     option(
         "--precision",
         type=click.Choice(PRECISION_NAMES),
         default="auto",
-        help="Of the passes: auto is bf16 on GPUs that have it, else fp32, which is faster on CPUs.",
+        help="Of forward and backward passes: auto is bf16 on GPUs that support it, else fp32, faster on CPUs.",
     ),
     option("--compile", "compiled", is_flag=True, help="torch.compile the network."),
 )
@@ -187,7 +187,7 @@ EXAMPLES = (
     option("--runs", type=_FOLDER, default=Path("runs"), help="Folder of runs."),
     option("--name", default="simcc", help="The run's folder in it."),
     option("--resume", is_flag=True, help="Resume an unfinished run, which must be there."),
-    option("--preview", type=click.IntRange(1), help="Write a contact sheet of so many augmented samples, and stop."),
+    option("--preview", type=click.IntRange(1), help="Write a contact sheet of this many augmented samples, and stop."),
     option("--tensorboard", is_flag=True, help="Also write TensorBoard's event files."),
 )  # fmt: skip
 def train_command(**options: Any) -> int:
@@ -248,7 +248,7 @@ def _silent(line: str) -> None:
 
 
 def _describe(data: "TrainingData", recipe: "Recipe", folder: Path, say: Say) -> None:
-    """Tell what is trained on, what of it was repaired, and what was left out."""
+    """Print the training data, repairs, and what was left out."""
     people, negatives = data.crops.people, None if data.negatives is None else data.negatives.people
     for found in (people, negatives) if negatives is not None else (people,):
         for note in found.notes:
@@ -339,7 +339,7 @@ def _train(
 
 
 def _describe_init(recipe: "Recipe", init: "Init | None") -> None:
-    """Tell what of the model does not come from --init."""
+    """Print the parts of the model that do not come from --init."""
     from posecli.train.init import build_model
     from posecli.train.state import stage_config
 
@@ -379,7 +379,7 @@ def _evaluator(options: dict[str, Any], data: "TrainingData", folder: Path) -> "
 
 
 def _elsewhere(options: dict[str, Any]) -> "Evaluate | None":
-    """What other processes know of evaluations: whether there are any to wait for."""
+    """The placeholder of the evaluation in other processes, which wait for the main one; None without evaluations."""
     from posecli.cli.train_options import validation
 
     return (lambda network, config: {}) if validation(options) else None

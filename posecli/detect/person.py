@@ -26,7 +26,7 @@ LARGEST_SIDE = 4096
 class PersonConfig:
     """What the embedded detector is: it stands in its weights' header.
 
-    architecture: a name of ARCHITECTURES. input_size: largest (height, width) that pictures are letterboxed to.
+    architecture: a name of ARCHITECTURES. input_size: largest (height, width) that images are letterboxed to.
     channels, convolutions: of the head. threshold: default lowest score of a person, of the detector alone. proposal,
     verified: lowest scores of a proposal and of a person, where the pose model verifies proposals.
     """
@@ -46,7 +46,7 @@ class PersonConfig:
     def from_json(cls, values: Mapping[str, Any]) -> "PersonConfig":
         """From a weights header's "config"; what is not there has its default.
 
-        Raises DataError for a value that is unknown, of another type or beyond all sense.
+        Raises DataError for a value that is unknown, of another type or out of its limits.
         """
         defaults = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cls()).items()}
         # Older headers have one default score for both.
@@ -79,7 +79,7 @@ class PersonConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the levels, in pixels of the letterboxed picture."""
+        """Strides of the levels, in pixels of the letterboxed image."""
         return ARCHITECTURES[self.architecture].strides
 
 
@@ -126,10 +126,10 @@ def build_fcos(config: PersonConfig) -> FCOS:
 
 
 class PersonNetwork(nn.Module):
-    """FCOS as one function from pixels to boxes before suppression.
+    """FCOS as one function from pixels to boxes before NMS.
 
-    forward: letterboxed pictures (N, H, W, 3) uint8 RGB, H and W multiples of 32 → boxes (N, A, 4) x1 y1 x2 y2 in
-    letterbox pixels and scores (N, A), the square root of class score × centreness, as torchvision's own
+    forward: letterboxed images (N, H, W, 3) uint8 RGB, H and W multiples of 32 → boxes (N, A, 4) x1 y1 x2 y2 in
+    letterbox pixels and scores (N, A), the square root of class score × centreness, as in torchvision's
     post-processing.
     """
 
@@ -143,11 +143,11 @@ class PersonNetwork(nn.Module):
         buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
         buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, H, W, 3) uint8 → boxes (N, A, 4), scores (N, A)."""
-        pixels = (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        pixels = (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
         outputs = self.head(list(self.backbone(pixels).values()))
-        centres, sizes = (places.to(pixels.device) for places in locations(tuple(pictures.shape[1:3]), self.strides))
+        centres, sizes = (places.to(pixels.device) for places in locations(tuple(images.shape[1:3]), self.strides))
         distances = outputs["bbox_regression"].float() * sizes[:, None]
         boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
         product = outputs["cls_logits"].float().sigmoid() * outputs["bbox_ctrness"].float().sigmoid()
@@ -161,11 +161,11 @@ def level_sizes(input_size: tuple[int, int], strides: tuple[int, ...]) -> list[t
 
 @lru_cache(maxsize=64)
 def locations(input_size: tuple[int, int], strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Anchor centres (A, 2) and sizes (A,) in letterbox pixels, in torchvision's order. Not to be written to."""
+    """Anchor centres (A, 2) and sizes (A,) in letterbox pixels, in torchvision's order. Cached: do not modify them."""
     centres, sizes = [], []
     for stride, (height, width) in zip(strides, level_sizes(input_size, strides), strict=True):
-        # As in torchvision, centres lie on the grid's own points. Its strides are the size over the map's, which
-        # is wrong by a tenth where they do not divide; these are what the convolutions have.
+        # As in torchvision, centres are on the grid points. torchvision's strides are the ratio of the image's to the
+        # map's size, which is wrong by up to a tenth where that is not an integer; these are those of the convolutions.
         y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
         centres.append(torch.stack([x, y], dim=-1).reshape(-1, 2).float())
         sizes.append(torch.full((height * width,), float(stride)))

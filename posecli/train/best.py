@@ -1,7 +1,6 @@
-"""The best weights of a run, as files with validation AP and samples in their names: best-0.6412-48000.safetensors.
+"""The best weights of a run, in files named by validation AP and samples: best-0.6412-48000.safetensors.
 
-Which ones they are follows from evaluations.csv alone, so that a resumed run keeps the same files as one without
-interruption.
+They depend on evaluations.csv only, so that a resumed run keeps the same files as an uninterrupted one.
 """
 
 import csv
@@ -25,7 +24,7 @@ def best_names(evaluations: Iterable[Mapping[str, Any]], count: int) -> list[str
     """
     if count == 1:
         return []
-    # Where there is nothing to score, AP is -1 or not a number.
+    # Without people to score AP is -1 or NaN.
     scored = [row for row in evaluations if float(row["AP"]) >= 0]
     scored.sort(key=lambda row: (-float(row["AP"]), int(row["samples"])))
     return [numbered_name(row) for row in scored[:count]]
@@ -40,7 +39,7 @@ def read_evaluations(path: Path) -> list[dict[str, str]]:
 
 
 def numbered_files(folder: Path) -> list[Path]:
-    """The files of such names in a run's folder."""
+    """The numbered files in a run's folder."""
     return sorted(path for path in folder.glob("best-*.safetensors") if _NAME.fullmatch(path.name))
 
 

@@ -271,7 +271,7 @@ def run_steps(
 
 def _next_batch(engine: Engine, batches: Iterator[B], meter: "_Meter") -> B:
     before = time.monotonic()
-    # A process that leaves alone would cut off the other ones' step.
+    # A process that stops alone would block the others in their step.
     with deferred(engine.signals) if engine.distributed.size > 1 else nullcontext():
         batch = next(batches)
     meter.waited += time.monotonic() - before

@@ -28,11 +28,12 @@ Evaluate = Callable[[SimCC, PoseConfig], dict[str, float]]
 
 @dataclass(frozen=True)
 class PoseCallbacks:
-    """What happens beside the steps. report sees each row of metrics.csv and evaluations.csv.
+    """Functions that are called between steps, and their intervals.
 
-    evaluate_every: samples between two evaluations. keep_best: how many of the best weights are kept, above 1 with
-    their AP in the file name too (best.numbered_name). calibrate gives the std_scale of a network that is evaluated or
-    finished. header goes into the weights.
+    evaluate: gives the figures of a network. evaluate_every: samples between two evaluations. keep_best: number of best
+    weights to keep; above 1 also under names with their AP (best.numbered_name). calibrate: gives the std_scale of a
+    network that is evaluated or finished. report: receives each row of metrics.csv and evaluations.csv. header: entries
+    of the weights' header.
     """
 
     evaluate: Evaluate | None = None
@@ -62,14 +63,12 @@ def train(
     """Train through all stages, resuming where folder holds a state; the path of the last weights.
 
     negatives: crops without a person, for a model with a person score (recipe.model.person_score). teacher: a trained
-    model whose distributions on the same crops are learned too (recipe.teacher_weight). unlabelled: people of whom
-    these are all that is learned. workers: processes that make batches, 0 for a thread; the results do not depend on
-    them.
+    model for distillation on the same crops (recipe.teacher_weight). unlabelled: people without labels, only for
+    distillation. workers: processes that make batches, 0 for a thread; the results do not depend on them.
 
     Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by AP; see
-    callbacks.keep_best) into folder. Ctrl-C saves before it leaves; a resumed run does again what was cut off, and ends
-    in the same bytes as an undisturbed one. Raises PosecliError on a loss that is not finite, with the batch's people
-    named in bad_batch.csv.
+    callbacks.keep_best) into folder. Ctrl-C saves first; a resumed run ends in the same bytes as an uninterrupted one.
+    Raises PosecliError for a loss that is not finite, with the batch's people in bad_batch.csv.
     """
     placement = Placement(torch.device(device), distributed or Distributed(), compiled)
     callbacks = callbacks or PoseCallbacks()
@@ -89,7 +88,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Run:
-    """What does not change during a training; see train."""
+    """The constants of a training, see train."""
 
     recipe: Recipe
     crops: Crops
@@ -106,7 +105,7 @@ class _Run:
         return self.placement.distributed.is_main
 
     def prepare_folder(self, samples: int | None) -> None:
-        """Remove what a run that goes on after so many samples writes again, or, with None, one that begins."""
+        """Delete what a run resumed after this many samples writes again; None: what a new run writes."""
         for name in ("metrics.csv", "evaluations.csv"):
             if samples is None:
                 (self.folder / name).unlink(missing_ok=True)
@@ -116,7 +115,7 @@ class _Run:
         remove_others(self.folder, best_names(evaluations, self.callbacks.keep_best))
 
     def all_stages(self, state: State) -> None:
-        """All stages from the state on; however they end, the state is saved."""
+        """Run all stages from the state on; the state is saved in any case."""
         try:
             while True:
                 self.stage(state)
@@ -130,7 +129,7 @@ class _Run:
                 save(state, self.folder, self.callbacks.header)
 
     def stage(self, state: State) -> None:
-        """The rest of a state's stage."""
+        """Run the rest of a state's stage."""
         recipe, device = self.recipe, self.placement.device
         end = sum(each.samples for each in recipe.stages[: state.stage + 1])
         loss = PoseLoss(recipe, state.config, device, self.teacher)
@@ -138,7 +137,7 @@ class _Run:
             run_steps(state.engine, stream, end, loss, recipe.learning_rate_at, self.folder, self.step_callbacks(state))
 
     def stream(self, state: State, end: int) -> Generator[Batch, None, None]:
-        """The batches that are left of a state's stage, which ends after end samples."""
+        """The remaining batches of a state's stage, which ends after end samples."""
         found = batches(
             self.crops,
             self.recipe,
@@ -156,7 +155,7 @@ class _Run:
             yield from counted_together(found, self.placement.distributed, self.placement.device)
 
     def step_callbacks(self, state: State) -> engine.Callbacks:
-        """What happens beside the steps of a state's stage."""
+        """The engine's callbacks for a state's stage."""
         return engine.Callbacks(
             report=self.callbacks.report,
             after_step=lambda: self.evaluate_if_due(state),
@@ -166,7 +165,7 @@ class _Run:
         )
 
     def evaluate_if_due(self, state: State) -> bool:
-        """Evaluate each evaluate_every samples and at the end; whether it did."""
+        """Evaluate every evaluate_every samples and at the end; returns whether it did."""
         evaluate, every = self.callbacks.evaluate, self.callbacks.evaluate_every
         due = state.samples // every > state.evaluated // every
         last = state.samples >= self.recipe.samples and state.evaluated < state.samples

@@ -1,4 +1,4 @@
-"""Training people cut out of their images once, as JPEG crops in one file."""
+"""Packing of training people: cropped from their images once, as JPEG crops in one file."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ from posecli.train.data import People
 from posecli.train.distributed import Distributed
 from posecli.weights.fingerprints import BYTES, content_hash, fingerprint_of
 
-# Room around a person in a packed crop: the padding of 1.25 times the largest enlargement of 1.5.
+# Padding of a packed crop: that of inference, 1.25, times the largest enlargement by augmentation, 1.5.
 PACK_PADDING = 1.25 * 1.5
-# Part of the cache's name: packs of another format are not read.
+# Part of the cache's name: files of another format are not read.
 _FORMAT = 2
 
 
@@ -34,9 +34,9 @@ _FORMAT = 2
 class Crops:
     """People as JPEG crops in one file; boxes and keypoints in pixels of the crop.
 
-    data: the file's bytes, mapped. spans: (N, 2), first byte of each crop and the one after its last. hashes: (N, 5),
-    of the bytes of each one's image (weights.fingerprints.content_hash). Another process that gets it maps the file
-    again.
+    data: the file, memory-mapped. spans: (N, 2), first byte of each crop and the one after its last. hashes: (N, 5), of
+    the bytes of each one's image (weights.fingerprints.content_hash). When it is sent to another process, that process
+    maps the file again.
     """
 
     people: People
@@ -72,7 +72,7 @@ def _mapped(people: People, file: Path, spans: NDArray[np.int64], hashes: NDArra
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a run is trained on: people, negatives (crops without a person) and people without labels."""
+    """Training data: people, negatives (crops without a person) and people without labels."""
 
     crops: Crops
     negatives: Crops | None = None
@@ -80,7 +80,7 @@ class TrainingData:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Fingerprints of all images, for the weights' header and against validation on the same images."""
+        """Fingerprints of all images, for the weights' header and the check against validation images."""
         contents = self.crops.contents
         for other in (self.negatives, self.unlabelled):
             contents |= {} if other is None else other.contents
@@ -95,9 +95,9 @@ def pack_data(
     distributed: Distributed,
     unlabelled: Callable[[], People] | None = None,
 ) -> TrainingData:
-    """All packed once, by the main process, and read back by the other ones. Raises as pack_crops.
+    """Pack all data in the main process; the other processes read the packs. Raises as pack_crops.
 
-    unlabelled: finds people without labels, which the other processes ask for when the main one has found them.
+    unlabelled: finds people without labels; called in the other processes after the main one.
     """
 
     def packed() -> TrainingData:
@@ -120,12 +120,12 @@ def pack_crops(
     *,
     missing_limit: float = 0.0,
 ) -> Crops:
-    """Cut every person out of its image once and keep the crops in folder; a second call reads them back.
+    """Crop all people from their images and store the crops in folder; a second call reads them.
 
-    height is that of the crop's frame (width 3/4 of it) at most: nobody is enlarged. The crops are written as they are
-    cut, so that memory does not grow with their number. The cache's name
-    follows from everything it depends on, so a change of data makes a new one. People of unreadable images are left
-    out, and told in the remarks, where these and the missing ones are at most missing_limit (a share) of all images.
+    height: largest height of a crop (its width is 3/4 of it); crops are not enlarged. Crops are written one by one, so
+    that memory does not grow with their number. The cache's name is a hash of everything that it depends on. People of
+    unreadable images are left out and reported in the remarks, if these and the missing images are at most
+    missing_limit (a share) of all images.
 
     Raises DataError where more images are unreadable.
     """
@@ -145,9 +145,9 @@ def pack_crops(
 
 
 def _key(people: People, height: int, quality: int) -> str:
-    """A hash of all that the packed crops depend on."""
+    """A hash of everything that the packed crops depend on."""
     key = hashlib.blake2b(digest_size=8)
-    # Another picture under the same name is another crop.
+    # With size and time of the files: an image may be replaced by another one of the same name.
     files = {path: _state(path) for path in dict.fromkeys(people.images)}
     for path, identity in zip(people.images, people.ids, strict=True):
         key.update(f"{path}\0{identity}\0{files[path]}\0".encode("utf-8", "surrogatepass"))
@@ -158,7 +158,7 @@ def _key(people: People, height: int, quality: int) -> str:
 
 
 def _state(path: Path) -> str:
-    """Size and time of a file; nothing where they cannot be asked for, which reading it will tell."""
+    """Size and time of a file; "" where they are unavailable, which is reported when the file is read."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -167,7 +167,7 @@ def _state(path: Path) -> str:
 
 
 def _check_unreadable(people: People, unreadable: Sequence[int], why: str, limit: float) -> None:
-    """Raise DataError where these images (the first row of each) are more than may be left out."""
+    """Raise DataError where these images (the first row of each) are more than the limit allows."""
     listed = people.listed or len(set(people.images))
     if unreadable and people.absent + len(unreadable) > limit * listed:
         line = _unreadable_line(people, unreadable, why)
@@ -181,7 +181,7 @@ def _unreadable_line(people: People, unreadable: Sequence[int], why: str) -> str
 
 @dataclass
 class _Cut:
-    """What an image gives: encoded crops by row; what is to be told of it; why it cannot be read."""
+    """The result of an image: encoded crops by row, a remark, or the error of reading it."""
 
     crops: dict[int, bytes] = field(default_factory=dict)
     hash: bytes = b""
@@ -190,7 +190,7 @@ class _Cut:
 
 
 class _Packer:
-    """Cuts people out of their images, in threads, and writes them in the order of the images."""
+    """Crops people from their images, in threads, and writes the crops in the order of the images."""
 
     def __init__(self, people: People, height: int, quality: int, missing_limit: float) -> None:
         self.people, self.quality, self.limit = people, quality, missing_limit
@@ -201,9 +201,9 @@ class _Packer:
         self._heights = np.clip(np.round(padded[:, 1]), 32, height).astype(int)
 
     def write(self, data_file: Path, index_file: Path, threads: int) -> None:
-        """Write both files; the index last, whose presence says that the pack is complete."""
+        """Write both files; the index last: where it exists, the pack is complete."""
         repairs, unreadable, why, end = Repairs(), list[int](), "", 0
-        # Runs side by side may pack the same crops: each under a name of its own.
+        # Several runs may pack the same crops at the same time, each under another temporary name.
         temporary = data_file.with_suffix(f".{os.getpid()}.part")
         try:
             with temporary.open("wb") as file:
@@ -212,7 +212,7 @@ class _Packer:
                     if cut.error:
                         unreadable.append(rows[0])
                         why = why or cut.error
-                        # More are not looked for than what ends the run.
+                        # Stop at the first image beyond the limit.
                         _check_unreadable(self.people, unreadable, why, self.limit)
                     for row, encoded in cut.crops.items():
                         file.write(encoded)
@@ -243,7 +243,7 @@ class _Packer:
         temporary.replace(index_file)
 
     def _cuts(self, threads: int) -> Iterator[tuple[Path, list[int], _Cut]]:
-        """All images in order with their rows; a few are in work at any time."""
+        """All images in order with their rows and crops; a few are processed in parallel."""
         by_image: dict[Path, list[int]] = {}
         for row, path in enumerate(self.people.images):
             by_image.setdefault(path, []).append(row)

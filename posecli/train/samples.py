@@ -83,7 +83,7 @@ class Sampler:
     def sample(self, number: int) -> Sample:
         """Sample number n of the run."""
         if self.unlabelled is not None:
-            # A generator of its own, so that what is drawn for the other samples stays the same.
+            # A separate generator, so that the random numbers of other samples do not change.
             random = np.random.default_rng([self.recipe.seed, 2, number])
             if random.random() < self.recipe.unlabelled_share:
                 return self._without_labels(self.unlabelled, number, random)

@@ -1,4 +1,4 @@
-"""Photos without labels: their people are found once, by the embedded detector and the teacher, for distillation."""
+"""Photos without labels for distillation: people are detected once by the embedded detector and the teacher."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from posecli.predict import Predictor
 from posecli.train.data import People
 from posecli.types import Frame, Poses
 
-# Keypoints from this score on count as seen by the teacher; people with fewer of them than this are left out.
+# Lowest score of a keypoint that counts, and lowest number of them for a person.
 _SEEN, _LEAST_SEEN = 0.3, 3
 # Photos that are predicted together.
 _CHUNK = 4
@@ -38,7 +38,7 @@ class PhotoFolder:
 
 
 def list_photos(folder: Path, weight: float = 1.0) -> PhotoFolder:
-    """All photos in a folder and its subfolders, told by their content.
+    """All photos in a folder and its subfolders, recognised by their content.
 
     Raises UsageError where there is no such folder, NoInputError where it has no photo.
     """
@@ -58,13 +58,14 @@ def find_people(
     load: Callable[[], Predictor],
     say: Callable[[str], None] = lambda line: None,
 ) -> People:
-    """The people in photos, with the teacher's keypoints, which guide the augmentation only.
+    """The people in photos, with the teacher's keypoints, which are used by the augmentation only.
 
-    cache: folder where a file keeps them, a line a photo, so that only new photos are searched; it belongs to models,
-    the SHA-256 of detector and teacher. load: gives the predictor of both, where a photo has to be searched. Weights
-    are the folder's for keypoints that the teacher sees, else 0. Photos that cannot be read are told in the remarks.
+    cache: folder of a file with a line for each photo, so that only new photos are processed; the file depends on
+    models, the SHA-256 of detector and teacher. load: gives the predictor of both, called where there are new photos.
+    The weight of a keypoint is the folder's where its score is high enough, else 0. Unreadable photos are reported in
+    the remarks.
 
-    Raises DataError where no photo shows a person, or the teacher has other keypoints.
+    Raises DataError where no person is found, or the teacher has other keypoints.
     """
     key = hashlib.blake2b(json.dumps([_FORMAT, *models]).encode(), digest_size=8).hexdigest()
     file = cache / f"unlabelled-{key}.jsonl"
@@ -83,7 +84,7 @@ def _is_photo(path: Path) -> bool:
 
 
 def _place(path: Path) -> str:
-    """A photo's path, size and time: another picture under the same name is searched again."""
+    """A photo's path, size and time: a replaced photo is processed again."""
     with suppress(OSError):
         found = path.stat()
         return f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
@@ -91,7 +92,7 @@ def _place(path: Path) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The lines of a cache by their photos. Lines that were cut off by a kill are passed over."""
+    """The lines of a cache by their photos. Incomplete lines of a killed process are skipped."""
     found: dict[str, Any] = {}
     if file.is_file():
         for line in file.read_bytes().splitlines():
@@ -127,7 +128,7 @@ def _search(
 
 
 def _rows(photos: Sequence[Path], predictor: Predictor) -> Iterator[dict[str, Any]]:
-    """A cache's line for each photo."""
+    """The cache's line for each photo."""
     frames: dict[Path, Frame] = {}
     for path in photos:
         try:
@@ -140,7 +141,7 @@ def _rows(photos: Sequence[Path], predictor: Predictor) -> Iterator[dict[str, An
 
 
 def _seen_people(poses: Poses) -> Iterator[dict[str, Any]]:
-    """The people of whom enough is seen, as JSON; a tenth of a pixel is exact enough."""
+    """The people with enough keypoints above the threshold, as JSON, rounded to 0.1 pixels."""
     for box, points, scores in zip(poses.boxes, poses.keypoints, poses.scores, strict=True):
         seen = scores >= _SEEN
         if np.count_nonzero(seen) >= min(_LEAST_SEEN, len(seen)):
