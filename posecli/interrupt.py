@@ -31,14 +31,14 @@ class _Command:
     """State of the running command.
 
     number: of the first signal. handled: whether the main thread has handled it. works: inside of interruptible. code:
-    exit code, set when all work is done. told: whether the message was printed.
+    exit code, set when all work is done. printed: whether the message was printed.
     """
 
     number: int | None = None
     handled: bool = False
     works: bool = False
     code: int | None = None
-    told: bool = False
+    printed: bool = False
 
 
 _command: _Command | None = None
@@ -163,11 +163,11 @@ def _next(reading: socket.socket) -> int | None:
 def _without_interrupts(hook: Any) -> Any:
     """An unraisablehook that does not print KeyboardInterrupt in destructors and callbacks of libraries."""
 
-    def told(unraisable: Any) -> None:
+    def report(unraisable: Any) -> None:
         if not (isinstance(unraisable.exc_value, KeyboardInterrupt) and received_signal() is not None):
             hook(unraisable)
 
-    return told
+    return report
 
 
 def _leave(mine: _Command) -> NoReturn:
@@ -187,9 +187,9 @@ def print_interrupted() -> None:
 
 def _print_interrupted(mine: _Command) -> None:
     """Print without Python's streams, whose locks other threads may hold, and without blocking."""
-    if mine.told or mine.number is None:
+    if mine.printed or mine.number is None:
         return
-    mine.told = True
+    mine.printed = True
     line = f"posecli: {_NUMBERS[mine.number]}; the same command goes on where it stopped\n"
     with suppress(OSError, ValueError):
         if os.isatty(2):

@@ -22,13 +22,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class KeypointSet:
-    """The keypoints a model predicts.
+    """The keypoints that a model predicts.
 
     names: K names, in the order of every array.
     skeleton: limbs as pairs of 0-based indices into names.
-    flip_pairs: left/right pairs of 0-based indices; the others map to themselves when mirrored. A pair of an index
-    with itself says so in as many words.
-    sigmas: K per-keypoint OKS sigmas as in COCO (κ = 2σ), or None where nobody measured them.
+    flip_pairs: left/right pairs of 0-based indices; the others are not swapped by a flip. A pair of an index with
+    itself states that explicitly.
+    sigmas: K per-keypoint OKS sigmas as in COCO (κ = 2σ), or None where unknown.
     """
 
     name: str
@@ -50,16 +50,16 @@ class KeypointSet:
 
     @property
     def mirrors(self) -> bool:
-        """Whether a mirror image can be labelled: which keypoints change sides is known.
+        """Whether the keypoints of a flipped image are known.
 
-        It is not where several keypoints have no pair at all, or where one says left or right and has no partner.
+        They are not if several keypoints have no pair at all, or if a left or right one has no partner.
         """
         paired = {index for pair in self.flip_pairs for index in pair}
         alone = any(side_of(name) != "middle" for i, name in enumerate(self.names) if i not in paired)
         return not alone and (bool(self.flip_pairs) or len(self.names) == 1)
 
     def side(self, index: int) -> str:
-        """'left', 'right' or 'middle' of the body, from the name, or else from the pair it is in."""
+        """'left', 'right' or 'middle' of the body, from the name, or else from its pair."""
         side = side_of(self.names[index])
         if side == "middle":
             for left, right in self.flip_pairs:
@@ -133,24 +133,24 @@ COCO17 = KeypointSet(
     ),
 )
 
-# Keypoints and limbs that a set may have at most.
+# Most keypoints and limbs of a set.
 MOST = 1000
 
 KEYPOINT_SETS: dict[str, KeypointSet] = {COCO17.name: COCO17}
 
 
 def from_category(category: Mapping[str, Any]) -> KeypointSet:
-    """The keypoint set that a COCO category describes; see describe_category."""
+    """The keypoint set of a COCO category; see describe_category."""
     return describe_category(category)[0]
 
 
 def describe_category(category: Mapping[str, Any]) -> tuple[KeypointSet, tuple[str, ...]]:
-    """The keypoint set that a COCO category describes, and what of it could not be used as it stands.
+    """The keypoint set of a COCO category, and notes on fields that were repaired or left out.
 
-    "skeleton" counts from 1 as COCO's does, or from 0 where it holds a 0, or has names; limbs that point nowhere are
-    left out. "sigmas" are used where there is a positive one for each name; COCO's own names bring COCO's, in whatever
-    style they are written. "flip_pairs", of names or of places counted from 0, or from 1 where only that fits, say
-    which keypoints change places in a mirror image; without them the names do. Keypoints in no pair stay what they are.
+    "skeleton" counts from 1 as in COCO, from 0 if it contains a 0, or has names; invalid limbs are left out. "sigmas"
+    are used if there is a positive one for each name; for COCO's keypoints, in any spelling, COCO's are the default.
+    "flip_pairs", of names or of indices from 0, or from 1 if only that fits, are the keypoints swapped by a flip;
+    without the field they are derived from the names. Keypoints without a pair are not swapped.
 
     Raises DataError where the category names no keypoints.
     """
@@ -196,7 +196,7 @@ def _distinct(names: Sequence[str], notes: list[str]) -> tuple[str, ...]:
 
 
 def _place(value: Any, names: Sequence[str]) -> int | None:
-    """A place as it is written, or that of a name; None for anything else."""
+    """An index as given, or that of a name; None for anything else."""
     if isinstance(value, str):
         if value in names:
             return None if names.count(value) != 1 else -1 - names.index(value)
@@ -218,7 +218,7 @@ def _read_skeleton(given: Any, names: Sequence[str], notes: list[str]) -> tuple[
             start, end = (_place(value, names) for value in limb)
             if start is not None and end is not None:
                 limbs.append((start, end))
-    # Names are places below 0; numbers begin at 0 or 1 for all limbs alike.
+    # Names give indices below 0; numbers start at 0 or 1 for all limbs.
     base = 0 if any(value == 0 for limb in limbs for value in limb) else 1
     placed = [tuple(-1 - value if value < 0 else value - base for value in limb) for limb in limbs]
     skeleton = tuple((a, b) for a, b in placed if a < len(names) and b < len(names) and a != b)[:MOST]
@@ -230,7 +230,7 @@ def _read_skeleton(given: Any, names: Sequence[str], notes: list[str]) -> tuple[
 
 
 def _read_flip_pairs(given: Any, names: Sequence[str], named: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Pairs of the category's own. Raises ValueError that says why they are none."""
+    """The category's flip pairs. Raises ValueError with the reason where they are invalid."""
     if isinstance(given, Mapping):
         given = list(given.items())
     if not isinstance(given, list | tuple):
@@ -254,7 +254,7 @@ def _read_flip_pairs(given: Any, names: Sequence[str], named: Sequence[tuple[int
         raise ValueError(f"a place beyond the {len(names)} keypoints")
     if len(set(flat)) != len(flat) and len({frozenset(pair) for pair in pairs}) * 2 != len(set(flat)):
         raise ValueError("a keypoint stands in two pairs")
-    # The rest are their own mirror images, since the category speaks for all of them.
+    # All other keypoints are not swapped: the category's pairs are complete.
     own = {(min(pair), max(pair)): pair for pair in pairs}
     return (*((a, b) for a, b in own.values()), *((i, i) for i in range(len(names)) if i not in flat))
 
@@ -277,7 +277,7 @@ def _read_sigmas(
 
 
 def same_keypoints(first: KeypointSet, second: KeypointSet) -> bool:
-    """Whether two sets are of the same keypoints: the same names, or COCO's in whatever spelling."""
+    """Whether two sets have the same keypoints: equal names, or COCO's in any spelling."""
     return first.names == second.names or all(_spelt_as_coco(each.names, each.flip_pairs) for each in (first, second))
 
 
@@ -290,7 +290,7 @@ def _positive(value: Any) -> float | None:
 
 
 def _spelt_as_coco(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> bool:
-    """Whether the names are COCO's, in its order, but for letter case, separators and how sides are written."""
+    """Whether the names are COCO's, in its order, ignoring letter case, separators and the spelling of sides."""
     if len(names) != len(COCO17) or {(a, b) for a, b in pairs if a != b} != set(COCO17.flip_pairs):
         return False
     bare = [re.sub(r"[\W_]|left|right", "", name.casefold()) for name in names]
@@ -299,7 +299,7 @@ def _spelt_as_coco(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> bo
 
 
 def _shown(value: Any) -> str:
-    """A value from a file in a message: as JSON, cut off."""
+    """A value from a file for a message: as JSON, shortened."""
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):

@@ -115,10 +115,10 @@ def find_files(images: Sequence[Image], folder: Path) -> Files:
         image.id: folder / (image.file_name or f"(image {image.own_id})") for image in absent if image.id not in found
     }
     order = [image.id for image in images]
-    return Files({i: there[i] for i in order if i in there}, missing, _told(absent, found))
+    return Files({i: there[i] for i in order if i in there}, missing, _spelling_notes(absent, found))
 
 
-def _told(absent: Sequence[Image], found: dict[int, str]) -> tuple[str, ...]:
+def _spelling_notes(absent: Sequence[Image], found: dict[int, str]) -> tuple[str, ...]:
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     for image in absent:

@@ -107,8 +107,8 @@ def rows(item: Recorded, keypoint_set: KeypointSet) -> Iterator[Row]:
             points, scores, std = person["keypoints"], person["keypoint_scores"], person["keypoint_std"]
             raw, filled = person.get("keypoints_raw"), person.get("filled", False)
             for k, name in enumerate(names):
-                sight = (points[3 * k], points[3 * k + 1], scores[k], *std[k])
-                yield (*start, name, *sight, *(raw[2 * k : 2 * k + 2] if raw else (None, None)), filled)
+                values = (points[3 * k], points[3 * k + 1], scores[k], *std[k])
+                yield (*start, name, *values, *(raw[2 * k : 2 * k + 2] if raw else (None, None)), filled)
 
 
 # ---- one function for each format: writes path, returns whether there was something to write -------------

@@ -1,4 +1,4 @@
-"""Training people: COCO-format keypoints from several sources."""
+"""Training data: COCO-format keypoints from several sources, and negatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Source:
-    """One COCO file and the folder its images lie in; weight scales the loss of its people."""
+    """A COCO file and the folder of its images; weight scales the loss of its people."""
 
     annotations: Path
     images: Path
@@ -31,14 +31,14 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """N labelled people of K keypoints, with where their pixels are.
+    """N labelled people of K keypoints, and their images.
 
-    images: N paths. ids: N texts, source and annotation id. boxes: (N, 4) xyxy. keypoints: (N, K, 2).
-    Boxes and keypoints are in the pixels that sizes show, (width, height) of each one's image, None where unknown; see
+    images: N paths. ids: N texts, source and annotation id. boxes: (N, 4) xyxy. keypoints: (N, K, 2). sizes: (width,
+    height) of each one's image, None where unknown; boxes and keypoints refer to images of this size, see
     annotations.pixels.
     weights: (N, K), 0 where a keypoint is not labelled, else its confidence times its source's weight.
-    remarks: what was left out, as sentences for the user; notes: what was repaired. listed: how many images there are
-    in all, absent: how many of them were left out so far.
+    remarks: what was left out, as sentences for the user; notes: repairs. listed: number of all images; absent: number
+    of those left out so far.
     """
 
     keypoint_set: KeypointSet
@@ -57,7 +57,7 @@ class People:
         return len(self.images)
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "People":
-        """The people at these positions."""
+        """The people at these indices."""
         rows = [int(i) for i in indices]
         return replace(
             self,
@@ -71,10 +71,10 @@ class People:
 
 
 def read_negatives(sources: Sequence[Source], keypoint_set: KeypointSet, *, missing_limit: float = 0.0) -> People:
-    """Boxes without a person: all of the sources' files, whatever their categories. Their weights are 0.
+    """Boxes without a person: all boxes of the sources' files, of any category. Their weights are 0.
 
-    missing_limit: as in read_people. Raises DataError for files that are not COCO's, annotations without a box or
-    image, and too many missing images.
+    missing_limit: as in read_people. Raises DataError for files that are not in COCO format, annotations without a box
+    or image, and too many missing images.
     """
     found = _Found()
     for source in sources:
@@ -90,11 +90,11 @@ def read_negatives(sources: Sequence[Source], keypoint_set: KeypointSet, *, miss
 
 
 def trained_images(people: People, negatives: People | None) -> tuple[Path, ...]:
-    """The images of both, one a person or box."""
+    """The images of both, one for each person or box."""
     return people.images if negatives is None else (*people.images, *negatives.images)
 
 
-# Above this share of keypoints outside their images the labels belong to other pictures.
+# Above this share of keypoints outside of their images, labels and images do not belong together.
 OUTSIDE_LIMIT = 0.1
 
 
@@ -108,7 +108,7 @@ def read_people(sources: Sequence[Source], *, missing_limit: float = 0.0, catego
 
     Raises DataError for files that are not COCO keypoints, keypoint lists of a wrong length, values that
     are not finite, sources with different keypoint sets, more than a tenth of a source's keypoints outside
-    their images, too many missing images, or nobody at all.
+    their images, too many missing images, or no person at all.
     """
     keypoint_set: KeypointSet | None = None
     found = _Found()
@@ -145,7 +145,7 @@ def read_people(sources: Sequence[Source], *, missing_limit: float = 0.0, catego
 
 
 class _Found:
-    """People as they are read, one file after the other."""
+    """Collects people from several files."""
 
     def __init__(self) -> None:
         self.missing: set[Path] = set()
@@ -156,7 +156,7 @@ class _Found:
         self._notes: list[str] = []
 
     def look(self, source: Source, images: Sequence[Image], notes: Sequence[str]) -> None:
-        """Find a file's images."""
+        """Start with a file: find its images."""
         files = find_files(images, source.images)
         self._places = {**files.there, **files.missing}
         self.missing |= set(files.missing.values())
@@ -164,13 +164,13 @@ class _Found:
         self._notes += [f"{source.annotations.name}: {note}" for note in (*notes, *files.notes)]
 
     def add(self, source: Source, image: int, own_id: Any, box: Sequence[float], points: Float, weight: Float) -> None:
-        """A person or box of the file that was looked at last."""
+        """Add a person or box of the last file."""
         self.boxes.append(geometry.xywh_to_xyxy(np.array(box, np.float64)))
         identity = f"{source.annotations.stem}:{own_id}"
         self._rows.append((self._places[image], identity, self._sizes[image], points, weight))
 
     def people(self, keypoint_set: KeypointSet) -> People:
-        """All of them."""
+        """All people."""
         images, ids, sizes, points, weights = zip(*self._rows, strict=True)
         boxes = np.stack(self.boxes)
         notes = tuple(self._notes)
@@ -178,7 +178,7 @@ class _Found:
 
 
 def _inside(points: Float, size: tuple[int, int] | None) -> NDArray[np.bool_]:
-    """Which keypoints lie in their image; all, where the file does not say how large that is."""
+    """Which keypoints are inside of their image; all where its size is unknown."""
     if size is None:
         return np.ones(len(points), bool)
     return np.asarray(((points >= 0) & (points <= np.array(size))).all(axis=-1))
@@ -190,13 +190,13 @@ def _without_missing(people: People, absent: set[Path], limit: float) -> People:
     people = replace(people, listed=len(paths), absent=len(missing))
     if not missing:
         return people
-    told = missing_line(sorted(missing), len(paths), "training images")
+    line = missing_line(sorted(missing), len(paths), "training images")
     if len(missing) > limit * len(paths):
-        raise DataError(f"{told}; --missing-limit allows a share")
+        raise DataError(f"{line}; --missing-limit allows a share")
     if len(missing) == len(paths):
-        raise DataError(f"{told}: none is left to train on")
+        raise DataError(f"{line}: none is left to train on")
     kept = people.subset([i for i, path in enumerate(people.images) if path not in missing])
-    return replace(kept, remarks=(*people.remarks, told))
+    return replace(kept, remarks=(*people.remarks, line))
 
 
 def _labels(person: dict[str, Any], where: str) -> tuple[Float, Float]:

@@ -90,8 +90,8 @@ def fitting(
     for name, model in expected.items():
         tensor = tensors[name]
         if tensor.shape != model.shape:
-            told = f"{name} is {_size(tensor)}, the model needs {_size(model)}"
-            raise DataError(f"{path}: its tensors do not fit its own configuration: {told}")
+            mismatch = f"{name} is {_size(tensor)}, the model needs {_size(model)}"
+            raise DataError(f"{path}: its tensors do not fit its own configuration: {mismatch}")
         if tensor.is_floating_point() != model.is_floating_point() or tensor.is_complex():
             raise DataError(f"{path}: {name} is {_dtype(tensor)}, the model needs {_dtype(model)}")
         result[name] = tensor.to(model.dtype)
