@@ -12,9 +12,9 @@ from posecli.train.distributed import Distributed
 from posecli.train.packing import Crops
 from posecli.train.recipe import Stage
 from posecli.train.samples import sample_order
-from tests.dotted_people import crops, dot_colour_error, sample_of, tiny_recipe
+from tests.dotted_people import crops, dataset, dot_colour_error, sample_of, tiny_recipe
 
-__all__ = ["crops"]  # fixtures
+__all__ = ["crops", "dataset"]  # fixtures
 
 
 @given(seed=st.integers(0, 10**6))
