@@ -121,7 +121,10 @@ EXAMPLES = (
     option("--accumulate", type=click.IntRange(1), default=1, help="Parts of a batch, for gradient accumulation."),
     option("--learning-rate", "--lr", default=1.5e-3, old_names=("--rate",), help="Highest learning rate (AdamW)."),
     option(
-        "--warmup-samples", type=click.IntRange(0), default=4000, help="Samples of the warm-up, at most a tenth of the run."
+        "--warmup-samples",
+        type=click.IntRange(0),
+        default=4000,
+        help="Samples of the warm-up, at most a tenth of the run.",
     ),
     option("--backbone-lr-factor", default=0.5, help="Factor on the backbone's learning rate."),
     option(
