@@ -16,7 +16,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator, load_estimator, load_network, mirrored_sides
 from posecli.pose.network import BoxHead, SimCC
 from posecli.pose.runner import Outputs
-from posecli.pose.verification import refine_boxes, verify
+from posecli.pose.verification import BOX_HEAD_SHARE, refine_boxes, verify
 from posecli.train.init import build_model, read_init
 from posecli.types import Detections, Frame, Poses
 from posecli.weights.files import load_weights, save_weights
@@ -88,7 +88,9 @@ def test_proposals_end_where_the_network_says(seeing: Estimator) -> None:
     sizes = geometry.padded_size(BOXES, seeing.config.input_size[1] / seeing.config.input_size[0])
     corner = (BOXES[:, :2] + BOXES[:, 2:]) / 2 - sizes / 2
     shares = np.array(lines).reshape(2, 2, 2)
-    expected = np.clip((corner[:, None] + shares * sizes[:, None]).reshape(2, 4), 0, [90, 70, 90, 70])
+    seen = (corner[:, None] + shares * sizes[:, None]).reshape(2, 4)
+    mean = BOX_HEAD_SHARE * seen + (1 - BOX_HEAD_SHARE) * BOXES
+    expected = np.clip(mean, 0, [90, 70, 90, 70])
     assert expected[1, 2] == 90  # cut off by the picture
     assert len(judged)
     for box, keypoints in zip(judged.boxes, judged.keypoints, strict=True):

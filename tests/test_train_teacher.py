@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from posecli.errors import DataError
 from posecli.keypoints import COCO17, KeypointSet
 from posecli.pose.config import PoseConfig
+from posecli.pose.estimator import load_network
 from posecli.pose.network import SimCC, initialise_head
 from posecli.train.augment import NONE
-from posecli.train.batches import batches
+from posecli.train.batches import batches, normalise
 from posecli.train.data import Source, read_people
 from posecli.train.loop import train
 from posecli.train.loss import distillation_sum, matching_bins, resample_bins
@@ -124,9 +125,20 @@ def test_training_comes_nearer_to_the_teacher(crops: Crops, teacher_file: Path, 
     assert distance(tmp_path / "last.safetensors", teacher, batch) < 0.5 * distance(None, teacher, batch)
 
 
+def test_the_teachers_runtime_gives_what_its_network_gives(crops: Crops, teacher_file: Path) -> None:
+    """It runs in the fastest runtime of the device, on the threads that torch was given."""
+    teacher = load_teacher(teacher_file, COCO17, "cpu")
+    assert teacher.runner.runtime == "openvino"
+    batch = next(iter(batches(crops, recipe(8), Stage((64, 32), 8, 8), 0, 8, teacher_size=(128, 64))))
+    assert batch.large is not None
+    network, config = load_network(teacher_file)
+    with torch.no_grad():
+        expected = network(normalise(batch.large, config, torch.device("cpu")))[:2]
+    for found, axis in zip(teacher.distributions(batch, torch.device("cpu")), expected, strict=True):
+        assert torch.allclose(found, axis, atol=1e-3 * float(axis.abs().max()))
+
+
 def distance(weights: Path | None, teacher: Teacher, batch: object) -> float:
-    from posecli.pose.estimator import load_network
-    from posecli.train.batches import normalise
     from posecli.train.init import build_model
 
     network = build_model(recipe(8).model)[0].eval() if weights is None else load_network(weights)[0]

@@ -78,12 +78,14 @@ def load_runner(
     device: str = "auto",
     runtime: str = "auto",
     key: str | None = None,
+    threads: int | None = None,
 ) -> Runner:
     """Prepare a network for a device; see runtime.compile_network.
 
-    key: the weights' SHA-256, under which a converted network may be cached.
+    key: the weights' SHA-256, under which a converted network may be cached. threads: of OpenVINO, None for all cores.
     """
-    spec = ModuleSpec(PixelNetwork(network, config), key, cpu_batch=4, gpu_batch=32, sizes=(config.input_size,))
+    module, sizes = PixelNetwork(network, config), (config.input_size,)
+    spec = ModuleSpec(module, key, cpu_batch=4, gpu_batch=32, sizes=sizes, threads=threads)
     compiled = compile_network(spec, device=device, runtime=runtime)
 
     def run(crops: NDArray[np.uint8]) -> Outputs:

@@ -15,6 +15,8 @@ SAME_PERSON_OKS = 0.5
 SAME_BOX_IOU = 0.6
 # A proposal gets a flip test where the log-odds that it is a person are nearer to 0 than this.
 FLIP_TEST_MARGIN = 1.5
+# Share of the box head's box in the refined box; the rest is the proposal's. Chosen by box AP, see results/detector.md.
+BOX_HEAD_SHARE = 0.67
 # A pose is estimated again where the refined box and the one that was cropped have an IoU below this.
 REESTIMATE_IOU = 0.7
 
@@ -119,8 +121,14 @@ def log_odds(scores: ArrayLike) -> geometry.Float64Array:
 
 
 def rescored_and_refined(estimate: Estimate, frame: Frame) -> Poses:
-    """All proposals of a frame with rescored and refined boxes."""
+    """All proposals of a frame with rescored and refined boxes.
+
+    A refined box is the weighted mean of the proposal and the box head's box: their errors differ.
+    """
     poses = estimate.poses
     if estimate.person_log_odds is not None:
         poses = rescore(poses, estimate.person_log_odds)
-    return poses if estimate.refined_boxes is None else refine_boxes(poses, estimate.refined_boxes, frame)
+    if estimate.refined_boxes is None:
+        return poses
+    mean = (1 - BOX_HEAD_SHARE) * poses.boxes + BOX_HEAD_SHARE * estimate.refined_boxes
+    return refine_boxes(poses, mean, frame)

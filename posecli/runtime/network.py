@@ -18,6 +18,7 @@ class ModuleSpec:
     module: uint8 pixels (N, H, W, 3) → a tuple of float tensors (N, ...), or one. key: identifies its weights (their
     SHA-256); under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
     torch computes at once. sizes: (height, width) of the pixels where known in advance; these are compiled immediately.
+    threads: CPU threads of OpenVINO, None for one a core; torch has its own setting.
     """
 
     module: nn.Module
@@ -25,6 +26,7 @@ class ModuleSpec:
     cpu_batch: int
     gpu_batch: int
     sizes: tuple[tuple[int, int], ...] = ()
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,9 @@ def _compile(spec: ModuleSpec, size: tuple[int, int]) -> Any:
     if model is None:
         model = _through_a_file(core, _convert(spec.module, size), folder)
     # Without the hint OpenVINO computes in bfloat16 where the CPU can, and results differ by machine.
-    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    settings: dict[str, str | int] = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    if spec.threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = spec.threads
     return openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
 
 

@@ -10,26 +10,25 @@ from posecli.errors import DataError
 from posecli.keypoints import KeypointSet
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
-from posecli.pose.network import SimCC
-from posecli.train.batches import Batch, normalise
+from posecli.pose.runner import Runner, load_runner
+from posecli.train.batches import Batch
 from posecli.train.loss import matching_bins
 from posecli.weights.files import sha256
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A frozen network. sha256: of its weights file."""
+    """A frozen network in the fastest runtime of the device. sha256: of its weights file."""
 
-    network: SimCC
+    runner: Runner
     config: PoseConfig
     sha256: str
 
-    @torch.no_grad()
     def distributions(self, batch: Batch, where: torch.device) -> tuple[Tensor, Tensor]:
-        """Logits over x (N, K, bins) and y (N, K, bins) for the batch's crops."""
+        """Logits over x (N, K, bins) and y (N, K, bins) for the batch's crops, float32 on the device where."""
         crops = batch.crops if batch.large is None else batch.large
-        outputs = self.network(normalise(crops, self.config, where))
-        return outputs[0], outputs[1]
+        x, y = self.runner(crops.numpy()).logits
+        return torch.from_numpy(x).to(where), torch.from_numpy(y).to(where)
 
     def places(self, config: PoseConfig) -> tuple[Tensor, Tensor] | None:
         """Fractional bins of the teacher for a model's bins over x and y; None where they are equal."""
@@ -49,5 +48,7 @@ def load_teacher(path: Path, keypoint_set: KeypointSet, device: str) -> Teacher:
     network, config = load_network(path)
     if config.keypoints.names != keypoint_set.names:
         raise DataError(f"--teacher {path}: its keypoints differ from those of the training set")
-    network.to(torch.device(device), memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
-    return Teacher(network, config, sha256(path))
+    key = sha256(path)
+    # On a CPU it shares the threads that torch was given (--threads).
+    runner = load_runner(network, config, device=device, key=key, threads=torch.get_num_threads())
+    return Teacher(runner, config, key)
