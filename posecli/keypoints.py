@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
-from posecli.errors import DataError
+from posecli.errors import DataError, UsageError
 from posecli.sides import find_flip_pairs, side_of
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "KeypointSet",
     "describe_category",
     "find_flip_pairs",
+    "find_keypoints",
     "from_category",
     "same_keypoints",
 ]
@@ -68,75 +70,45 @@ class KeypointSet:
         return side
 
 
-# Sigmas: pycocotools, Params.setKpParams; Lin et al., COCO keypoint evaluation.
-COCO17 = KeypointSet(
-    name="coco17",
-    names=(
-        "nose",
-        "left_eye",
-        "right_eye",
-        "left_ear",
-        "right_ear",
-        "left_shoulder",
-        "right_shoulder",
-        "left_elbow",
-        "right_elbow",
-        "left_wrist",
-        "right_wrist",
-        "left_hip",
-        "right_hip",
-        "left_knee",
-        "right_knee",
-        "left_ankle",
-        "right_ankle",
-    ),
-    skeleton=(
-        (15, 13),
-        (13, 11),
-        (16, 14),
-        (14, 12),
-        (11, 12),
-        (5, 11),
-        (6, 12),
-        (5, 6),
-        (5, 7),
-        (6, 8),
-        (7, 9),
-        (8, 10),
-        (1, 2),
-        (0, 1),
-        (0, 2),
-        (1, 3),
-        (2, 4),
-        (3, 5),
-        (4, 6),
-    ),
-    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-    sigmas=(
-        0.026,
-        0.025,
-        0.025,
-        0.035,
-        0.035,
-        0.079,
-        0.079,
-        0.072,
-        0.072,
-        0.062,
-        0.062,
-        0.107,
-        0.107,
-        0.087,
-        0.087,
-        0.089,
-        0.089,
-    ),
-)
-
-# Most keypoints and limbs of a set.
+# Keypoints and limbs that a set may have at most.
 MOST = 1000
 
-KEYPOINT_SETS: dict[str, KeypointSet] = {COCO17.name: COCO17}
+
+def _read_sets() -> tuple[dict[str, KeypointSet], dict[str, str]]:
+    """The published sets by name, and their names elsewhere.
+
+    keypoint_sets.json has each as text: names; links and left-right pairs of indices; OKS sigmas in thousandths. They
+    are facts of the data sets: of COCO (pycocotools, Params.setKpParams), Halpe, COCO-WholeBody (also its hands and its
+    face of 68), AP-10K, CrowdPose, MPII, LaPa (106) and WFLW (98) as MMPose's configs/_base_/datasets list them.
+    """
+    sets, others = {}, {}
+    text = resources.files("posecli").joinpath("keypoint_sets.json").read_text(encoding="utf-8")
+    for name, given in json.loads(text).items():
+        sigmas = tuple(int(sigma) / 1000 for sigma in given.get("sigmas", "").split())
+        names = tuple(given["names"].split(","))
+        # A set without sides (one hand) is its own mirror image.
+        pairs = _indices(given["pairs"]) or tuple((i, i) for i in range(len(names)))
+        sets[name] = KeypointSet(name, names, _indices(given["links"]), pairs, sigmas or None)
+        others[given.get("also", name)] = name
+    return sets, others
+
+
+def _indices(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple((int(first), int(second)) for first, second in (pair.split("-") for pair in text.split()))
+
+
+# Sets that a category is recognised as by its names, and whose names `weights import --keypoints` takes.
+KEYPOINT_SETS: dict[str, KeypointSet]
+KEYPOINT_SETS, _NAMES_ELSEWHERE = _read_sets()
+COCO17 = KEYPOINT_SETS["coco17"]
+
+
+def find_keypoints(name: str) -> KeypointSet:
+    """The set of this name, posecli's or MMPose's. Raises UsageError where there is none."""
+    name = _NAMES_ELSEWHERE.get(name, name)
+    if name not in KEYPOINT_SETS:
+        raise UsageError(f"keypoint set {_shown(name)}: choose from {', '.join(KEYPOINT_SETS)}")
+    return KEYPOINT_SETS[name]
 
 
 def from_category(category: Mapping[str, Any]) -> KeypointSet:

@@ -54,6 +54,14 @@ def _person(text: str) -> str:
     return text
 
 
+def _input_size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and len(text) < 12):
+        raise UsageError(f"{text!r} is not HEIGHTxWIDTH, such as 256x192")
+    return int(height), int(width)
+
+
+INPUT_SIZE = Parsed("HxW", _input_size)
 POSITION = Parsed("TIME|FRAME", _position)
 DETECT_EVERY = Parsed("N|auto", _detect_every, ["auto"])
 PERSON = Parsed("all|largest|N|id:N", _person, ["all", "largest", "id:"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from posecli.cli.parameters import INPUT_SIZE
 from posecli.errors import ExitCode
 
 
@@ -58,4 +59,40 @@ def pull_command(name: str) -> int:
     if name not in names:
         raise UsageError(f"weights pull {name}: choose from {', '.join(names)}")
     click.echo(str(official_weights(name)))
+    return ExitCode.OK
+
+
+@weights_command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", help="Name to keep it under, for --weights NAME. Default: the file's name.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write instead.")
+@click.option("--keypoints", help="Keypoint set: coco17, halpe26, coco_wholebody, hand21, face106, ap10k, …")
+@click.option("--input-size", type=INPUT_SIZE, help="HEIGHTxWIDTH, where it does not follow from the tensors.")
+@click.option("--split-ratio", type=click.FloatRange(0.25, 32), help="Bins per pixel, likewise.")
+@click.option("--sigma", type=click.FloatRange(0.01, 1000), help="Standard deviation of the labels in bins.")
+@click.option("--temperature", type=click.FloatRange(0.001, 1000), help="Factor of the logits before the softmax.")
+@click.option("--source", help="Where the file comes from, for the header.")
+@click.option("--licence", help="Its licence, for the header.")
+def import_command(
+    file: Path, name: str | None, out: Path | None, source: str | None, licence: str | None, **given: Any
+) -> int:
+    """Convert a checkpoint of MMPose's, mmengine's or SimCC's, or a plain state dict (.pth, .safetensors).
+
+    Nothing in the file is executed. Backbone, head, sizes and keypoints are read off the tensors' shapes and the file's
+    meta.
+    """
+    from posecli.errors import UsageError
+    from posecli.pose.foreign import Given
+    from posecli.pose.importing import import_weights
+    from posecli.weights.files import named_file
+
+    if name is not None and out is not None:
+        raise UsageError("--name and --out: give one of them")
+    target = named_file(name or file.stem) if out is None else out
+    sigma = given.pop("sigma")
+    fields = Given(**given, sigma=None if sigma is None else (sigma, sigma))
+    config = import_weights(file, target, fields, origin=source, licence=licence)
+    height, width = config.input_size
+    keypoints = f"{len(config.keypoints)} keypoints ({config.keypoints.name})"
+    click.echo(f"{target}: {config.backbone}, head {config.head}, {keypoints}, input {height}x{width}")
     return ExitCode.OK

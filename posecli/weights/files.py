@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
-from posecli.errors import DataError, MachineError
+from posecli.errors import DataError, MachineError, UsageError
 from posecli.weights.header import Fields, shown
 from posecli.weights.old_names import current_config, current_tensors
 
@@ -132,12 +132,29 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _folders() -> Iterator[Path]:
+def user_folder() -> Path:
+    """Where imported and fetched weights are kept: $POSECLI_WEIGHTS_DIR, else in the user's data folder."""
     if folder := os.environ.get("POSECLI_WEIGHTS_DIR"):
-        yield _expanded(folder)
+        return _expanded(folder)
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "posecli" / "weights"
+
+
+def named_file(name: str) -> Path:
+    """Where weights of this name are kept. Raises UsageError where it is no plain name, or one of the embedded."""
+    if name in EMBEDDED or name != Path(name).name or name.startswith(".") or not name.isprintable():
+        raise UsageError(f"name {shown(name)}: give a plain name, other than the embedded {', '.join(EMBEDDED)}")
+    return user_folder() / f"{name}.safetensors"
+
+
+def _folders() -> Iterator[Path]:
+    if os.environ.get("POSECLI_WEIGHTS_DIR"):
+        yield user_folder()
     installed = Path(str(resources.files("posecli"))) / "_weights"
-    # An editable installation has no copy inside the package: the repository's folder is used.
+    # An editable installation has no copy inside the package: the repository's own folder serves.
     yield installed if installed.is_dir() else installed.parents[1] / "weights"
+    if not os.environ.get("POSECLI_WEIGHTS_DIR"):
+        yield user_folder()
 
 
 def _expanded(name: str) -> Path:
@@ -221,5 +238,5 @@ def _guess(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer: fetch the real file with `git lfs pull`"
     if start.startswith((b"PK", b"\x80")):
-        return "a PyTorch pickle, which is not read here: it could run code"
+        return "a checkpoint of torch's: `posecli weights import` reads it without running anything in it"
     return "cut off, damaged or another format"
