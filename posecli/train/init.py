@@ -15,6 +15,9 @@ from posecli.pose.network import SimCC, initialise_head, resample_classifiers
 from posecli.weights.files import EMBEDDED, bounded, find_weights
 from posecli.weights.header import shown
 
+# Layers of the heads whose size is the number of keypoints.
+_MAPS = ("final.", "head.final.", "head.coarse.", "head.fine.")
+
 
 @dataclass(frozen=True)
 class Init:
@@ -92,7 +95,8 @@ def build_model(
         model, {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}, config
     )
     if _head(old) != _head(config):
-        return model, [f"the head starts anew: {list(old.deconv_channels)} deconvolutions there, other ones here"]
+        there = old.head if old.head != config.head else f"{list(old.deconv_channels)} deconvolutions"
+        return model, [f"the head starts anew: {there} there, other ones here"]
     state = resample_classifiers(state, old, config)
     notes = []
     for head, called in (("person_score", "person score"), ("box_head", "box head")):
@@ -106,13 +110,13 @@ def build_model(
         notes.append("the classifiers are resampled to this input size and split ratio")
     if old.keypoints.names != config.keypoints.names:
         notes.append(f"the maps of {len(config.keypoints)} keypoints start anew ({len(old.keypoints)} there)")
-        state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("final.")}
+        state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_MAPS)}
     model.load_state_dict(state)
     return model, notes
 
 
-def _head(config: PoseConfig) -> tuple[tuple[int, ...], int, bool]:
-    return config.deconv_channels, config.deconv_kernel, config.laterals
+def _head(config: PoseConfig) -> tuple[object, ...]:
+    return config.head, config.attention, config.deconv_channels, config.deconv_kernel, config.laterals
 
 
 def _load_backbone(model: SimCC, found: Mapping[str, Tensor], config: PoseConfig) -> None:
