@@ -210,9 +210,9 @@ def train_command(**options: Any) -> int:
     from posecli.train.folder import refuse_replacing_by_run
     from posecli.train.init import read_init
     from posecli.train.packing import pack_data
-    from posecli.weights.files import EMBEDDED, find_weights
+    from posecli.weights.files import find_weights, is_known
 
-    if options["init"] in EMBEDDED:
+    if is_known(options["init"]):
         options["init"] = str(find_weights(options["init"]))
     if options["threads"]:
         torch.set_num_threads(options["threads"])

@@ -1,6 +1,7 @@
 """`posecli weights`: lists weights and shows their headers."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,26 @@ def weights_command() -> None:
 
 @weights_command.command("list")
 def list_command() -> int:
-    """The embedded weights and their paths."""
+    """The embedded weights, your own, and the published ones that can be fetched (with their publisher's figures)."""
     from posecli.errors import MachineError
-    from posecli.weights.files import EMBEDDED, find_weights
+    from posecli.text import printed
+    from posecli.weights.files import EMBEDDED, find_weights, user_folder
+    from posecli.weights.zoo import LICENCE, published
 
     for name in EMBEDDED:
         try:
             path = find_weights(name)
         except MachineError as error:
-            click.echo(f"{name:16} missing: {error}")
+            click.echo(f"{name:28} missing: {error}")
         else:
-            click.echo(f"{name:16} {path.stat().st_size / 1e6:6.1f} MB  {path}")
+            click.echo(f"{name:28} {path.stat().st_size / 1e6:6.1f} MB  {path}")
+    for path in sorted(user_folder().glob("*.safetensors")):
+        click.echo(f"{printed(path.stem):28} {path.stat().st_size / 1e6:6.1f} MB  {printed(str(path))}")
+    click.echo(f"\nTo fetch with `posecli weights pull NAME`, from OpenMMLab; licence: {LICENCE}")
+    for model in dict.fromkeys(published().values()):
+        size = f"{model.millions} M" if model.millions else ""
+        about = f"{model.task:9} {model.keypoints:14} {model.input:8} {model.metric:14} {model.on:22} {size:8}"
+        click.echo(f"{model.short:28} {about} {'' if model.short == model.name else model.name}".rstrip())
     return ExitCode.OK
 
 
@@ -49,16 +59,36 @@ def show_command(name: str) -> int:
 
 @weights_command.command("pull")
 @click.argument("name")
-def pull_command(name: str) -> int:
-    """Download an official torchvision detector's weights into torch.hub's cache before a run."""
+@click.option("--offline", is_flag=True, help="Download nothing: only convert a file that is there already.")
+def pull_command(name: str, offline: bool) -> int:
+    """Fetch weights ahead of a run: a published pose model's (see list), or a torchvision detector's.
+
+    A pose model's are resumed where they broke off, checked by the hash in their name and converted.
+    """
+    import os
+
     from posecli.detect import DETECTORS
     from posecli.detect.torchvision_zoo import official_weights
     from posecli.errors import UsageError
+    from posecli.pose.pull import pull
+    from posecli.weights.zoo import published
 
-    names = [known for known in DETECTORS if known not in ("person", "boxes", "whole")]
-    if name not in names:
-        raise UsageError(f"weights pull {name}: choose from {', '.join(names)}")
-    click.echo(str(official_weights(name)))
+    if offline:
+        os.environ["POSECLI_OFFLINE"] = "1"
+    detectors = [known for known in DETECTORS if known not in ("person", "boxes", "whole")]
+    if name in detectors:
+        click.echo(str(official_weights(name)))
+        return ExitCode.OK
+    if name not in published():
+        models = "a published pose model (`posecli weights list`)"
+        raise UsageError(f"weights pull {name}: choose from {', '.join(detectors)}, or {models}")
+    with click.progressbar(length=100, label=name, file=sys.stderr) as bar:
+
+        def progress(done: int, whole: int) -> None:
+            bar.update((100 * done // whole if whole else 0) - bar.pos)
+
+        path = pull(name, progress)
+    click.echo(str(path))
     return ExitCode.OK
 
 

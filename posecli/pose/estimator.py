@@ -15,9 +15,10 @@ from posecli.pose import codec
 from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
 from posecli.pose.network import SimCC, resample_classifiers
+from posecli.pose.pull import find_or_pull
 from posecli.pose.runner import Outputs, Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
-from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
+from posecli.weights.files import fitting, load_weights, read_config, sha256
 
 # As in MMPose and SimpleBaselines, keypoints below this score do not count for a person's score.
 SCORE_FLOOR = 0.2
@@ -208,7 +209,7 @@ def load_estimator(
     Raises MachineError (no such weights or device), DataError (not a pose model's weights) or UsageError (a decoder
     that the keypoints do not support).
     """
-    path = find_weights(weights)
+    path = find_or_pull(weights)
     network, config = load_network(path)
     if decoder == "oks" and config.keypoints.sigmas is None:
         raise UsageError(f"--decode oks: the keypoints of {weights} have no OKS sigmas; choose parabola or dark")

@@ -12,7 +12,7 @@ from posecli.errors import DataError, MachineError, UsageError
 from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.pose.network import SimCC, initialise_head, resample_classifiers
-from posecli.weights.files import EMBEDDED, bounded, find_weights
+from posecli.weights.files import EMBEDDED, bounded, find_weights, is_known
 from posecli.weights.header import shown
 
 # Layers of the heads whose size is the number of keypoints.
@@ -33,7 +33,7 @@ def read_init(given: str, backbone: str) -> Init:
     Raises UsageError for an unknown name, DataError for a file of other content, MachineError where torchvision's
     weights are neither in torch's cache nor can be downloaded.
     """
-    path = find_weights(given) if given in EMBEDDED else Path(given)
+    path = find_weights(given) if is_known(given) else Path(given)
     if given in ("imagenet", backbone):
         return Init(_official(backbone))
     if not path.is_file():

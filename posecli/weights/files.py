@@ -132,6 +132,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_known(name: str | None) -> bool:
+    """Whether this is a name, not a path, of embedded, imported or fetched weights."""
+    if not name or os.sep in name or name.endswith(".safetensors"):
+        return False
+    return name in EMBEDDED or any(_is_file(folder / f"{name}.safetensors") for folder in _folders())
+
+
 def user_folder() -> Path:
     """Where imported and fetched weights are kept: $POSECLI_WEIGHTS_DIR, else in the user's data folder."""
     if folder := os.environ.get("POSECLI_WEIGHTS_DIR"):
