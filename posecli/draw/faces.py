@@ -1,5 +1,6 @@
 """Face blur: heads are covered by a mosaic. Where a head's position is uncertain, a larger area is covered."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -129,7 +130,7 @@ class _Body:
         self.points, self.sure, self.box = points, sure, box
         names = [name.lower() for name in keypoint_set.names]
         self._index = {name: i for i, name in enumerate(names)}
-        self.head = np.array([i for i, name in enumerate(names) if _HEAD_WORDS & set(name.split("_"))], np.int64)
+        self.head = np.array([i for i, name in enumerate(names) if _HEAD_WORDS & set(re.split("[_-]", name))], np.int64)
 
     def head_radius(self) -> float:
         """Half of the head's height in pixels, an upper estimate, at most that of the box."""

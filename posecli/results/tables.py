@@ -19,6 +19,7 @@ from posecli.errors import MachineError, UsageError, is_full
 from posecli.keypoints import KeypointSet
 from posecli.results.coco import Recorded
 from posecli.results.names import shortened_name, sibling_name
+from posecli.results.openpose import openpose_person
 from posecli.results.records import read_frames
 from posecli.text import printed
 
@@ -156,8 +157,9 @@ def write_parquet(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool
 def write_openpose(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
     """A folder with a JSON file for each frame, also those without people, in OpenPose's format (version 1.3).
 
-    pose_keypoints_2d: x, y, score per keypoint in the order of the keypoint set; for COCO's seventeen nose, eyes, ears,
-    shoulders, elbows, wrists, hips, knees, ankles, left before right (OpenPose's own models have other orders).
+    pose_keypoints_2d: x, y, score per keypoint, as BODY_25 where the set has feet (Halpe26, COCO-WholeBody), else in
+    the set's own order: for COCO's seventeen nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles,
+    left before right. Hands and face are filled where the set has them.
     person_id: the track id, or -1. A clip's frames are named <stem>_000000000012_keypoints.json, a photo
     <stem>_keypoints.json.
     """
@@ -167,7 +169,7 @@ def write_openpose(path: Path, item: Recorded, keypoint_set: KeypointSet) -> boo
     part.mkdir()
     try:
         for frame in read_frames(item.record):
-            people = [_openpose_person(person) for person in frame["people"]]
+            people = [openpose_person(person, keypoint_set) for person in frame["people"]]
             number = f"_{frame['index']:012d}" if item.kind == "video" or frame["index"] else ""
             text = orjson.dumps({"version": 1.3, "people": people})
             (part / shortened_name(stem, f"{number}_keypoints.json")).write_bytes(text)
@@ -177,18 +179,6 @@ def write_openpose(path: Path, item: Recorded, keypoint_set: KeypointSet) -> boo
         remove(part)
         raise
     return True
-
-
-def _openpose_person(person: dict[str, Any]) -> dict[str, Any]:
-    points = list(person["keypoints"])
-    points[2::3] = person["keypoint_scores"]
-    kinds = ("face", "hand_left", "hand_right")
-    return {
-        "person_id": [person.get("track_id", -1)],
-        "pose_keypoints_2d": points,
-        **{f"{kind}_keypoints_2d": [] for kind in kinds},
-        **{f"{kind}_keypoints_3d": [] for kind in ("pose", *kinds)},
-    }
 
 
 def write_mot(path: Path, item: Recorded, keypoint_set: KeypointSet) -> bool:
