@@ -17,6 +17,7 @@ import torch
 
 from posecli.errors import DataError, MachineError
 from posecli.weights.checkpoint import open_checkpoint, state_dict
+from tests.entry_points import posecli
 
 MARK = "ran.txt"
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
@@ -193,6 +194,20 @@ def test_a_hostile_file_runs_and_writes_nothing_and_gives_one_line(
     assert list(tmp_path.iterdir()) == [tmp_path / "evil.pth"]
     message = str(refused.value)
     assert "evil.pth" in message and "\n" not in message and len(message) < 400 and message.isprintable()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_importing_a_hostile_file_is_one_line_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = HOSTILE[name]
+    Path("evil.pth").write_bytes(content() if callable(content) else content)
+    _EVENTS.clear()
+    result = posecli(capfd, "weights", "import", "evil.pth", "--out", "good.safetensors")
+    assert result.code and not result.out and result.err.count("\n") == 1 and "evil.pth" in result.err
+    assert not _EVENTS
+    assert list(tmp_path.iterdir()) == [tmp_path / "evil.pth"]
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -189,7 +190,11 @@ def test_offline_one_line_says_the_address_and_the_place(
         result = posecli(capfd, *command)
         line = result.err.splitlines()[-1]
         assert result.code == 4 and server.url in line and str(folder) in line
-    assert server.asked == []
+    monkeypatch.delenv("POSECLI_OFFLINE")
+    for command in (("weights", "pull", "rtmpose-m"), run):
+        assert posecli(capfd, *command, "--offline").code == 4
+    assert server.asked == [] and "POSECLI_OFFLINE" not in os.environ
+    monkeypatch.setenv("POSECLI_OFFLINE", "1")
     folder.mkdir()
     (folder / server_file(server)).write_bytes(content)
     assert posecli(capfd, "weights", "pull", "rtmpose-m").code == 0

@@ -18,6 +18,7 @@ from tests.media_factory import write_photo, write_video
 
 # What cannot change the output: where it goes, what is said of it, and files made from the records in every run.
 NO_CHANGE: dict[str, list[str]] = {
+    "offline": ["--offline"],
     "out": [],
     "tables": ["--format", "csv"],
     "overwrite": [],

@@ -11,7 +11,7 @@ import click
 
 from posecli.cli.groups import GroupedCommand, option, option_group
 from posecli.cli.options import DECODER_NAMES, RUNTIME_NAMES
-from posecli.cli.parameters import DEVICE
+from posecli.cli.parameters import DEVICE, OFFLINE
 from posecli.errors import DataError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ EXAMPLES = (
 @option_group(
     "Models",
     option("--weights", multiple=True, metavar="NAME|FILE", help="Pose model, like MODELS; repeatable."),
+    option("--offline", **OFFLINE),
     option(
         "--results",
         multiple=True,

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from posecli.cli.groups import option, option_group
-from posecli.cli.parameters import DETECT_EVERY, DETECTOR, DEVICE, PERSON, POSITION, WEIGHTS
+from posecli.cli.parameters import DETECT_EVERY, DETECTOR, DEVICE, OFFLINE, PERSON, POSITION, WEIGHTS
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -34,6 +34,7 @@ people_options = option_group(
 model_options = option_group(
     "Models",
     option("--weights", default="pose", type=WEIGHTS, metavar="NAME|FILE", help="Pose model."),
+    option("--offline", **OFFLINE),
     option("--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."),
     option("--runtime", type=click.Choice(RUNTIME_NAMES), default="auto", help="What runs the models."),
     option("--decode", "decoder", type=click.Choice(DECODER_NAMES), default="auto", help="How keypoints are decoded."),

@@ -1,5 +1,6 @@
 """Types of option values: converted and checked while the command line is parsed, with shell completion."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,3 +70,19 @@ PERSON = Parsed("all|largest|N|id:N", _person, ["all", "largest", "id:"])
 WEIGHTS = Parsed("NAME|FILE", str, ["pose", "pose-fast"])
 DEVICE = Parsed("auto|cpu|cuda|cuda:N", str, ["auto", "cpu", "cuda"])
 DETECTOR = Parsed("NAME|boxes:FILE", str, ["person", "whole", "boxes:"])
+
+
+def forbid_downloads(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Callback of --offline: sets $POSECLI_OFFLINE until the command ends."""
+    if value and not os.environ.get("POSECLI_OFFLINE"):
+        os.environ["POSECLI_OFFLINE"] = "1"
+        context.call_on_close(lambda: os.environ.pop("POSECLI_OFFLINE", None))
+
+
+# Settings of the option --offline, which is read by posecli.weights.download alone.
+OFFLINE: dict[str, Any] = {
+    "is_flag": True,
+    "expose_value": False,
+    "callback": forbid_downloads,
+    "help": "Download nothing, as with POSECLI_OFFLINE=1.",
+}

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from posecli.cli.parameters import INPUT_SIZE
+from posecli.cli.parameters import INPUT_SIZE, OFFLINE
 from posecli.errors import ExitCode
 
 
@@ -59,22 +59,18 @@ def show_command(name: str) -> int:
 
 @weights_command.command("pull")
 @click.argument("name")
-@click.option("--offline", is_flag=True, help="Download nothing: only convert a file that is there already.")
-def pull_command(name: str, offline: bool) -> int:
+@click.option("--offline", **OFFLINE)
+def pull_command(name: str) -> int:
     """Fetch weights ahead of a run: a published pose model's (see list), or a torchvision detector's.
 
     A pose model's are resumed where they broke off, checked by the hash in their name and converted.
     """
-    import os
-
     from posecli.detect import DETECTORS
     from posecli.detect.torchvision_zoo import official_weights
     from posecli.errors import UsageError
     from posecli.pose.pull import pull
     from posecli.weights.zoo import published
 
-    if offline:
-        os.environ["POSECLI_OFFLINE"] = "1"
     detectors = [known for known in DETECTORS if known not in ("person", "boxes", "whole")]
     if name in detectors:
         click.echo(str(official_weights(name)))
