@@ -157,7 +157,7 @@ _WATCHED = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.remove", "o
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
     writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+")
-    if writes or event.startswith(_WATCHED) or event.startswith(("socket.", "pickle.find_class")):
+    if writes or event.startswith(_WATCHED) or event.startswith(("socket.connect", "socket.bind", "pickle.find_class")):
         _EVENTS.append(f"{event} {arguments}")
 
 

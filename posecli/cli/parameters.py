@@ -1,7 +1,7 @@
 """Types of option values: converted and checked while the command line is parsed, with shell completion."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,7 +80,7 @@ def forbid_downloads(context: click.Context, _: click.Parameter, value: bool) ->
 
 
 # Settings of the option --offline, which is read by posecli.weights.download alone.
-OFFLINE: dict[str, Any] = {
+OFFLINE: Mapping[str, Any] = {
     "is_flag": True,
     "expose_value": False,
     "callback": forbid_downloads,
