@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from posecli.keypoints import KEYPOINT_SETS
 from posecli.pose.estimator import load_network
+from posecli.pose.runner import load_runner
 from posecli.weights.files import load_weights
 from recipes.mmpose_fixtures import drawn
 from tests.entry_points import QUICK, posecli
@@ -81,6 +82,18 @@ def test_the_answers_are_those_of_mmpose(name: str, tmp_path: Path, capfd: pytes
     expected = {17: "coco17", 26: "halpe26", 133: "coco_wholebody"}[facts["keypoints"]]
     assert config.keypoints == KEYPOINT_SETS[expected]
     assert config.temperature == (10 if config.head == "rtmcc" else 1)
+
+
+@pytest.mark.parametrize("name", ["rtmpose-17", "rtmw-133"])
+def test_openvino_agrees_with_torch(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSECLI_CACHE", str(tmp_path / "cache"))
+    network, config = load_network(imported(capfd, checkpoint(tmp_path / "model.pth", model(name).state)))
+    crops = np.stack([picture(config.input_size[1], config.input_size[0], seed) for seed in range(2)])
+    found = [load_runner(network, config, device="cpu", runtime=name)(crops).logits for name in ("torch", "openvino")]
+    for torchs, openvinos in zip(*found, strict=True):
+        assert np.abs(torchs - openvinos).max() < 1e-3 * np.abs(torchs).max()
 
 
 def test_there_is_a_fixture_of_each_kind_and_they_are_small() -> None:
