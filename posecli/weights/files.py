@@ -245,5 +245,5 @@ def _guess(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer: fetch the real file with `git lfs pull`"
     if start.startswith((b"PK", b"\x80")):
-        return "a checkpoint of torch's: `posecli weights import` reads it without running anything in it"
+        return "a PyTorch pickle: `posecli weights import` reads it without running anything in it"
     return "cut off, damaged or another format"
