@@ -131,7 +131,7 @@ def test_every_command_of_the_documents_exists(document: str) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("convert it with `posecli weights import`", True),
+        ("convert it with `posecli weights convert`", True),
         ("use `posecli convert`", True),
         ("give --no-such-thing", True),
         ("`posecli weights list` shows them", False),
