@@ -22,6 +22,7 @@ def list_command() -> int:
     from posecli.errors import MachineError
     from posecli.text import printed
     from posecli.weights.files import EMBEDDED, find_weights, user_folder
+    from posecli.weights.graphs import HEADER_SUFFIX
     from posecli.weights.zoo import LICENCE, published
 
     for name in EMBEDDED:
@@ -33,6 +34,8 @@ def list_command() -> int:
             click.echo(f"{name:28} {path.stat().st_size / 1e6:6.1f} MB  {path}")
     for path in sorted(user_folder().glob("*.safetensors")):
         click.echo(f"{printed(path.stem):28} {path.stat().st_size / 1e6:6.1f} MB  {printed(str(path))}")
+    for path in sorted(user_folder().glob(f"*{HEADER_SUFFIX}")):
+        click.echo(f"{printed(path.name.removesuffix(HEADER_SUFFIX)):28} {'graph':>9}  {printed(str(path))}")
     click.echo(f"\nTo fetch with `posecli weights pull NAME`, from OpenMMLab; licence: {LICENCE}")
     for model in dict.fromkeys(published().values()):
         size = f"{model.millions} M" if model.millions else ""
@@ -46,11 +49,15 @@ def list_command() -> int:
 def show_command(name: str) -> int:
     """The header of a weights file, as JSON."""
     from posecli.weights.files import find_weights, load_weights, sha256
+    from posecli.weights.graphs import is_graph, read_header
 
     path: Path = find_weights(name)
-    tensors, header = load_weights(path)
-    parameters = sum(tensor.numel() for tensor in tensors.values())
-    document: dict[str, Any] = {"path": str(path), "sha256": sha256(path), "values": parameters, **header}
+    document: dict[str, Any] = {"path": str(path), "sha256": sha256(path)}
+    if is_graph(path):
+        document |= read_header(path)
+    else:
+        tensors, header = load_weights(path)
+        document |= {"values": sum(tensor.numel() for tensor in tensors.values()), **header}
     # A lone surrogate, of a header or of a name that is not UTF-8, is printed as JSON's escape.
     text = json.dumps(document, indent=2, ensure_ascii=False)
     click.echo(text.encode("utf-8", "backslashreplace").decode())
@@ -105,20 +112,29 @@ def import_command(
     """Convert a checkpoint of MMPose's, mmengine's or SimCC's, or a plain state dict (.pth, .safetensors).
 
     Nothing in the file is executed. Backbone, head, sizes and keypoints are read off the tensors' shapes and the file's
-    meta.
+    meta. A graph (.onnx, .xml with its .bin, or a .zip of one) is kept as it is, with a header file beside it; it is
+    run by OpenVINO on the CPU, and cannot be trained.
     """
     from posecli.errors import UsageError
     from posecli.pose.foreign import Given
     from posecli.pose.importing import import_weights
     from posecli.weights.files import named_file
+    from posecli.weights.graphs import holds_graph
 
     if name is not None and out is not None:
         raise UsageError("--name and --out: give one of them")
     target = named_file(name or file.stem) if out is None else out
     sigma = given.pop("sigma")
     fields = Given(**given, sigma=None if sigma is None else (sigma, sigma))
-    config = import_weights(file, target, fields, origin=source, licence=licence)
+    if holds_graph(file):
+        from posecli.pose.graphs import import_graph
+
+        target, config = import_graph(file, target, fields, origin=source, licence=licence)
+        network = f"graph, sigma {config.sigma[0]:.3g}, temperature {config.temperature:g}"
+    else:
+        config = import_weights(file, target, fields, origin=source, licence=licence)
+        network = f"{config.backbone}, head {config.head}"
     height, width = config.input_size
     keypoints = f"{len(config.keypoints)} keypoints ({config.keypoints.name})"
-    click.echo(f"{target}: {config.backbone}, head {config.head}, {keypoints}, input {height}x{width}")
+    click.echo(f"{target}: {network}, {keypoints}, input {height}x{width}")
     return ExitCode.OK

@@ -17,6 +17,7 @@ from posecli.keypoints import KeypointSet
 from posecli.types import PixelArray
 from posecli.weights.files import load_weights
 from posecli.weights.fingerprints import overlap
+from posecli.weights.graphs import is_graph
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def is_evaluated(annotation: Mapping[str, Any]) -> bool:
 
 def training_overlap(weights: Path, truth: GroundTruth) -> tuple[int, str]:
     """Number of the images that a model was trained on according to its header, and the first one's name."""
-    _, header = load_weights(weights)
+    # A graph's header never lists them.
+    header = {} if is_graph(weights) else load_weights(weights)[1]
     training = header.get("training")
     known = training.get("images") if isinstance(training, Mapping) else None
     # Imported weights and those of early versions of posecli do not list training images.

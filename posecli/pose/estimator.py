@@ -14,11 +14,13 @@ from posecli.errors import DataError, UsageError
 from posecli.pose import codec
 from posecli.pose.config import PoseConfig
 from posecli.pose.crops import cut_crops
+from posecli.pose.graphs import load_graph
 from posecli.pose.network import SimCC, resample_classifiers
 from posecli.pose.pull import find_or_pull
 from posecli.pose.runner import Outputs, Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 from posecli.weights.files import fitting, load_weights, read_config, sha256
+from posecli.weights.graphs import is_graph
 
 # As in MMPose and SimpleBaselines, keypoints below this score do not count for a person's score.
 SCORE_FLOOR = 0.2
@@ -210,16 +212,24 @@ def load_estimator(
     that the keypoints do not support).
     """
     path = find_or_pull(weights)
-    network, config = load_network(path)
+    key = sha256(path)
+    network, runner = None, None
+    if is_graph(path):
+        runner, config = load_graph(path, device, runtime)
+    else:
+        network, config = load_network(path)
     if decoder == "oks" and config.keypoints.sigmas is None:
         raise UsageError(f"--decode oks: the keypoints of {weights} have no OKS sigmas; choose parabola or dark")
     if flip and not config.keypoints.mirrors:
         LOG.warning(NO_MIRROR, weights)
     resampled = input_size is not None and input_size != config.input_size
     if input_size is not None and resampled:
+        if network is None:
+            raise UsageError(f"{weights}: a graph, whose input size is fixed when it is imported")
         network, config = resize_network(network, config, input_size)
-    key = sha256(path)
-    runner = load_runner(network, config, device=device, runtime=runtime, key=key)
+    if runner is None:
+        assert network is not None
+        runner = load_runner(network, config, device=device, runtime=runtime, key=key)
     return Estimator(config, runner, decoder, flip, shift_flipped, path, key, resampled)
 
 

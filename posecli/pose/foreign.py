@@ -96,7 +96,7 @@ def _config(
     size = given.input_size or _input_size(cells, bins)
     ratio = given.split_ratio or bins[0] / size[1]
     pixels = Preprocessing()
-    sigma, temperature = _sigma(head["head"], bins, meta), 10.0 if head["head"] == "rtmcc" else 1.0
+    sigma, temperature = usual_sigma(head["head"], bins, meta), 10.0 if head["head"] == "rtmcc" else 1.0
     if numbered:  # the project that posecli began as: labels of 20 bins, loss with a factor of 1.25, pixels / 255
         sigma, temperature = (20.0, 20.0), 1.25
         pixels = Preprocessing(mean=(0, 0, 0), std=(255, 255, 255), padding=1.0)
@@ -107,7 +107,7 @@ def _config(
         split_ratio=ratio,
         sigma=given.sigma or sigma,
         temperature=given.temperature or temperature,
-        keypoints=_keypoints(path, count, meta, given),
+        keypoints=usual_keypoints(path, count, meta, given),
         preprocessing=pixels,
     )
     if config.bins != bins:
@@ -164,7 +164,7 @@ def _input_size(cells: int, bins: tuple[int, int]) -> tuple[int, int]:
     return height * 32, width * 32
 
 
-def _sigma(head: str, bins: tuple[int, int], meta: Mapping[str, Any]) -> tuple[float, float]:
+def usual_sigma(head: str, bins: tuple[int, int], meta: Mapping[str, Any]) -> tuple[float, float]:
     """σ of the distributions in bins, (x, y): what the file's own configuration says of the labels, else the usual.
 
     RTMPose's and RTMW's labels are softmax(10·G) of a Gaussian G of height 1, whose peak is one of σ/√10.
@@ -191,7 +191,7 @@ def _number(text: str) -> float:
         raise DataError(f"its configuration has the sigma {shown(text)}") from error
 
 
-def _keypoints(path: Path, count: int, meta: Mapping[str, Any], given: Given) -> KeypointSet:
+def usual_keypoints(path: Path, count: int, meta: Mapping[str, Any], given: Given) -> KeypointSet:
     """The set that is given, that the meta names or lists, that the file's name says, or the usual of so many."""
     if given.keypoints is not None:
         return _fitting_set(find_keypoints(given.keypoints), count)

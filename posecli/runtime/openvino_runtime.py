@@ -4,6 +4,7 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ def compile_openvino(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
     def queue_of(height: int, width: int) -> Any:
         return _compile(spec, (height, width))
 
+    for size in spec.sizes:
+        queue_of(*size)
+    return CompiledNetwork(numpy_function(queue_of), "openvino", "cpu", "float32")
+
+
+def numpy_function(queue_of: Callable[[int, int], Any]) -> Callable[[NDArray[np.uint8]], FloatArrays]:
+    """A function of uint8 pixels (N, H, W, 3): queue_of gives the AsyncInferQueue of (1, H, W, 3), a row a request."""
+
     @signal_stack_kept()
     def run(pixels: NDArray[np.uint8]) -> FloatArrays:
         queue = queue_of(*pixels.shape[1:3])
@@ -51,9 +60,7 @@ def compile_openvino(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
         queue.wait_all()
         return outputs
 
-    for size in spec.sizes:
-        queue_of(*size)
-    return CompiledNetwork(run, "openvino", "cpu", "float32")
+    return run
 
 
 @signal_stack_kept()
@@ -70,10 +77,17 @@ def _compile(spec: ModuleSpec, size: tuple[int, int]) -> Any:
         model = _cached(core, folder)
     if model is None:
         model = _through_a_file(core, _convert(spec.module, size), folder)
+    return compile_model(core, model, spec.threads)
+
+
+def compile_model(core: Any, model: Any, threads: int | None) -> Any:
+    """An AsyncInferQueue of a model that takes one item, in float32. threads: None for all cores."""
+    import openvino
+
     # Without the hint OpenVINO computes in bfloat16 where the CPU can, and results differ by machine.
     settings: dict[str, str | int] = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-    if spec.threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = spec.threads
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
     return openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
 
 

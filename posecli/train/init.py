@@ -13,6 +13,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import load_network
 from posecli.pose.network import SimCC, initialise_head, resample_classifiers
 from posecli.weights.files import EMBEDDED, bounded, find_weights, is_known
+from posecli.weights.graphs import is_graph
 from posecli.weights.header import shown
 
 # Layers of the heads whose size is the number of keypoints.
@@ -39,7 +40,7 @@ def read_init(given: str, backbone: str) -> Init:
     if not path.is_file():
         names = ", ".join(("imagenet", backbone, *EMBEDDED))
         raise UsageError(f"--init {given}: no such file, and no name that is known here ({names})")
-    if path.suffix.lower() == ".safetensors":
+    if path.suffix.lower() == ".safetensors" or is_graph(path):  # a graph is refused there
         network, config = load_network(path)
         return Init(network.state_dict(), config)
     try:

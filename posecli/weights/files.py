@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from posecli.errors import DataError, MachineError, UsageError
+from posecli.weights.graphs import HEADER_SUFFIX, header_file, is_graph, refuse
 from posecli.weights.header import Fields, shown
 from posecli.weights.old_names import current_config, current_tensors
 
@@ -39,8 +40,11 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappin
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and header of a file that save_weights wrote; old names of pose models are converted (old_names.py).
 
-    Raises MachineError where the file is missing or cannot be read, DataError where it is not a weights file.
+    Raises MachineError where the file is missing or cannot be read, DataError where it is not a weights file,
+    UsageError where it is a graph.
     """
+    if is_graph(path):
+        raise refuse(path)
     if not _is_file(path):
         raise MachineError(_no_file(path))
     try:
@@ -106,18 +110,22 @@ def bounded(tensor: torch.Tensor) -> bool:
 
 
 def find_weights(name: str) -> Path:
-    """The weights file of a name or path.
+    """The weights file of a name or path, or the header file of a graph.
 
-    In this order: a path with a suffix or a separator; NAME.safetensors in $POSECLI_WEIGHTS_DIR; the embedded weights
-    of this installation; a file of that name. Raises MachineError where none exists.
+    In this order: a path with a suffix or a separator; NAME.safetensors or NAME.graph.json in $POSECLI_WEIGHTS_DIR; the
+    embedded weights of this installation; a file of that name. Raises MachineError where none exists, UsageError where
+    it is a graph that was not imported.
     """
-    if name.endswith(".safetensors") or os.sep in name:
+    if name.endswith(".safetensors") or is_graph(Path(name)) or os.sep in name:
         path = _expanded(name)
         if not _is_file(path):
             raise MachineError(_no_file(path))
-        return path
-    for folder in _folders():
-        path = folder / f"{name}.safetensors"
+        if not is_graph(path):
+            return path
+        if not _is_file(header_file(path)):
+            raise UsageError(f"{path}: a graph that was not imported: posecli weights import {path.name}")
+        return header_file(path)
+    for path in _named(name):
         if _is_file(path):
             return path
     if _is_file(Path(name)):
@@ -134,9 +142,9 @@ def sha256(path: Path) -> str:
 
 def is_known(name: str | None) -> bool:
     """Whether this is a name, not a path, of embedded, imported or fetched weights."""
-    if not name or os.sep in name or name.endswith(".safetensors"):
+    if not name or os.sep in name or name.endswith(".safetensors") or is_graph(Path(name)):
         return False
-    return name in EMBEDDED or any(_is_file(folder / f"{name}.safetensors") for folder in _folders())
+    return name in EMBEDDED or any(_is_file(path) for path in _named(name))
 
 
 def user_folder() -> Path:
@@ -152,6 +160,12 @@ def named_file(name: str) -> Path:
     if name in EMBEDDED or name != Path(name).name or name.startswith(".") or not name.isprintable():
         raise UsageError(f"name {shown(name)}: give a plain name, other than the embedded {', '.join(EMBEDDED)}")
     return user_folder() / f"{name}.safetensors"
+
+
+def _named(name: str) -> Iterator[Path]:
+    for folder in _folders():
+        yield folder / f"{name}.safetensors"
+        yield folder / f"{name}{HEADER_SUFFIX}"
 
 
 def _folders() -> Iterator[Path]:

@@ -1,0 +1,81 @@
+"""Graphs from elsewhere (ONNX, OpenVINO's IR) in OpenVINO, on the CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from posecli.errors import DataError
+from posecli.runtime.network import CompiledNetwork
+from posecli.runtime.openvino_runtime import compile_model, numpy_function
+from posecli.runtime.signals import signal_stack_kept
+
+# Sizes of an input or output; None where it is dynamic.
+Sizes = tuple[int | None, ...]
+
+
+@signal_stack_kept()
+def read_graph(path: Path, where: str) -> Any:
+    """The graph of a file, .onnx, or .xml with its .bin beside it.
+
+    where: the file's name for messages. Raises DataError where OpenVINO cannot read it.
+    """
+    from openvino.frontend import FrontEndManager
+
+    # Core.read_model would try the readers of all formats, which write to stderr.
+    reader = FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
+    unreadable = f"{where}: no graph that OpenVINO can read: cut off, damaged or another format"
+    try:
+        graph = reader.convert(reader.load(str(path)))
+    except Exception as error:  # the readers' own exceptions have no common base
+        raise DataError(unreadable) from error
+    if not graph.inputs:
+        raise DataError(unreadable)
+    return graph
+
+
+def sizes_of(port: Any) -> Sizes:
+    """The sizes of an input or output; () where not even their number is known."""
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return ()
+    return tuple(None if size.is_dynamic else size.get_length() for size in shape)
+
+
+def names_of(port: Any) -> set[str]:
+    """The names of an input or output."""
+    return set(port.get_names())
+
+
+def fix_size(graph: Any, size: tuple[int, int], where: str) -> None:
+    """Set the only input to one item (1, 3, height, width). Raises DataError where the graph does not allow it."""
+    try:
+        graph.reshape([1, 3, *size])
+    except RuntimeError as error:
+        raise DataError(f"{where}: the graph does not take one picture of {size[0]}x{size[1]} pixels") from error
+
+
+@signal_stack_kept()
+def compile_graph(
+    graph: Any, mean: Sequence[float], std: Sequence[float], *, reverse_channels: bool, where: str
+) -> CompiledNetwork:
+    """A graph with input (1, 3, H, W) as a function of uint8 pixels (N, H, W, 3) RGB, computed in float32.
+
+    mean, std: in levels, in the order of channels that the graph takes; reverse_channels: that this is BGR. Raises
+    DataError where OpenVINO cannot compute it.
+    """
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    try:
+        steps = PrePostProcessor(graph)
+        given = steps.input()
+        given.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+        given.model().set_layout(openvino.Layout("NCHW"))
+        pixels = given.preprocess().convert_element_type(openvino.Type.f32)
+        if reverse_channels:
+            pixels = pixels.reverse_channels()
+        pixels.mean(list(mean)).scale(list(std))
+        queue = compile_model(openvino.Core(), steps.build(), None)
+    except Exception as error:  # likewise
+        raise DataError(f"{where}: OpenVINO cannot run this graph") from error
+    return CompiledNetwork(numpy_function(lambda *_: queue), "openvino", "cpu", "float32")
