@@ -20,6 +20,7 @@ COMMANDS = {
     "train-detector": ("posecli.cli.train_detector", "train_detector_command", "Train the detector of people."),
     "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP, comparisons, and an error analysis."),
     "weights": ("posecli.cli.weights", "weights_command", "List, show and fetch weights."),
+    "export": ("posecli.cli.export", "export_command", "Write weights as ONNX or OpenVINO files, for other programs."),
     "doctor": ("posecli.cli.doctor", "doctor_command", "Report what this machine has and what is missing."),
 }
 

@@ -1,11 +1,13 @@
 """The embedded person detector: letterbox, network, non-maximum suppression."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchvision.models.detection import FCOS
 from torchvision.ops import nms
 
 from posecli.detect.detector import Detector, DetectorOptions
@@ -25,18 +27,7 @@ _MOST_VIEWS = 64
 def build(options: DetectorOptions) -> Detector:
     """Load weights/person.safetensors, or the file given."""
     path = options.weights or find_weights("person")
-    tensors, header = load_weights(path)
-    values = read_config(path, header, "detector")
-    try:
-        config = PersonConfig.from_json(values)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    # On torch's meta device first: a header may ask for more memory than the machine has.
-    with torch.device("meta"):
-        expected = build_fcos(config).state_dict()
-    full = fitting(path, tensors, expected)
-    model = build_fcos(config)
-    model.load_state_dict(full)
+    model, config = load_fcos(path)
     key = sha256(path)
     spec = ModuleSpec(PersonNetwork(model, config), key, cpu_batch=1, gpu_batch=8)
     compiled = compile_network(spec, device=options.device, runtime=options.runtime)
@@ -82,6 +73,26 @@ def build(options: DetectorOptions) -> Detector:
     return Detector(
         find, "person", threshold, compiled.runtime, compiled.device, key, propose=propose, verified=verified
     )
+
+
+def load_fcos(path: Path) -> tuple[FCOS, PersonConfig]:
+    """Network in float32 and configuration of a detector's weights file.
+
+    Raises DataError where the header is invalid or the tensors do not fit it; MachineError where there is no file.
+    """
+    tensors, header = load_weights(path)
+    values = read_config(path, header, "detector")
+    try:
+        config = PersonConfig.from_json(values)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    # On torch's meta device first: a header may ask for more memory than the machine has.
+    with torch.device("meta"):
+        expected = build_fcos(config).state_dict()
+    full = fitting(path, tensors, expected)
+    model = build_fcos(config)
+    model.load_state_dict(full)
+    return model.eval(), config
 
 
 def canvas_shape(image: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:

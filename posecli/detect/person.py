@@ -145,9 +145,17 @@ class PersonNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, H, W, 3) uint8 → boxes (N, A, 4), scores (N, A)."""
-        pixels = (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
-        outputs = self.head(list(self.backbone(pixels).values()))
+        pixels = self.normalise(images)
         centres, sizes = (places.to(pixels.device) for places in locations(tuple(images.shape[1:3]), self.strides))
+        return self.boxes(pixels, centres, sizes)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 → (N, 3, H, W) in the units of the backbone."""
+        return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+
+    def boxes(self, pixels: Tensor, centres: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (N, 3, H, W) and the locations of their size → boxes (N, A, 4), scores (N, A)."""
+        outputs = self.head(list(self.backbone(pixels).values()))
         distances = outputs["bbox_regression"].float() * sizes[:, None]
         boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
         product = outputs["cls_logits"].float().sigmoid() * outputs["bbox_ctrness"].float().sigmoid()
