@@ -324,14 +324,15 @@ def test_pose_in_rtmlib(tmp_path: Path, samples: Path) -> None:
         close(run(tmp_path / "pose.onnx", plain), logits_of(find_weights("pose"), crops))
     photo = sorted(samples.rglob("*.jpg"))[0]
     image = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
+    # Crops are then enlarged: posecli halves images before it reduces them further, rtmlib does not.
+    image = cv2.resize(image, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA)
     height, width = image.shape[:2]
     boxes = np.array([[0, 0, width, height], [width / 4, height / 8, width * 0.8, height * 0.9]], np.float32)
-    frame = Frame(image, 0, 0.0)
+    frame = Frame(image, 0, None)
     estimator = load_estimator("pose", device="cpu", runtime="torch", decoder="argmax")
     (poses,) = estimator([frame], [Detections(boxes, np.ones(2, np.float32))])
     for backend in ("onnxruntime", "opencv", "openvino"):
         model = rtmlib.RTMPose(str(tmp_path / "pose.onnx"), model_input_size=(192, 256), backend=backend)
         keypoints, _ = model(image, boxes)
-        # rtmlib crops without halving first, which moves the highest bin of a few flat distributions.
         distance = np.linalg.norm(keypoints - poses.keypoints, axis=-1)
-        assert np.median(distance) < 1, backend
+        assert distance.max() < 1, backend
