@@ -24,7 +24,7 @@ from posecli.weights.old_names import current_config, current_tensors
 
 FORMAT = 1
 HEADER_KEY = "posecli"
-EMBEDDED = ("pose", "person")
+EMBEDDED = ("pose", "pose-fast", "person")
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
