@@ -33,7 +33,7 @@ people_options = option_group(
 
 model_options = option_group(
     "Models",
-    option("--weights", default="pose", type=WEIGHTS, metavar="NAME|FILE", help="Pose model."),
+    option("--weights", default="pose", type=WEIGHTS, metavar="NAME|FILE", help="Pose model; pose-fast is smaller."),
     option("--offline", **OFFLINE),
     option("--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."),
     option("--runtime", type=click.Choice(RUNTIME_NAMES), default="auto", help="What runs the models."),
