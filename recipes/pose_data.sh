@@ -21,7 +21,7 @@ train() {
     --val-ann "${MORE[1]}" --val-images "${MORE[3]}" --backbone lite_hrnet --deconv none "${@:6}"
 }
 
-# train_heads NAME INIT SIZE: person score and box head on the network as it is, people against what the detector takes
+# train_heads NAME INIT SIZE SAMPLES: person score and box head on the network as it is, people against what the detector takes
 # for people.
 train_heads() {
   local negatives=$RUNS/negatives
@@ -29,7 +29,7 @@ train_heads() {
     python "$HERE/propose_negatives.py" --data "$SHARED" --weights "${DETECTOR:-weights/person.safetensors}" --out "$negatives"
     python "$HERE/open_sources.py" "$negatives/everyday.json" "$negatives/everyday_open.json"
   fi
-  pose_train --name "$1" --init "$2" --stages "$3:40000" \
+  pose_train --name "$1" --init "$2" --stages "$3:$4" \
     --ann "$EVERYDAY" --images "$SHARED/everyday/images" \
     --ann "$SHARED/street/person_keypoints_street.json" --images "$SHARED/street/images" \
     --ann "$SHARED/coco/annotations/person_keypoints_train2017.json" --images "$SHARED/coco/train2017" \

@@ -11,5 +11,5 @@ train head 0.5 0.5 1 3 --init "$RUNS/start.safetensors" --freeze 5 --stages 256x
 train whole 0.3 0.5 0.5 5 --init "$RUNS/head/last.safetensors" --teacher "$RUNS/head/last.safetensors" \
   --teacher-weight 0.5 --stages 256x192:48000 --learning-rate 4e-4 --backbone-lr-factor 0.15 --constant-fraction 0.4 \
   --weak-share 0.4 --scale 0.3 --rotation 35 --evaluate-every 8000
-train_heads pose "$RUNS/whole/last.safetensors" 256x192
+train_heads pose "$RUNS/whole/last.safetensors" 256x192 40000
 calibrate pose

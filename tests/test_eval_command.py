@@ -280,8 +280,8 @@ def test_the_choices_of_the_help_are_those_of_the_registries() -> None:
     from posecli.pose.codec import CHOICES
     from posecli.runtime import RUNTIMES
 
-    assert sorted(command.DECODERS) == sorted(CHOICES) and command.FLIP_TESTS == FLIPS
-    assert ("auto", *RUNTIMES) == command.RUNTIMES and tuple(RANKINGS) == command.RANKINGS
+    assert sorted(command.DECODER_NAMES) == sorted(CHOICES) and command.FLIP_TESTS == FLIPS
+    assert ("auto", *RUNTIMES) == command.RUNTIME_NAMES and tuple(RANKINGS) == command.RANKINGS
 
 
 @pytest.fixture(scope="module")

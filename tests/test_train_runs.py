@@ -89,8 +89,8 @@ def test_tensorboard_gets_the_rows(dataset: Path, tmp_path: Path, capfd: pytest.
 @pytest.mark.slow
 def test_32_people_from_scratch(shared: Path, tmp_path: Path) -> None:
     """Enough capacity and a working loss: 32 people are learned by heart."""
-    recipe = Path(__file__).parents[1] / "recipes" / "overfit.py"
-    command = [sys.executable, recipe, shared, "--out", tmp_path / "overfit"]
+    script = Path(__file__).parents[1] / "benchmarks" / "overfit.py"
+    command = [sys.executable, script, shared, "--out", tmp_path / "overfit"]
     done = subprocess.run(list(map(str, command)), cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = re.search(r"│ AP +│ +([0-9.]+)", done.stdout)
