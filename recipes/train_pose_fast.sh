@@ -12,5 +12,5 @@ train fast-head 0.5 0.5 1 3 --init "$RUNS/fast-start.safetensors" --split-ratio 
 train fast-whole 0.3 0.5 0.5 5 --init "$RUNS/fast-head/last.safetensors" --split-ratio 4 --sigma 6 --teacher pose \
   --teacher-weight 1.0 --stages 128x96:24000 --learning-rate 4e-4 --backbone-lr-factor 0.25 --constant-fraction 0.3 \
   --weak-share 0.4 --scale 0.3 --rotation 35 --evaluate-every 8000
-train_heads pose-fast "$RUNS/fast-whole/best.safetensors" 128x96 28800
+train_heads pose-fast "$RUNS/fast-whole/last.safetensors" 128x96 40000
 calibrate pose-fast
