@@ -124,7 +124,10 @@ def close(found: Arrays, expected: Arrays) -> None:
         np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-3 * max(1.0, np.abs(values).max()))
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+SLOW = ("boxes", "rtmw")  # ten seconds each: two are enough for every run
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CONFIGS])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(CONFIGS[request.param], tmp_path_factory.mktemp("model") / f"{request.param}.safetensors")
 
@@ -184,7 +187,7 @@ def test_one_crop_of_levels_and_logits(tmp_path: Path) -> None:
     close(with_openvino(tmp_path / "a.xml", crops), logits_of(weights, crops))
 
 
-@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("uint8", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_detector(uint8: bool, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     weights = detector_file(tmp_path / "a.safetensors")
