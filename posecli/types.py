@@ -159,9 +159,10 @@ class Poses:
         filled for people without a detection in this frame, who have no keypoints_raw. Pixels are rounded to 0.01.
         """
         boxes = _rounded(np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1), 2)
-        visibility = np.where(self.scores >= keypoint_threshold, 2.0, 1.0)[..., None]
-        keypoints = _rounded(np.concatenate([self.keypoints, visibility], axis=-1), 2)
         std, scores = _rounded(self.std, 2), _rounded(self.scores, 4)
+        # By the score as it is written, so that a reader of the file comes to the same v.
+        visibility = np.where(scores >= keypoint_threshold, 2.0, 1.0)[..., None]
+        keypoints = _rounded(np.concatenate([self.keypoints, visibility], axis=-1), 2)
         person_scores, box_scores = _rounded(self.person_scores, 5), _rounded(self.box_scores, 5)
         people = []
         for i in range(len(self)):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,6 +138,13 @@ def test_coco_annotations_and_back_are_the_same_people(poses: Poses) -> None:
             np.testing.assert_allclose(after, before, atol=tolerance, rtol=1e-7)
     for person, same in zip(annotations, again.to_coco(), strict=True):
         assert same["keypoints"] == person["keypoints"] and same["keypoint_scores"] == person["keypoint_scores"]
+
+
+def test_visibility_is_that_of_the_score_as_it_is_written() -> None:
+    almost = replace(person(10), scores=np.full((1, 17), 0.29998, np.float32))
+    (annotation,) = almost.to_coco()
+    assert annotation["keypoint_scores"][0] == 0.3 and annotation["keypoints"][2] == 2
+    assert Poses.from_coco([annotation]).to_coco()[0]["keypoints"] == annotation["keypoints"]
 
 
 def test_people_interpolated_over_a_gap_stay_so() -> None:
