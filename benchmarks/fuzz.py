@@ -79,7 +79,7 @@ def read(kind: str, path: Path, truth: Path) -> None:
     from posecli.evaluate.evaluation import evaluate
     from posecli.evaluate.ground_truth import read_ground_truth
     from posecli.evaluate.predictions import read_results
-    from posecli.pose.estimator import load_network
+    from posecli.pose.loading import load_network
     from posecli.train.data import Source, read_people
 
     if kind == "truth":

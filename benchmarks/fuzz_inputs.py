@@ -102,7 +102,8 @@ def make_coco(folder: Path) -> None:
 def make_weights(folder: Path) -> None:
     import torch
 
-    from posecli.detect.person import PersonConfig, build_fcos
+    from posecli.detect.person import build_fcos
+    from posecli.detect.person_config import PersonConfig
     from posecli.pose.config import PoseConfig
     from posecli.pose.network import SimCC, initialise_head
     from posecli.weights.files import save_weights

@@ -87,6 +87,29 @@ def iou(a: ArrayLike, b: ArrayLike) -> Float64Array:
     return result
 
 
+def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int64]:
+    """Non-maximum suppression: rows (M,) of the boxes that are kept, best first, as torchvision.ops.nms gives them.
+
+    boxes: (N, 4) xyxy; scores: (N,); both in float32, which torchvision computes in. A box is dropped where its IoU
+    with a better one that is kept is above the threshold.
+    """
+    boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
+    order = np.argsort(-scores, kind="stable")
+    low, high = boxes[order, :2], boxes[order, 2:]
+    areas = (high[:, 0] - low[:, 0]) * (high[:, 1] - low[:, 1])
+    alive, kept = np.ones(len(order), bool), []
+    for row in range(len(order)):
+        if not alive[row]:
+            continue
+        kept.append(row)
+        rest = np.flatnonzero(alive[row + 1 :]) + row + 1
+        sides = np.maximum(np.minimum(high[row], high[rest]) - np.maximum(low[row], low[rest]), np.float32(0))
+        overlap = sides[:, 0] * sides[:, 1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            alive[rest] = ~(overlap / (areas[row] + areas[rest] - overlap) > threshold)
+    return np.asarray(order[np.array(kept, np.int64)], np.int64)
+
+
 def oks(predicted: ArrayLike, truth: ArrayLike, visible: ArrayLike, area: ArrayLike, sigmas: ArrayLike) -> Float64Array:
     """Object keypoint similarity (...) of keypoints (..., K, 2), over those with visible (..., K) > 0.
 

@@ -14,7 +14,8 @@ from match_graphs import constant, matched_state
 from torch import Tensor, nn
 
 from posecli.backbones.cspnext import STRIDES
-from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos
+from posecli.detect.person import PersonNetwork, build_fcos
+from posecli.detect.person_config import PersonConfig
 from posecli.detect.rtmdet import Features, Head
 from posecli.errors import DataError
 from posecli.weights.files import save_weights, sha256

@@ -13,7 +13,8 @@ from torch import nn
 from posecli import geometry
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import Estimator, load_estimator, load_network, mirrored_sides
+from posecli.pose.estimator import Estimator, load_estimator, mirrored_sides
+from posecli.pose.loading import load_network
 from posecli.pose.network import BoxHead, SimCC
 from posecli.pose.runner import Outputs
 from posecli.pose.verification import BOX_HEAD_SHARE, refine_boxes, verify

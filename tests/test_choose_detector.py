@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from posecli.detect.person import PersonConfig, build_fcos
+from posecli.detect.person import build_fcos
+from posecli.detect.person_config import PersonConfig
 from posecli.types import Detections
 from posecli.weights.files import load_weights, save_weights
 

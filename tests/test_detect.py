@@ -16,7 +16,8 @@ from torchvision.models.detection import FCOS
 from posecli.detect import DETECTORS, load_detector, torchvision_zoo
 from posecli.detect.boxes import read_boxes
 from posecli.detect.embedded import canvas_shape, letterbox, select
-from posecli.detect.person import ARCHITECTURES, PersonConfig, PersonNetwork, build_fcos
+from posecli.detect.person import PersonNetwork, build_fcos
+from posecli.detect.person_config import ARCHITECTURES, PersonConfig
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.media.images import read_image
 from posecli.types import Frame

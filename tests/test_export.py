@@ -14,16 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from posecli.cli.export import FORMAT_NAMES
-from posecli.detect.embedded import load_fcos
-from posecli.detect.person import PersonNetwork
+from posecli.detect.person import PersonNetwork, load_fcos
 from posecli.errors import DataError, UsageError
 from posecli.export import FORMATS, export_weights, formats
 from posecli.export.decoding import AxisDecoder, Decoder
 from posecli.pose import codec
 from posecli.pose.config import AttentionSizes, PoseConfig, Preprocessing
-from posecli.pose.estimator import load_estimator, load_network
-from posecli.pose.network import SimCC, initialise_head
-from posecli.pose.runner import PixelNetwork
+from posecli.pose.estimator import load_estimator
+from posecli.pose.loading import load_network
+from posecli.pose.network import PixelNetwork, SimCC, initialise_head
 from posecli.types import Detections, Frame
 from posecli.weights.files import find_weights, save_weights, sha256
 from tests.entry_points import posecli

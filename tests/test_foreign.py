@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from posecli.keypoints import KEYPOINT_SETS
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.pose.runner import load_runner
 from posecli.weights.files import load_weights
 from recipes.mmpose_fixtures import drawn
@@ -91,7 +91,9 @@ def test_openvino_agrees_with_torch(
     monkeypatch.setenv("POSECLI_CACHE", str(tmp_path / "cache"))
     network, config = load_network(imported(capfd, checkpoint(tmp_path / "model.pth", model(name).state)))
     crops = np.stack([picture(config.input_size[1], config.input_size[0], seed) for seed in range(2)])
-    found = [load_runner(network, config, device="cpu", runtime=name)(crops).logits for name in ("torch", "openvino")]
+    found = [
+        load_runner(lambda: network, config, device="cpu", runtime=name)(crops).logits for name in ("torch", "openvino")
+    ]
     for torchs, openvinos in zip(*found, strict=True):
         assert np.abs(torchs - openvinos).max() < 1e-3 * np.abs(torchs).max()
 

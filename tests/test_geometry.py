@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,3 +94,13 @@ def test_oks_falls_with_distance_as_coco_says() -> None:
 def test_xywh_to_xyxy() -> None:
     values = np.array([[1.5, 2, 10, 20], [0, 0, 0, 0]])
     np.testing.assert_array_equal(geometry.xywh_to_xyxy(values), [[1.5, 2, 11.5, 22], [0, 0, 0, 0]])
+
+
+@given(data=st.lists(st.tuples(*[st.integers(0, 40)] * 4, st.integers(0, 8)), max_size=25), threshold=st.floats(0, 1))
+def test_nms_is_that_of_torchvision(data: list[tuple[int, ...]], threshold: float) -> None:
+    """Also for equal scores, equal boxes and boxes without an area."""
+    rows = np.array(data, np.float32).reshape(-1, 5)
+    boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1) * np.float32(1.37)
+    scores = rows[:, 4] / 8
+    expected = torchvision.ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold)
+    assert geometry.nms(boxes, scores, threshold).tolist() == expected.tolist()

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from posecli.errors import PosecliError
 from posecli.keypoints import KEYPOINT_SETS
-from posecli.pose.estimator import load_estimator, load_network
+from posecli.pose.estimator import load_estimator
+from posecli.pose.loading import load_network
 from posecli.train.init import read_init
 from tests.entry_points import Result, posecli
 from tests.media_factory import picture

@@ -12,6 +12,7 @@ import pytest
 
 from posecli.cli import main as front
 from tests.entry_points import posecli, start
+from tests.media_factory import write_photo
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,8 +83,26 @@ def test_a_mismatched_torchvision_is_one_line(tmp_path: Path) -> None:
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
-    for arguments, code in ((["run", tmp_path / "a.jpg", "-o", tmp_path / "out"], 4), (["doctor"], 4)):
+    run = ["run", tmp_path / "a.jpg", "-o", tmp_path / "out", "--runtime", "torch"]
+    for arguments, code in ((run, 4), (["doctor"], 4)):
         process = start(*arguments, PYTHONPATH=f"{tmp_path}:{ROOT}")
         out, err = process.communicate(timeout=120)
         assert process.returncode == code and "Traceback" not in err + out
         assert "install -U torch torchvision" in err + out or "install --upgrade torch torchvision" in err + out
+
+
+def test_a_warm_run_on_the_cpu_needs_no_torch(tmp_path: Path) -> None:
+    """Networks come from the cache of converted ones: torch and torchvision, which take seconds, are not imported."""
+    photo = write_photo(tmp_path / "in" / "a.jpg")
+    code = (
+        "import sys\n"
+        "from posecli.cli.main import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    print([m for m in ('torch', 'torchvision', 'scipy') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "run", str(photo), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    command += ["--weights", "pose-fast", "--overwrite"]
+    for _ in range(2):  # the first one may convert
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[]"

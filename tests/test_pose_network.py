@@ -126,7 +126,7 @@ def test_missing_weights_name_the_places(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_devices() -> None:
-    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("cpu") == "cpu"
     with pytest.raises(UsageError, match="auto, cpu, cuda"):
         resolve_device("tpu")
     if not torch.cuda.is_available():

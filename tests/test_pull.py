@@ -15,7 +15,7 @@ import cv2
 import pytest
 import torch
 
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.weights import download, zoo
 from posecli.weights.files import load_weights
 from tests.entry_points import QUICK, posecli

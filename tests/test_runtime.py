@@ -1,5 +1,7 @@
 """Runtimes: the same numbers whatever the cache holds, whoever shares a batch, and in each of them."""
 
+import os
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from torch import nn
 
 from posecli.errors import MachineError, UsageError
 from posecli.runtime import RUNTIMES, ModuleSpec, compile_network, openvino_runtime
-from posecli.runtime.cache import cache_folder
+from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.network import FloatArrays
 from tests.media_factory import picture
 
@@ -46,7 +48,7 @@ def pixels(size: tuple[int, int], count: int = 3, first: int = 0) -> np.ndarray:
 
 
 def spec_of(module: nn.Module, key: str | None = None) -> ModuleSpec:
-    return ModuleSpec(module, key, cpu_batch=4, gpu_batch=8)
+    return ModuleSpec(lambda: module, key, cpu_batch=4, gpu_batch=8)
 
 
 def answers(module: nn.Module, runtime: str = "openvino", key: str | None = None) -> FloatArrays:
@@ -72,13 +74,43 @@ def test_the_cache_does_not_change_the_last_bit(tmp_path: Path, monkeypatch: pyt
     assert same(cold, answers(module, key="k" * 64))
 
 
-def test_a_damaged_model_in_the_cache_is_converted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("damage", ["emptied", "cut", "changed"])
+def test_damaged_files_in_the_cache_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     module = Small()
     monkeypatch.setenv("POSECLI_CACHE", str(tmp_path))
     good = answers(module, key="k")
-    (file,) = cache_folder().glob("*/model.xml")
-    file.write_bytes(b"")
-    assert same(good, answers(module, key="k")) and file.stat().st_size > 0
+    (model,), (compiled,) = cache_folder().glob("*/model.xml"), cache_folder().glob("*/compiled-*.blob")
+    for files in ([compiled], [compiled, model]):
+        for file in files:
+            data = file.read_bytes()
+            changed = data[:1000] + bytes([data[1000] ^ 1]) + data[1001:] if file is compiled else b"<net/>"
+            file.write_bytes({"emptied": b"", "cut": data[: len(data) // 2], "changed": changed}[damage])
+        assert same(good, answers(module, key="k"))
+        # New ones are there, and good.
+        assert model.stat().st_size > 1000 and compiled.read_bytes()[:32] == sha256(compiled.read_bytes()[32:]).digest()
+
+
+def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSECLI_CACHE", str(tmp_path))
+    for age, name in enumerate(("a", "b", "c")):
+        folder = tmp_path / f"openvino-2026.1-0.1.0-{name}-64x32"
+        folder.mkdir()
+        (folder / "model.bin").write_bytes(bytes(100))
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    (tmp_path / "notes.txt").write_bytes(bytes(1000))
+    bound_cache(200)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "notes.txt", "openvino-2026.1-0.1.0-a-64x32", "openvino-2026.1-0.1.0-b-64x32",
+    ]  # fmt: skip
+    bound_cache(10)
+    assert [path.name for path in tmp_path.glob("openvino*")] == ["openvino-2026.1-0.1.0-a-64x32"]
+
+
+def test_a_network_is_not_built_where_it_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSECLI_CACHE", str(tmp_path))
+    good = answers(Small(), key="k")
+    spec = ModuleSpec(lambda: pytest.fail("built although it is cached"), "k", cpu_batch=4, gpu_batch=8)
+    assert same(good, compile_network(spec, device="cpu")(pixels((64, 32))))
 
 
 def test_no_place_for_a_converted_model_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +156,7 @@ def test_unknown_runtimes_and_devices_are_one_line() -> None:
     with pytest.raises(UsageError, match="auto, torch, openvino"):
         answers(nn.Identity(), "tensorflow")
     with pytest.raises(UsageError, match="runs on the CPU"):
-        openvino_runtime.compile_openvino(spec_of(nn.Identity()), torch.device("cuda"))
+        openvino_runtime.compile_openvino(spec_of(nn.Identity()), "cuda")
     assert compile_network(spec_of(nn.Identity()), device="cpu").runtime == "openvino"
 
 

@@ -17,7 +17,7 @@ import torch
 from posecli.errors import DataError, PosecliError, UsageError
 from posecli.keypoints import KeypointSet
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.train.engine import parameter_groups
 from posecli.train.init import build_model, read_init
 from posecli.train.loop import PoseCallbacks, train

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.train.best import best_names, numbered_files, read_evaluations
 from posecli.train.loop import PoseCallbacks, train
 from posecli.train.packing import Crops

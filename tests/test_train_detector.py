@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from posecli.detect import load_detector
-from posecli.detect.person import PersonConfig, build_fcos, level_sizes, locations
+from posecli.detect.person import build_fcos, level_sizes, locations
+from posecli.detect.person_config import PersonConfig
 from posecli.errors import DataError
 from posecli.train.detector import DetectorRecipe, make_batch
 from posecli.train.detector_augment import part_without_people, place_photo

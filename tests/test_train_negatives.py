@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from posecli.errors import DataError
 from posecli.keypoints import COCO17
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.train.augment import Augmentation
 from posecli.train.batches import batches
 from posecli.train.data import Source, read_negatives, read_people, trained_images

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from posecli.errors import DataError
 from posecli.keypoints import COCO17, KeypointSet
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.pose.network import SimCC, initialise_head
 from posecli.train.augment import NONE
 from posecli.train.batches import batches, normalise

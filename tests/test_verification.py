@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from posecli.detect import load_detector
-from posecli.detect.person import PersonConfig
+from posecli.detect.person_config import PersonConfig
 from posecli.keypoints import COCO17
-from posecli.pose.estimator import load_estimator, load_network
+from posecli.pose.estimator import load_estimator
+from posecli.pose.loading import load_network
 from posecli.pose.network import SimCC
 from posecli.pose.verification import rescore, select, verify
 from posecli.train.init import build_model, read_init

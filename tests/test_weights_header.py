@@ -10,7 +10,7 @@ import torch
 from posecli.detect import load_detector
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.pose.network import SimCC
 from posecli.weights.files import load_weights, save_weights
 from tests.entry_points import QUICK, posecli

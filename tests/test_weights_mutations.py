@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from posecli.detect import load_detector
 from posecli.errors import PosecliError
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.weights.files import HEADER_KEY, save_weights
 from tests.weights_factory import model_file, one_line, raw_file
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from posecli.detect.person import PersonConfig, build_fcos
+from posecli.detect.person import build_fcos
+from posecli.detect.person_config import PersonConfig
 from posecli.errors import PosecliError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC

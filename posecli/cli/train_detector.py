@@ -143,7 +143,7 @@ def _recipe(options: dict[str, Any], init: Path | None) -> "DetectorRecipe":
     """The run's settings; the model is that of --init, where there is one."""
     from dataclasses import replace
 
-    from posecli.detect.person import PersonConfig
+    from posecli.detect.person_config import PersonConfig
     from posecli.train.detector import DetectorRecipe
     from posecli.weights.files import load_weights, read_config
 

@@ -1,22 +1,22 @@
 """The embedded person detector: letterbox, network, non-maximum suppression."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.models.detection import FCOS
-from torchvision.ops import nms
 
 from posecli.detect.detector import Detector, DetectorOptions
-from posecli.detect.person import PersonConfig, PersonNetwork, build_fcos
+from posecli.detect.person_config import read_person_config
 from posecli.detect.windows import merge_windows, split_windows
-from posecli.errors import DataError
+from posecli.geometry import nms
 from posecli.runtime import ModuleSpec, compile_network
 from posecli.types import Detections, Frame, PixelArray
-from posecli.weights.files import find_weights, fitting, load_weights, read_config, sha256
+from posecli.weights.files import find_weights, read_header, sha256
+
+if TYPE_CHECKING:
+    from torch import nn
 
 GREY = 114
 MIN_SIDE = 192
@@ -27,9 +27,15 @@ _MOST_VIEWS = 64
 def build(options: DetectorOptions) -> Detector:
     """Load weights/person.safetensors, or the file given."""
     path = options.weights or find_weights("person")
-    model, config = load_fcos(path)
+    config = read_person_config(path, read_header(path))
+
+    def network() -> "nn.Module":
+        from posecli.detect.person import PersonNetwork, load_fcos  # imports torch
+
+        return PersonNetwork(*load_fcos(path))
+
     key = sha256(path)
-    spec = ModuleSpec(PersonNetwork(model, config), key, cpu_batch=1, gpu_batch=8)
+    spec = ModuleSpec(network, key, cpu_batch=1, gpu_batch=8)
     compiled = compile_network(spec, device=options.device, runtime=options.runtime)
     threshold, verified = config.threshold, config.verified
     if options.threshold is not None:
@@ -73,26 +79,6 @@ def build(options: DetectorOptions) -> Detector:
     return Detector(
         find, "person", threshold, compiled.runtime, compiled.device, key, propose=propose, verified=verified
     )
-
-
-def load_fcos(path: Path) -> tuple[FCOS, PersonConfig]:
-    """Network in float32 and configuration of a detector's weights file.
-
-    Raises DataError where the header is invalid or the tensors do not fit it; MachineError where there is no file.
-    """
-    tensors, header = load_weights(path)
-    values = read_config(path, header, "detector")
-    try:
-        config = PersonConfig.from_json(values)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    # On torch's meta device first: a header may ask for more memory than the machine has.
-    with torch.device("meta"):
-        expected = build_fcos(config).state_dict()
-    full = fitting(path, tensors, expected)
-    model = build_fcos(config)
-    model.load_state_dict(full)
-    return model.eval(), config
 
 
 def canvas_shape(image: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
@@ -148,5 +134,5 @@ def select(
     found = np.clip(found, 0, np.array([frame.width, frame.height] * 2, np.float32))
     large = ((found[:, 2:] - found[:, :2]) >= 1).all(axis=1)
     found, found_scores = found[large], scores[rows][large]
-    kept = nms(torch.from_numpy(found), torch.from_numpy(found_scores), iou).numpy()[:limit]
+    kept = nms(found, found_scores, iou)[:limit]
     return Detections(found[kept].astype(np.float32), np.clip(found_scores[kept], 0, 1).astype(np.float32))

@@ -15,7 +15,7 @@ from torchvision.models import get_model, get_model_weights
 
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.errors import DataError, MachineError, UsageError
-from posecli.runtime.device import resolve_device
+from posecli.runtime.device import is_gpu, resolve_device
 from posecli.types import Detections, Frame
 from posecli.weights.files import sha256
 
@@ -45,7 +45,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
     if name == "keypointrcnn_resnet50_fpn":
         _only_boxes(model)
     model.eval().to(device)
-    on_gpu = device.type == "cuda"
+    on_gpu = is_gpu(device)
 
     @torch.inference_mode()
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
@@ -53,7 +53,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
         result = []
         for frame in frames:
             pixels = torch.from_numpy(frame.pixels).to(device).permute(2, 0, 1).float() / 255
-            with torch.autocast(device.type, torch.float16, enabled=on_gpu):
+            with torch.autocast("cuda" if on_gpu else "cpu", torch.float16, enabled=on_gpu):
                 output = model([pixels])[0]
             sides = output["boxes"][:, 2:] - output["boxes"][:, :2]
             people = (output["labels"] == PERSON) & (output["scores"] >= threshold) & (sides >= 1).all(dim=1)
@@ -62,7 +62,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
             result.append(Detections(boxes.astype(np.float32), scores.astype(np.float32)))
         return result
 
-    return Detector(find, name, threshold, "torch", str(device), sha256(path))
+    return Detector(find, name, threshold, "torch", device, sha256(path))
 
 
 def official_weights(name: str) -> Path:

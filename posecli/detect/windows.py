@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torchvision.ops import nms
 
+from posecli.geometry import nms
 from posecli.types import Detections, FloatArray, Frame
 
 # Images up to this ratio of their sides are searched as a whole.
@@ -73,7 +72,7 @@ def merge_windows(found: Sequence[Detections], windows: Sequence[Window], iou: f
     for rows in (np.flatnonzero(~part), np.flatnonzero(part)):
         if len(kept):
             rows = rows[_share_inside(every[rows], every[kept]) < _INSIDE]
-        chosen = nms(torch.from_numpy(every[rows]), torch.from_numpy(score[rows]), iou).numpy()
+        chosen = nms(every[rows], score[rows], iou)
         kept = np.concatenate([kept, rows[chosen]])
     kept = kept[np.argsort(-score[kept], kind="stable")][:limit]
     return Detections(every[kept], score[kept])

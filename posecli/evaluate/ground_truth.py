@@ -15,7 +15,7 @@ from posecli.annotations.pixels import read_pixels
 from posecli.errors import DataError, MediaError
 from posecli.keypoints import KeypointSet
 from posecli.types import PixelArray
-from posecli.weights.files import load_weights
+from posecli.weights.files import read_header
 from posecli.weights.fingerprints import overlap
 from posecli.weights.graphs import is_graph
 
@@ -158,7 +158,7 @@ def is_evaluated(annotation: Mapping[str, Any]) -> bool:
 def training_overlap(weights: Path, truth: GroundTruth) -> tuple[int, str]:
     """Number of the images that a model was trained on according to its header, and the first one's name."""
     # A graph's header never lists them.
-    header = {} if is_graph(weights) else load_weights(weights)[1]
+    header = {} if is_graph(weights) else read_header(weights)
     training = header.get("training")
     known = training.get("images") if isinstance(training, Mapping) else None
     # Imported weights and those of early versions of posecli do not list training images.

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posecli.detect.embedded import load_fcos
-from posecli.detect.person import PersonConfig, PersonNetwork, locations
+from posecli.detect.person import PersonNetwork, load_fcos, locations
+from posecli.detect.person_config import PersonConfig
 from posecli.errors import UsageError
 from posecli.export.decoding import Decoder
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_network
-from posecli.pose.network import SimCC
-from posecli.pose.runner import PixelNetwork
+from posecli.pose.loading import load_network
+from posecli.pose.network import PixelNetwork, SimCC
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft
 
 from posecli.errors import UsageError
 
@@ -96,8 +95,8 @@ def decode_oks(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Floa
     # The Fourier transform of a Gaussian is a Gaussian. Padding to twice the bins avoids circular wrap-around.
     frequency = (2 * np.pi * np.fft.rfftfreq(2 * bins)).astype(np.float32)
     response = np.exp(-0.5 * (frequency * np.asarray(oks_sigma_bins, np.float32)[..., None]) ** 2)
-    # scipy's transform keeps single precision; numpy's takes twice as long.
-    blurred = fft.irfft(fft.rfft(np.exp(log_p), 2 * bins) * response, 2 * bins)[..., :bins]
+    # Since version 2 numpy's transform keeps single precision.
+    blurred = np.fft.irfft(np.fft.rfft(np.exp(log_p), 2 * bins) * response, 2 * bins)[..., :bins]
     peak = blurred.argmax(axis=-1)
     middle = np.clip(peak, 1, bins - 2)
     around = np.take_along_axis(blurred, middle[..., None] + np.arange(-1, 2), axis=-1)

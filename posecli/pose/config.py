@@ -1,11 +1,13 @@
 """Configuration of a SimCC model: architecture, preprocessing, decoding."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from posecli.errors import DataError
 from posecli.keypoints import COCO17, KeypointSet
+from posecli.weights.files import read_config
 from posecli.weights.header import Fields, shown
 
 # Limit of a crop's longest side in a header; trained models have some hundreds of pixels.
@@ -110,6 +112,11 @@ class PoseConfig:
         stride = find_backbone(self.backbone).stride
         return self.input_size[0] // stride * up, self.input_size[1] // stride * up
 
+    def resized(self, size: tuple[int, int]) -> "PoseConfig":
+        """At another input size (height, width), sigma in proportion."""
+        ratio = size[0] / self.input_size[0]
+        return replace(self, input_size=size, sigma=(self.sigma[0] * ratio, self.sigma[1] * ratio))
+
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
         keypoints = self.keypoints
@@ -174,6 +181,15 @@ class PoseConfig:
             keypoints=_keypoints(config.part("keypoints")),
             preprocessing=_preprocessing(config.part("preprocessing")),
         )
+
+
+def read_pose_config(path: Path, header: Mapping[str, Any]) -> PoseConfig:
+    """The configuration in a weights file's header; path: for messages. Raises DataError where it is invalid."""
+    values = read_config(path, header, "pose")
+    try:
+        return PoseConfig.from_json(values)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _attention(found: Fields) -> AttentionSizes:

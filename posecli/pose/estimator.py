@@ -2,25 +2,27 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from posecli import geometry
 from posecli.errors import DataError, UsageError
 from posecli.pose import codec
-from posecli.pose.config import PoseConfig
+from posecli.pose.config import PoseConfig, read_pose_config
 from posecli.pose.crops import cut_crops
 from posecli.pose.graphs import load_graph
-from posecli.pose.network import SimCC, resample_classifiers
 from posecli.pose.pull import find_or_pull
 from posecli.pose.runner import Outputs, Runner, load_runner
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
-from posecli.weights.files import fitting, load_weights, read_config, sha256
+from posecli.weights.files import read_header, sha256
 from posecli.weights.graphs import is_graph
+
+if TYPE_CHECKING:
+    from posecli.pose.network import SimCC
 
 # As in MMPose and SimpleBaselines, keypoints below this score do not count for a person's score.
 SCORE_FLOOR = 0.2
@@ -212,51 +214,27 @@ def load_estimator(
     that the keypoints do not support).
     """
     path = find_or_pull(weights)
-    key = sha256(path)
-    network, runner = None, None
+    key, runner = sha256(path), None
     if is_graph(path):
         runner, config = load_graph(path, device, runtime)
     else:
-        network, config = load_network(path)
+        config = read_pose_config(path, read_header(path))
     if decoder == "oks" and config.keypoints.sigmas is None:
         raise UsageError(f"--decode oks: the keypoints of {weights} have no OKS sigmas; choose parabola or dark")
     if flip and not config.keypoints.mirrors:
         LOG.warning(NO_MIRROR, weights)
     resampled = input_size is not None and input_size != config.input_size
     if input_size is not None and resampled:
-        if network is None:
+        if runner is not None:
             raise UsageError(f"{weights}: a graph, whose input size is fixed when it is imported")
-        network, config = resize_network(network, config, input_size)
+        config = config.resized(input_size)
+
+    def network() -> "SimCC":
+        from posecli.pose.loading import load_network, resize_network  # imports torch
+
+        own, trained = load_network(path)
+        return resize_network(own, trained, config) if resampled else own
+
     if runner is None:
-        assert network is not None
         runner = load_runner(network, config, device=device, runtime=runtime, key=key)
     return Estimator(config, runner, decoder, flip, shift_flipped, path, key, resampled)
-
-
-def resize_network(network: SimCC, config: PoseConfig, size: tuple[int, int]) -> tuple[SimCC, PoseConfig]:
-    """The network at another input size (height, width), its classifiers resampled, σ in proportion."""
-    ratio = size[0] / config.input_size[0]
-    resized = replace(config, input_size=size, sigma=(config.sigma[0] * ratio, config.sigma[1] * ratio))
-    other = SimCC(resized)
-    other.load_state_dict(resample_classifiers(network.state_dict(), config, resized))
-    return other.eval(), resized
-
-
-def load_network(path: Path) -> tuple[SimCC, PoseConfig]:
-    """Network in float32 and configuration of a weights file.
-
-    Raises DataError where the header is invalid or the tensors do not fit it; MachineError where there is no file.
-    """
-    tensors, header = load_weights(path)
-    values = read_config(path, header, "pose")
-    try:
-        config = PoseConfig.from_json(values)
-        # On torch's meta device first: a header may ask for more memory than the machine has.
-        with torch.device("meta"):
-            expected = SimCC(config).state_dict()
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    full = fitting(path, tensors, expected)
-    network = SimCC(config)
-    network.load_state_dict(full)
-    return network.eval(), config

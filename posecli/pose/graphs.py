@@ -3,19 +3,17 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posecli.errors import DataError, UsageError
-from posecli.pose.config import LARGEST_SIDE, PoseConfig
-from posecli.pose.foreign import Given, usual_keypoints, usual_sigma
+from posecli.pose.config import LARGEST_SIDE, PoseConfig, read_pose_config
 from posecli.pose.runner import Outputs, Runner
-from posecli.runtime import resolve_device
+from posecli.runtime import is_gpu, resolve_device
 from posecli.runtime.graph import compile_graph, fix_size, names_of, read_graph, sizes_of
-from posecli.weights.checkpoint import guess
-from posecli.weights.files import read_config, sha256
+from posecli.weights.files import sha256
 from posecli.weights.graphs import (
     HEADER_SUFFIX,
     checked_graph,
@@ -26,6 +24,9 @@ from posecli.weights.graphs import (
     save_graph,
 )
 from posecli.weights.header import shown
+
+if TYPE_CHECKING:
+    from posecli.pose.foreign import Given
 
 # What mmdeploy and rtmlib call the two outputs.
 _NAMES = ("simcc_x", "simcc_y")
@@ -43,7 +44,7 @@ class Axis:
 
 
 def import_graph(
-    source: Path, target: Path, given: Given, *, origin: str | None = None, licence: str | None = None
+    source: Path, target: Path, given: "Given", *, origin: str | None = None, licence: str | None = None
 ) -> tuple[Path, PoseConfig]:
     """Keep an ONNX or OpenVINO graph, or that of a zip file; gives its header file and its configuration.
 
@@ -93,14 +94,10 @@ def load_graph(path: Path, device: str = "auto", runtime: str = "auto") -> tuple
     """
     if runtime not in ("auto", "openvino"):
         raise UsageError(f"--runtime {runtime}: {path.name} is a graph, which only OpenVINO runs")
-    if device != "auto" and resolve_device(device).type != "cpu":
+    if device != "auto" and is_gpu(resolve_device(device)):
         raise UsageError(f"--device {device}: {path.name} is a graph, which runs on the CPU only")
     header = read_header(path)
-    values = read_config(path, header, "pose")
-    try:
-        config = PoseConfig.from_json(values)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    config = read_pose_config(path, header)
     file = checked_graph(path, header)
     graph = read_graph(file, str(file))
     _fix_input(graph, file, config.input_size)
@@ -122,12 +119,14 @@ def _runner(graph: Any, config: PoseConfig, file: Path) -> Runner:
     return Runner(run, compiled.runtime, compiled.device, compiled.precision)
 
 
-def _config(graph: Any, source: Path, given: Given) -> PoseConfig:
+def _config(graph: Any, source: Path, given: "Given") -> PoseConfig:
     """The configuration of a graph, whose input size is fixed by this.
 
     Graphs do not tell their network: RTMPose is assumed, which nearly all published ones are, unless the file's name
     begins with rtmw or simcc.
     """
+    from posecli.pose.foreign import usual_keypoints, usual_sigma  # imports torch
+
     size = _fix_input(graph, source, given.input_size)
     x, y = _axes(graph, source, size)
     name = source.name.lower()
@@ -199,6 +198,8 @@ def _listed(ports: Any) -> str:
 def _explained(error: DataError, source: Path, data: bytes) -> DataError:
     """The same with what the file may be instead, where its beginning tells that."""
     start = data[:512]
+    from posecli.weights.checkpoint import guess  # imports torch
+
     reason = guess(start)
     if start.startswith(b"<?xml") or reason.startswith("not a checkpoint"):
         return error

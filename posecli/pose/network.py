@@ -206,3 +206,26 @@ def _resampled_rows(weight: Tensor, rows: int) -> Tensor:
     lines = weight.float().reshape(1, weight.shape[0], -1).transpose(1, 2)
     lines = functional.interpolate(lines, size=rows, mode="linear", align_corners=False)
     return lines.transpose(1, 2).reshape(rows, *weight.shape[1:]).to(weight.dtype)
+
+
+class PixelNetwork(nn.Module):
+    """The network with normalisation inside: uint8 crops (N, H, W, 3) RGB → the outputs of SimCC."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: SimCC, config: PoseConfig) -> None:
+        super().__init__()
+        self.network = network
+        preprocessing = config.preprocessing
+        self.reverse_channels = preprocessing.channels == "BGR"
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k); perhaps log-odds (N,) and sides (N, 4)."""
+        pixels = crops.permute(0, 3, 1, 2).to(self.mean.dtype)
+        if self.reverse_channels:
+            pixels = pixels.flip(1)
+        outputs: tuple[Tensor, ...] = self.network((pixels - self.mean) / self.std)
+        return outputs

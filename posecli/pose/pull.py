@@ -4,8 +4,6 @@ import logging
 from pathlib import Path
 
 from posecli.errors import MachineError, UsageError
-from posecli.pose.foreign import Given
-from posecli.pose.importing import import_weights
 from posecli.weights.download import Progress, download, offline
 from posecli.weights.files import find_weights, named_file
 from posecli.weights.zoo import LICENCE, published
@@ -25,6 +23,9 @@ def pull(name: str, progress: Progress = lambda done, whole: None) -> Path:
     target = named_file(model.short)
     if target.is_file():
         return target
+    from posecli.pose.foreign import Given
+    from posecli.pose.importing import import_weights  # imports torch
+
     source = target.with_name(model.file)
     download(model.url, source, model.sha256, progress)
     height, width = map(int, model.input.split("x"))

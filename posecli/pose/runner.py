@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from posecli.pose.config import PoseConfig
-from posecli.pose.network import SimCC
 from posecli.runtime import ModuleSpec, compile_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from posecli.pose.network import SimCC
 
 Float = NDArray[np.float32]
 Logits = tuple[Float, Float]
@@ -34,29 +37,6 @@ class Outputs:
         return cls((arrays[0], arrays[1]), *arrays[2:])
 
 
-class PixelNetwork(nn.Module):
-    """The network with normalisation inside: uint8 crops (N, H, W, 3) RGB → the outputs of SimCC."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: SimCC, config: PoseConfig) -> None:
-        super().__init__()
-        self.network = network
-        preprocessing = config.preprocessing
-        self.reverse_channels = preprocessing.channels == "BGR"
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
-
-    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
-        """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k); perhaps log-odds (N,) and sides (N, 4)."""
-        pixels = crops.permute(0, 3, 1, 2).to(self.mean.dtype)
-        if self.reverse_channels:
-            pixels = pixels.flip(1)
-        outputs: tuple[Tensor, ...] = self.network((pixels - self.mean) / self.std)
-        return outputs
-
-
 @dataclass(frozen=True)
 class Runner:
     """A network ready to run. run: uint8 crops (N, H, W, 3) → its outputs. The rest: see runtime.CompiledNetwork."""
@@ -72,7 +52,7 @@ class Runner:
 
 
 def load_runner(
-    network: SimCC,
+    network: "Callable[[], SimCC]",
     config: PoseConfig,
     *,
     device: str = "auto",
@@ -82,10 +62,16 @@ def load_runner(
 ) -> Runner:
     """Prepare a network for a device; see runtime.compile_network.
 
-    key: the weights' SHA-256, under which a converted network may be cached. threads: of OpenVINO, None for all cores.
+    network: makes the network; not called where a converted one is cached. key: the weights' SHA-256, under which a
+    converted network may be cached. threads: of OpenVINO, None for all cores.
     """
-    module, sizes = PixelNetwork(network, config), (config.input_size,)
-    spec = ModuleSpec(module, key, cpu_batch=4, gpu_batch=32, sizes=sizes, threads=threads)
+
+    def build() -> "nn.Module":
+        from posecli.pose.network import PixelNetwork  # imports torch
+
+        return PixelNetwork(network(), config)
+
+    spec = ModuleSpec(build, key, cpu_batch=4, gpu_batch=32, sizes=(config.input_size,), threads=threads)
     compiled = compile_network(spec, device=device, runtime=runtime)
 
     def run(crops: NDArray[np.uint8]) -> Outputs:

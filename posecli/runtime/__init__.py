@@ -5,16 +5,22 @@ bytes as an uninterrupted one.
 """
 
 from posecli.errors import UsageError
-from posecli.runtime.device import resolve_device
+from posecli.runtime.device import is_gpu, resolve_device
 from posecli.runtime.network import CompiledNetwork, ModuleSpec, Runtime
 from posecli.runtime.openvino_runtime import compile_openvino
-from posecli.runtime.torch_runtime import compile_torch
 
-__all__ = ["RUNTIMES", "CompiledNetwork", "ModuleSpec", "Runtime", "compile_network", "resolve_device"]
+__all__ = ["RUNTIMES", "CompiledNetwork", "ModuleSpec", "Runtime", "compile_network", "is_gpu", "resolve_device"]
+
+
+def _torch(spec: ModuleSpec, device: str) -> CompiledNetwork:
+    from posecli.runtime.torch_runtime import compile_torch  # imports torch
+
+    return compile_torch(spec, device)
+
 
 # One line adds a runtime: a function of a ModuleSpec and a device that gives a CompiledNetwork.
 RUNTIMES: dict[str, Runtime] = {
-    "torch": compile_torch,
+    "torch": _torch,
     "openvino": compile_openvino,
 }
 
@@ -27,7 +33,7 @@ def compile_network(spec: ModuleSpec, *, device: str = "auto", runtime: str = "a
     """
     where = resolve_device(device)
     if runtime == "auto":
-        runtime = "openvino" if where.type == "cpu" else "torch"
+        runtime = "torch" if is_gpu(where) else "openvino"
     if runtime not in RUNTIMES:
         raise UsageError(f"--runtime {runtime}: auto, {', '.join(RUNTIMES)}")
     return RUNTIMES[runtime](spec, where)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FloatArrays = tuple[NDArray[np.float32], ...]
 
@@ -15,13 +17,14 @@ FloatArrays = tuple[NDArray[np.float32], ...]
 class ModuleSpec:
     """A module and what runtimes need to know about it.
 
-    module: uint8 pixels (N, H, W, 3) → a tuple of float tensors (N, ...), or one. key: identifies its weights (their
-    SHA-256); under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
+    build: makes the module; it is not called, and torch not imported, where the converted module is cached. module:
+    uint8 pixels (N, H, W, 3) → a tuple of float tensors (N, ...), or one. key: identifies its weights (their SHA-256);
+    under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
     torch computes at once. sizes: (height, width) of the pixels where known in advance; these are compiled immediately.
     threads: CPU threads of OpenVINO, None for one a core; torch has its own setting.
     """
 
-    module: nn.Module
+    build: Callable[[], "nn.Module"]
     key: str | None
     cpu_batch: int
     gpu_batch: int
@@ -47,4 +50,4 @@ class CompiledNetwork:
         return self.run(pixels)
 
 
-Runtime = Callable[[ModuleSpec, torch.device], CompiledNetwork]
+Runtime = Callable[[ModuleSpec, str], CompiledNetwork]

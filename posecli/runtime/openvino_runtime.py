@@ -1,37 +1,46 @@
 """Networks in OpenVINO, on the CPU."""
 
+import hashlib
 import logging
+import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from posecli import __version__
 from posecli.errors import MachineError, UsageError
-from posecli.runtime.cache import cache_folder
+from posecli.runtime.cache import bound_cache, cache_folder
+from posecli.runtime.device import is_gpu
 from posecli.runtime.network import CompiledNetwork, FloatArrays, ModuleSpec
 from posecli.runtime.signals import signal_stack_kept
 
+if TYPE_CHECKING:
+    from torch import nn
+
 LOG = logging.getLogger(__name__)
 _FILE = "model.xml"
+# Length of the SHA-256 that a compiled network begins with.
+_DIGEST = 32
 
 
-def compile_openvino(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
+def compile_openvino(spec: ModuleSpec, device: str) -> CompiledNetwork:
     """The module in float32, converted for each (height, width) of pixels on first use.
 
     One item a request, several requests in parallel: fast, and results do not depend on the batch. Raises UsageError
     for another device than the CPU.
     """
-    if device.type != "cpu":
+    if is_gpu(device):
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
+
+    spec = replace(spec, build=cache(spec.build))
 
     @cache
     def queue_of(height: int, width: int) -> Any:
@@ -68,31 +77,80 @@ def _compile(spec: ModuleSpec, size: tuple[int, int]) -> Any:
     """An AsyncInferQueue for one item (1, height, width, 3)."""
     import openvino
 
-    core = openvino.Core()
-    model = None
-    folder = None
-    if spec.key is not None:
-        version = openvino.__version__.split("-")[0]
-        folder = cache_folder() / f"openvino-{version}-{__version__}-{spec.key[:24]}-{size[0]}x{size[1]}"
+    core, settings = openvino.Core(), _settings(spec.threads)
+    if spec.key is None:
+        return openvino.AsyncInferQueue(
+            core.compile_model(_through_a_file(core, _convert(spec.build(), size), None), "CPU", settings)
+        )
+    version = openvino.__version__.split("-")[0]
+    folder = cache_folder() / f"openvino-{version}-{__version__}-{spec.key[:24]}-{size[0]}x{size[1]}"
+    file = folder / f"compiled-{_machine(core, settings)}.blob"
+    compiled = _imported(core, file, settings)
+    if compiled is None:
         model = _cached(core, folder)
-    if model is None:
-        model = _through_a_file(core, _convert(spec.module, size), folder)
-    return compile_model(core, model, spec.threads)
+        if model is None:
+            LOG.warning("a network of %dx%d pixels is prepared for this machine: once, some seconds", *size)
+            model = _through_a_file(core, _convert(spec.build(), size), folder)
+        compiled = core.compile_model(model, "CPU", settings)
+        _export(compiled, file)
+    return openvino.AsyncInferQueue(compiled)
 
 
 def compile_model(core: Any, model: Any, threads: int | None) -> Any:
     """An AsyncInferQueue of a model that takes one item, in float32. threads: None for all cores."""
     import openvino
 
+    return openvino.AsyncInferQueue(core.compile_model(model, "CPU", _settings(threads)))
+
+
+def _settings(threads: int | None) -> dict[str, str | int]:
     # Without the hint OpenVINO computes in bfloat16 where the CPU can, and results differ by machine.
     settings: dict[str, str | int] = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    return openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
+    return settings
 
 
-def _convert(module: nn.Module, size: tuple[int, int]) -> Any:
+def _machine(core: Any, settings: dict[str, str | int]) -> str:
+    """Identifies what a compiled network depends on besides its model: OpenVINO's build, the CPU, the settings."""
     import openvino
+
+    cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    parts = (openvino.__version__, *map(str, cpu), str(os.cpu_count()), str(sorted(settings.items())))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _imported(core: Any, file: Path, settings: dict[str, str | int]) -> Any:
+    """The compiled network of a file that _export wrote, in a quarter of the time; None where there is none."""
+    try:
+        data = file.read_bytes()
+        if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+            raise ValueError("its checksum differs")
+        compiled = core.import_model(data[_DIGEST:], "CPU", settings)
+        os.utime(file.parent)  # for bound_cache
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RuntimeError) as error:
+        LOG.info("%s: not used, compiled anew (%s)", file, " ".join(str(error).split())[:150])
+        return None
+    return compiled
+
+
+def _export(compiled: Any, file: Path) -> None:
+    """Keep a compiled network in the cache. Errors are ignored."""
+    try:
+        data = compiled.export_model().getvalue()
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+            part.write(hashlib.sha256(data).digest() + data)
+        Path(part.name).replace(file)
+        bound_cache()
+    except (OSError, RuntimeError) as error:
+        LOG.info("compiled network not cached: %s", error)
+
+
+def _convert(module: "nn.Module", size: tuple[int, int]) -> Any:
+    import openvino
+    import torch
 
     shape = (1, *size, 3)
     with warnings.catch_warnings():

@@ -7,17 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from posecli.runtime.device import is_gpu
 from posecli.runtime.network import CompiledNetwork, FloatArrays, ModuleSpec
 
 
-def compile_torch(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
+def compile_torch(spec: ModuleSpec, device: str) -> CompiledNetwork:
     """The module, moved to the device; in float16 on a GPU.
 
     All batches have one size, the last is padded with black: another size may select another kernel with other rounding
     errors, and results would depend on the batch.
     """
-    module = spec.module.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    on_gpu = device.type == "cuda"
+    module = spec.build().eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_gpu = is_gpu(device)
     size = spec.gpu_batch if on_gpu else spec.cpu_batch
 
     @torch.inference_mode()
@@ -27,12 +28,12 @@ def compile_torch(spec: ModuleSpec, device: torch.device) -> CompiledNetwork:
             tensor = torch.from_numpy(batch)
             if on_gpu:
                 tensor = tensor.pin_memory().to(device, non_blocking=True)
-            with torch.autocast(device.type, torch.float16, enabled=on_gpu):
+            with torch.autocast("cuda" if on_gpu else "cpu", torch.float16, enabled=on_gpu):
                 outputs = module(tensor)
             parts.append(outputs if isinstance(outputs, tuple) else (outputs,))
         return tuple(torch.cat(output).float().cpu().numpy()[: len(pixels)] for output in zip(*parts, strict=True))
 
-    return CompiledNetwork(run, "torch", str(device), "float16" if on_gpu else "float32")
+    return CompiledNetwork(run, "torch", device, "float16" if on_gpu else "float32")
 
 
 def _batches(pixels: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:

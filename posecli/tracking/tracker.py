@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from posecli.geometry import AREA_OF_BOX, Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
@@ -194,6 +193,8 @@ class Tracker:
         matched[second] = first
         if len(second) == len(seen):
             return matched
+        from scipy.optimize import linear_sum_assignment  # takes a quarter of a second, and often is not needed
+
         waiting, free = np.ones(len(known), bool), matched < 0
         waiting[first] = False
         for rows, similarity in ((active, self._near), (~active, self._near), (waiting, self._far)):

@@ -42,7 +42,7 @@ def std_fitter(crops: Crops, count: int = 400, seed: int = 0) -> Calibrate:
         ]
         pixels, points, weights = (np.stack(part) for part in zip(*samples, strict=True))
         device = str(next(network.parameters()).device)
-        logits = load_runner(network, config, device=device, runtime="torch")(pixels).logits
+        logits = load_runner(lambda: network, config, device=device, runtime="torch")(pixels).logits
         boxes = people.boxes[rows]
         matrices = crop_matrices(boxes, config.input_size, config.preprocessing.padding)
         found, std, _ = decode_logits(logits, config, boxes, matrices)

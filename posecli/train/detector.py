@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 
 from posecli import interrupt
-from posecli.detect.person import PersonConfig, build_fcos, locations
+from posecli.detect.person import build_fcos, locations
+from posecli.detect.person_config import PersonConfig
 from posecli.errors import DataError
 from posecli.train.detector_augment import augmented_image
 from posecli.train.detector_data import Labels, Photo

@@ -10,7 +10,7 @@ from torch import Tensor
 from posecli.backbones import BACKBONES
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.pose.network import SimCC, initialise_head, resample_classifiers
 from posecli.weights.files import EMBEDDED, bounded, find_weights, is_known
 from posecli.weights.graphs import is_graph

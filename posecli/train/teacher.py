@@ -9,7 +9,7 @@ from torch import Tensor
 from posecli.errors import DataError
 from posecli.keypoints import KeypointSet
 from posecli.pose.config import PoseConfig
-from posecli.pose.estimator import load_network
+from posecli.pose.loading import load_network
 from posecli.pose.runner import Runner, load_runner
 from posecli.train.batches import Batch
 from posecli.train.loss import matching_bins
@@ -50,5 +50,5 @@ def load_teacher(path: Path, keypoint_set: KeypointSet, device: str) -> Teacher:
         raise DataError(f"--teacher {path}: its keypoints differ from those of the training set")
     key = sha256(path)
     # On a CPU it shares the threads that torch was given (--threads).
-    runner = load_runner(network, config, device=device, key=key, threads=torch.get_num_threads())
+    runner = load_runner(lambda: network, config, device=device, key=key, threads=torch.get_num_threads())
     return Teacher(runner, config, key)

@@ -51,7 +51,7 @@ def evaluator(truth: GroundTruth) -> Evaluate:
 
     def evaluate(network: SimCC, config: PoseConfig) -> dict[str, float]:
         device = str(next(network.parameters()).device)
-        estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))
+        estimator = Estimator(config, load_runner(lambda: network, config, device=device, runtime="torch"))
         found = predict(estimator, truth, true_boxes(truth))
         scores = score_keypoints(truth.dataset, found.results, truth.keypoint_set)
         return {name: round(scores.values[name], 4) for name in ("AP", "AP50", "AP75", "AR")}

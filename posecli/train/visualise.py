@@ -44,7 +44,7 @@ def write_predictions(path: Path, network: SimCC, config: PoseConfig, truth: Gro
         return
     chosen = [people[i] for i in np.linspace(0, len(people) - 1, min(SHOWN_PEOPLE, len(people))).astype(int)]
     device = str(next(network.parameters()).device)
-    estimator = Estimator(config, load_runner(network, config, device=device, runtime="torch"))
+    estimator = Estimator(config, load_runner(lambda: network, config, device=device, runtime="torch"))
     tiles = []
     for annotation in chosen:
         frame = Frame(truth.pixels(annotation["image_id"]))

@@ -11,24 +11,27 @@ import struct
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
 
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.weights.graphs import HEADER_SUFFIX, header_file, is_graph, refuse
 from posecli.weights.header import Fields, shown
 from posecli.weights.old_names import current_config, current_tensors
 
+if TYPE_CHECKING:
+    import torch
+
 FORMAT = 1
 HEADER_KEY = "posecli"
 EMBEDDED = ("pose", "pose-fast", "person")
 
 
-def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
+def save_weights(path: Path, tensors: "Mapping[str, torch.Tensor]", header: Mapping[str, Any]) -> None:
     """Write tensors and header atomically. The same content gives the same bytes."""
+    from safetensors.torch import save_file
+
     path.parent.mkdir(parents=True, exist_ok=True)
     document = json.dumps({"format": FORMAT, **header}, sort_keys=True, ensure_ascii=False)
     part = path.with_name(path.name + ".part")
@@ -37,12 +40,32 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappin
     part.replace(path)
 
 
-def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_header(path: Path) -> dict[str, Any]:
+    """posecli's header of a weights file, old names of its configuration converted. torch is not imported.
+
+    Raises what load_weights raises; the tensors are not read.
+    """
+    return _read(path, with_tensors=False)[0]
+
+
+def load_weights(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
     """Tensors and header of a file that save_weights wrote; old names of pose models are converted (old_names.py).
 
     Raises MachineError where the file is missing or cannot be read, DataError where it is not a weights file,
     UsageError where it is a graph.
     """
+    from safetensors.torch import load
+
+    header, data = _read(path, with_tensors=True)
+    try:
+        tensors = load(data)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+        raise DataError(f"{path}: damaged ({_one_line(error)}); its header is there, its tensors are not") from error
+    return (current_tensors(tensors) if header.get("kind") == "pose" else tensors), header
+
+
+def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], bytes]:
+    """The header, and the whole file or b""."""
     if is_graph(path):
         raise refuse(path)
     if not _is_file(path):
@@ -52,18 +75,12 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             # The rest is read only if there is posecli's header: any other file may be very large.
             start, described = _describe(file.read(8), file.read, path)
             header = _header(described, path)
-            data = start + file.read()
+            data = start + file.read() if with_tensors else b""
     except OSError as error:
         raise MachineError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        tensors = load(data)
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, AssertionError) as error:
-        raise DataError(f"{path}: damaged ({_one_line(error)}); its header is there, its tensors are not") from error
-    if header.get("kind") == "pose":
-        tensors = current_tensors(tensors)
-        if isinstance(header.get("config"), dict):
-            header["config"] = current_config(header["config"])
-    return tensors, header
+    if header.get("kind") == "pose" and isinstance(header.get("config"), dict):
+        header["config"] = current_config(header["config"])
+    return header, data
 
 
 def read_config(path: Path, header: Mapping[str, Any], kind: str) -> Any:
@@ -76,8 +93,8 @@ def read_config(path: Path, header: Mapping[str, Any], kind: str) -> Any:
 
 
 def fitting(
-    path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+    path: Path, tensors: "Mapping[str, torch.Tensor]", expected: "Mapping[str, torch.Tensor]"
+) -> "dict[str, torch.Tensor]":
     """The tensors in the dtypes of the expected ones (float16 to float32, for example).
 
     expected: the model's tensors, of which only shapes and dtypes are used; they may be on torch's device "meta", so
@@ -104,7 +121,7 @@ def fitting(
     return result
 
 
-def bounded(tensor: torch.Tensor) -> bool:
+def bounded(tensor: "torch.Tensor") -> bool:
     """Whether all values are finite and of a plausible size: a flipped bit can turn 0.01 into 1e36."""
     return not tensor.is_floating_point() or bool((tensor.abs() < 1e15).all())
 
@@ -245,11 +262,11 @@ def _one_line(error: Exception) -> str:
     return text.encode("utf-8", "backslashreplace").decode()[:150]
 
 
-def _size(tensor: torch.Tensor) -> str:
+def _size(tensor: "torch.Tensor") -> str:
     return "×".join(map(str, tensor.shape)) or "a single value"
 
 
-def _dtype(tensor: torch.Tensor) -> str:
+def _dtype(tensor: "torch.Tensor") -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
