@@ -23,6 +23,7 @@ from posecli.geometry import iou
 from posecli.keypoints import COCO17
 from posecli.media.video import VideoReader
 from posecli.predict import load_predictor
+from posecli.tracking.propagate import BoxPropagator
 from posecli.tracking.smoothing import KalmanSmoother
 from posecli.tracking.tracker import Tracker
 from posecli.types import Detections
@@ -107,12 +108,12 @@ def best(folder: Path, detector: str) -> dict[str, float]:
     return figures(expected, given)
 
 
-def clip(folder: Path, boxes: str) -> dict[str, float]:
-    """A clip with true boxes ("true") or those of a detector as detections."""
+def clip(folder: Path, boxes: str, *, propagated: bool = False) -> dict[str, float]:
+    """A clip with true boxes ("true") or those of a detector as detections; propagated: as with --detect-every auto."""
     truth = read_truth(folder / "gt.txt")
     predictor = load_predictor(detector="person" if boxes == "true" else boxes, device="cpu")
     tracker = Tracker(predictor.keypoints)
-    smoother = KalmanSmoother()
+    smoother, propagator = KalmanSmoother(), BoxPropagator(None if propagated else 1, predictor.keypoints)
     expected, tracked, seconds = [], [], np.zeros(3)
     with VideoReader(folder / f"{folder.name}.mp4") as reader:
         for frame in reader:
@@ -121,8 +122,10 @@ def clip(folder: Path, boxes: str) -> dict[str, float]:
             if boxes == "true":
                 given = Detections(true.astype(np.float32), np.ones(len(true), np.float32))
                 poses = predictor.estimate([frame], [given])[0]
+            elif propagator.needs_detection(frame):
+                poses = propagator.update(frame, predictor.predict([frame], [""])[0], True)
             else:
-                poses = predictor.predict([frame], [""])[0]
+                poses = propagator.update(frame, predictor.estimate([frame], [propagator.boxes(frame)])[0], False)
             # CPU time of all threads, the decoder's included.
             seconds[2] += time.process_time() - begin
             start = time.thread_time()
@@ -153,6 +156,7 @@ def main(tracks: Path | None, detector: str) -> None:
     for folder in sorted(tracks.iterdir()) if tracks else []:
         for boxes in ("true", detector):
             _print(folder.name, boxes, clip(folder, boxes))
+        _print(folder.name, f"{detector}, --detect-every auto", clip(folder, detector, propagated=True))
         _print(folder.name, f"{detector}, best possible ids", best(folder, detector))
 
 

@@ -1,6 +1,7 @@
 """Lite-HRNet as a backbone, and reading it from an OpenVINO IR."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from posecli.backbones.lite_hrnet import LiteHRNet
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
-from posecli.pose.network import SimCC
+from posecli.pose.network import BoxHead, SimCC, for_inference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
@@ -87,3 +88,39 @@ def test_classifiers_find_the_heatmaps_peaks(network: HeatmapNetwork) -> None:
     x, y = model.fc_x(maps.flatten(2)), model.fc_y(maps.flatten(2))
     # A cell of 4 pixels holds 8 bins; its centre is between two of them.
     assert abs(int(x[0, 0].argmax()) - (9 * 8 + 3.5)) < 4.5 and abs(int(y[0, 0].argmax()) - (5 * 8 + 3.5)) < 4.5
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 96)])
+def test_the_form_for_inference_has_the_same_outputs_and_leaves_the_network_alone(size: tuple[int, int]) -> None:
+    torch.manual_seed(5)
+    network = SimCC(replace(config(person_score=True, box_head=True), input_size=size)).eval()
+    for name, parameter in network.named_parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+        elif name.startswith("backbone"):
+            parameter.data *= 0.7  # random sums of branches grow
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    faster, crops = for_inference(network), torch.randn(3, 3, *size)
+    with torch.inference_mode():
+        expected, found = network(crops), faster(crops)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert len(expected) == 4
+    for one, other in zip(expected, found, strict=True):
+        assert one.shape == other.shape and (one - other).abs().max() < 1e-4 * one.abs().max()
+        assert one.std() > 0
+    # One shuffle is left, of the stem, against one for each unit.
+    counts = [sum(isinstance(m, torch.nn.ChannelShuffle) for m in n.modules()) for n in (network, faster)]
+    assert counts == [49, 1]
+
+
+def test_other_backbones_have_one_form() -> None:
+    network = SimCC(PoseConfig(backbone="mobilenet_v2", input_size=SIZE))
+    assert for_inference(network) is network
+
+
+@pytest.mark.parametrize("cells", [(8, 6), (4, 3), (2, 2), (4, 4), (5, 7), (16, 12)])
+def test_the_box_heads_grid_is_adaptive_pooling(cells: tuple[int, int]) -> None:
+    head, features = BoxHead(4).eval(), torch.randn(2, 4, *cells)
+    expected = torch.nn.functional.adaptive_avg_pool2d(features, head.GRID)
+    torch.testing.assert_close(head._grid(features), expected)

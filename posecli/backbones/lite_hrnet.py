@@ -50,7 +50,7 @@ class _Stem(nn.Module):
         return cast(Tensor, self.shuffle(torch.cat([self.near(near), self.far(far)], dim=1)))
 
 
-class _ShuffleUnit(nn.Module):
+class ShuffleUnit(nn.Module):
     """Half of the channels through 1×1, depthwise 3×3 and 1×1, then a shuffle. Keeps the shape."""
 
     def __init__(self, channels: int) -> None:
@@ -62,6 +62,7 @@ class _ShuffleUnit(nn.Module):
         self.shuffle = nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) → the same shape."""
         kept, changed = x.chunk(2, dim=1)
         return cast(Tensor, self.shuffle(torch.cat([kept, self.branch(changed)], dim=1)))
 
@@ -76,7 +77,7 @@ def _downsample(steps: int, inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class _Module(nn.Module):
+class Module(nn.Module):
     """Two shuffle units in each branch, then fusion of all resolutions.
 
     The published implementation adds the finest branch twice, and uses its fused sum for the coarser ones; the weights
@@ -86,7 +87,7 @@ class _Module(nn.Module):
     def __init__(self, branches: int, shuffles: int = 2) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(*(_ShuffleUnit(WIDTHS[i]) for _ in range(shuffles))) for i in range(branches)
+            nn.Sequential(*(ShuffleUnit(WIDTHS[i]) for _ in range(shuffles))) for i in range(branches)
         )
         self.fuse = nn.ModuleList(
             nn.ModuleDict(
@@ -102,6 +103,7 @@ class _Module(nn.Module):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """One map (N, WIDTHS[i], h/2ⁱ, w/2ⁱ) for each branch → the same shapes."""
         outputs = [branch(x) for branch, x in zip(self.branches, inputs, strict=True)]
         fused = []
         for target, ways in enumerate(cast(Iterable[nn.ModuleDict], self.fuse)):
@@ -132,7 +134,7 @@ class LiteHRNet(nn.Module):
             for inputs, outputs in zip(coarsest, WIDTHS[1:], strict=True)
         )
         self.stages = nn.ModuleList(
-            nn.ModuleList(_Module(branches) for _ in range(count))
+            nn.ModuleList(Module(branches) for _ in range(count))
             for branches, count in zip((2, 3, 4), MODULES, strict=True)
         )
         widths = WIDTHS[::-1]

@@ -3,6 +3,7 @@
 Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV 2022.
 """
 
+import copy
 from typing import cast
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posecli.backbones import find_backbone
+from posecli.backbones.lite_hrnet import LiteHRNet
+from posecli.backbones.lite_hrnet_inference import InferenceLiteHRNet
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
 from posecli.pose.heads import find_head
@@ -41,8 +44,17 @@ class BoxHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, C, h, w) → sides (N, 4)."""
-        cells = functional.relu(self.squeeze(functional.adaptive_avg_pool2d(features, self.GRID)))
+        cells = functional.relu(self.squeeze(self._grid(features)))
         return cast(Tensor, self.sides(functional.relu(self.hidden(self.dropout(cells.flatten(1))))))
+
+    def _grid(self, features: Tensor) -> Tensor:
+        """Features (N, C, h, w) → (N, C, *GRID), by adaptive average pooling."""
+        height, width = map(int, features.shape[2:])  # tensors while the network is traced
+        if self.GRID[0] % height or self.GRID[1] % width:
+            return functional.adaptive_avg_pool2d(features, self.GRID)
+        # The same values: pooling to a multiple of the size repeats them, for which runtimes have faster operations.
+        repeats = (self.GRID[0] // height, self.GRID[1] // width)
+        return features if repeats == (1, 1) else functional.interpolate(features, scale_factor=repeats)
 
 
 class SimCC(nn.Module):
@@ -206,6 +218,15 @@ def _resampled_rows(weight: Tensor, rows: int) -> Tensor:
     lines = weight.float().reshape(1, weight.shape[0], -1).transpose(1, 2)
     lines = functional.interpolate(lines, size=rows, mode="linear", align_corners=False)
     return lines.transpose(1, 2).reshape(rows, *weight.shape[1:]).to(weight.dtype)
+
+
+def for_inference(network: SimCC) -> SimCC:
+    """A copy with a faster form of its backbone, where there is one: the same outputs up to rounding errors."""
+    if not isinstance(network.backbone, LiteHRNet):
+        return network
+    result = copy.deepcopy(network)
+    result.backbone = InferenceLiteHRNet(network.backbone)
+    return result
 
 
 class PixelNetwork(nn.Module):

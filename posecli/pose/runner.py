@@ -67,9 +67,9 @@ def load_runner(
     """
 
     def build() -> "nn.Module":
-        from posecli.pose.network import PixelNetwork  # imports torch
+        from posecli.pose.network import PixelNetwork, for_inference  # imports torch
 
-        return PixelNetwork(network(), config)
+        return PixelNetwork(for_inference(network()), config)
 
     spec = ModuleSpec(build, key, cpu_batch=4, gpu_batch=32, sizes=(config.input_size,), threads=threads)
     compiled = compile_network(spec, device=device, runtime=runtime)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 _FILE = "model.xml"
+# Part of the cache's keys, to be raised when networks are converted differently.
+_CONVERSION = 2
 # Length of the SHA-256 that a compiled network begins with.
 _DIGEST = 32
 
@@ -83,7 +85,7 @@ def _compile(spec: ModuleSpec, size: tuple[int, int]) -> Any:
             core.compile_model(_through_a_file(core, _convert(spec.build(), size), None), "CPU", settings)
         )
     version = openvino.__version__.split("-")[0]
-    folder = cache_folder() / f"openvino-{version}-{__version__}-{spec.key[:24]}-{size[0]}x{size[1]}"
+    folder = cache_folder() / f"openvino-{version}-{__version__}.{_CONVERSION}-{spec.key[:24]}-{size[0]}x{size[1]}"
     file = folder / f"compiled-{_machine(core, settings)}.blob"
     compiled = _imported(core, file, settings)
     if compiled is None:
