@@ -313,17 +313,20 @@ def test_the_names_of_the_help() -> None:
 
 
 @pytest.mark.slow
-def test_pose_in_rtmlib(tmp_path: Path, samples: Path) -> None:
-    """The embedded model in rtmlib's own class gives the keypoints of posecli's argmax decoder."""
+@pytest.mark.parametrize("name", ["pose", "rtmpose"])
+def test_exports_in_rtmlibs_own_class(tmp_path: Path, samples: Path, name: str) -> None:
+    """The embedded model and an RTMPose give the keypoints of posecli's argmax decoder."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     reason = "rtmlib is not in the test extra: it brings opencv-contrib-python, which overwrites opencv-python's files"
     rtmlib = pytest.importorskip("rtmlib", reason=reason)
-    export_weights(find_weights("pose"), tmp_path / "pose.onnx", "onnx")
+    larger = replace(ATTENTION, input_size=(256, 192))
+    weights = find_weights("pose") if name == "pose" else saved(larger, tmp_path / "rtmpose.safetensors")
+    export_weights(weights, tmp_path / "pose.onnx", "onnx")
     crops = levels((256, 192), 1)
-    plain = normalised(crops, load_network(find_weights("pose"))[1])
+    plain = normalised(crops, load_network(weights)[1])
     for run in RUNTIMES.values():
-        close(run(tmp_path / "pose.onnx", plain), logits_of(find_weights("pose"), crops))
+        close(run(tmp_path / "pose.onnx", plain), logits_of(weights, crops))
     photo = sorted(samples.rglob("*.jpg"))[0]
     image = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
     # Crops are then enlarged: posecli halves images before it reduces them further, rtmlib does not.
@@ -331,8 +334,9 @@ def test_pose_in_rtmlib(tmp_path: Path, samples: Path) -> None:
     height, width = image.shape[:2]
     boxes = np.array([[0, 0, width, height], [width / 4, height / 8, width * 0.8, height * 0.9]], np.float32)
     frame = Frame(image, 0, None)
-    estimator = load_estimator("pose", device="cpu", runtime="torch", decoder="argmax")
+    estimator = load_estimator(str(weights), device="cpu", runtime="torch", decoder="argmax")
     (poses,) = estimator([frame], [Detections(boxes, np.ones(2, np.float32))])
+    assert np.ptp(poses.keypoints, axis=(0, 1)).min() > 10
     for backend in ("onnxruntime", "opencv", "openvino"):
         model = rtmlib.RTMPose(str(tmp_path / "pose.onnx"), model_input_size=(192, 256), backend=backend)
         keypoints, _ = model(image, boxes)

@@ -32,7 +32,7 @@ def _depthwise(channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, 3, stride, 1, groups=channels)
 
 
-class _Stem(nn.Module):
+class Stem(nn.Module):
     """(N, 3, H, W) → (N, 32, H/4, W/4)."""
 
     def __init__(self) -> None:
@@ -46,6 +46,7 @@ class _Stem(nn.Module):
         self.shuffle = nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Crops (N, 3, H, W) → (N, 32, H/4, W/4)."""
         near, far = functional.relu(self.conv(x)).chunk(2, dim=1)
         return cast(Tensor, self.shuffle(torch.cat([self.near(near), self.far(far)], dim=1)))
 
@@ -125,7 +126,7 @@ class LiteHRNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _Stem()
+        self.stem = Stem()
         # The new branch of each stage has half the size of the coarsest one before.
         self.first = nn.Sequential(_depthwise(STEM_WIDTH), _pointwise(STEM_WIDTH, WIDTHS[0]), nn.ReLU())
         coarsest = (STEM_WIDTH, WIDTHS[1], WIDTHS[2])

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from posecli.backbones.lite_hrnet import STEM_WIDTH, WIDTHS, LiteHRNet, Module, ShuffleUnit
+from posecli.backbones.lite_hrnet import STEM_WIDTH, WIDTHS, LiteHRNet, Module, ShuffleUnit, Stem
 
 
 class _MaskedUnit(nn.Module):
@@ -44,6 +44,20 @@ class _MaskedUnit(nn.Module):
         return cast(Tensor, x * self.mask + self.branch(x))
 
 
+class _UnshuffledStem(nn.Module):
+    """The stem without its last shuffle; ORDER: of its outputs."""
+
+    ORDER = torch.arange(STEM_WIDTH).view(-1, 2).t().flatten()
+
+    def __init__(self, stem: Stem) -> None:
+        super().__init__()
+        self.conv, self.near, self.far = stem.conv, stem.near, stem.far
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, half = nn.functional.relu(self.conv(x)), STEM_WIDTH // 2
+        return torch.cat([self.near(x[:, :half]), self.far(x[:, half:])], dim=1)
+
+
 class InferenceLiteHRNet(nn.Module):
     """Outputs of a LiteHRNet up to rounding errors, from a copy of its weights. forward: see LiteHRNet."""
 
@@ -52,8 +66,9 @@ class InferenceLiteHRNet(nn.Module):
     def __init__(self, network: LiteHRNet) -> None:
         super().__init__()
         self.network = network = copy.deepcopy(network).cpu()
-        orders = [torch.arange(WIDTHS[0])]
-        coarsest = torch.arange(STEM_WIDTH)
+        network.stem = cast(Stem, _UnshuffledStem(network.stem))
+        _reorder(network.first, _UnshuffledStem.ORDER, None)
+        orders, coarsest = [torch.arange(WIDTHS[0])], _UnshuffledStem.ORDER
         for enter, stage, width in zip(network.enter, network.stages, WIDTHS[1:], strict=True):
             down, _ = cast(nn.Sequential, enter)
             _reorder(cast(nn.Sequential, down), coarsest, None)

@@ -71,6 +71,7 @@ def _write_onnx(graph: Graph, example: Tensor, dynamic: bool, metadata: Mapping[
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise DataError(f"not convertible to ONNX: {_first_line(error)}") from error
     model = onnx.load(path)
+    _without_identities(model.graph)
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
     onnx.checker.check_model(model)
     onnx.save(model, path)
@@ -102,3 +103,15 @@ FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", _onnx_ready, _write_onnx),
     "openvino": Format(".xml", lambda: None, _write_openvino, (".bin",)),
 }
+
+
+def _without_identities(graph: Any) -> None:
+    """Use constants directly where torch puts an Identity behind them, which OpenCV DNN cannot read."""
+    constants = {tensor.name for tensor in graph.initializer}
+    copies = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in constants]
+    names = {node.output[0]: node.input[0] for node in copies}
+    for node in copies:
+        graph.node.remove(node)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = names.get(name, name)

@@ -15,7 +15,7 @@ from posecli.errors import UsageError
 from posecli.export.decoding import Decoder
 from posecli.pose.config import PoseConfig
 from posecli.pose.loading import load_network
-from posecli.pose.network import PixelNetwork, SimCC
+from posecli.pose.network import PixelNetwork, SimCC, for_inference
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def _pose(path: Path, uint8: bool, decode: bool) -> Graph:
     described = {"mean": list(pixels.mean), "std": list(pixels.std), "padding": pixels.padding}
     # With the normalisation inside, the module also reorders the channels.
     preprocessing = {"channels": "RGB" if uint8 else pixels.channels, **described}
-    module = _Pose(network, config, uint8, decode)
+    module = _Pose(for_inference(network), config, uint8, decode)
     return Graph(module, config.input_size, uint8, outputs, preprocessing, decoded=decode)
 
 
