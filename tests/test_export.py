@@ -21,6 +21,8 @@ from posecli.export.decoding import AxisDecoder, Decoder
 from posecli.pose import codec
 from posecli.pose.config import AttentionSizes, PoseConfig, Preprocessing
 from posecli.pose.estimator import load_estimator
+from posecli.pose.foreign import Given
+from posecli.pose.graphs import import_graph
 from posecli.pose.loading import load_network
 from posecli.pose.network import PixelNetwork, SimCC, initialise_head
 from posecli.types import Detections, Frame
@@ -247,6 +249,39 @@ def test_metadata_stands_in_the_files(tmp_path: Path) -> None:
     for file in ("a.onnx", "a.xml"):
         assert str(tmp_path).encode() not in (tmp_path / file).read_bytes()
         assert os.fsencode(Path(__file__).parents[1]) not in (tmp_path / file).read_bytes()
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_an_export_is_imported_with_its_own_configuration(tmp_path: Path, to: str) -> None:
+    if to == "onnx":
+        pytest.importorskip("onnx")
+    config = replace(CONFIGS["laterals"], temperature=2.0, std_scale=1.5)
+    weights, file = saved(config, tmp_path / "a.safetensors"), tmp_path / f"b{FORMATS[to].suffix}"
+    export_weights(weights, file, to)
+    header, found = import_graph(file, tmp_path / "c", Given())
+    same = ("input_size", "split_ratio", "sigma", "temperature", "std_scale", "keypoints", "preprocessing")
+    assert [getattr(found, name) for name in same] == [getattr(config, name) for name in same]
+    frame = Frame(picture(90, 120, 3))
+    boxes = [Detections(np.array([[5, 5, 60, 110]], np.float32), np.ones(1, np.float32))]
+    (one,), (other,) = (load_estimator(str(file), device="cpu")([frame], boxes) for file in (weights, header))
+    np.testing.assert_allclose(one.keypoints, other.keypoints, atol=0.05)
+    np.testing.assert_allclose(one.std, other.std, atol=0.05)
+    given = import_graph(file, tmp_path / "d", Given(keypoints="ap10k", sigma=(3.0, 3.0)))[1]
+    assert (given.keypoints.name, given.sigma, given.temperature) == ("ap10k", (3.0, 3.0), 2.0)
+
+
+def test_other_exports_are_refused_in_one_line(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    weights = saved(SMALL, tmp_path / "a.safetensors")
+    for option, part in (("--uint8", "its input is"), ("--decode", "its outputs are")):
+        file = tmp_path / f"{option[2:]}.xml"
+        export_weights(weights, file, "openvino", uint8=option == "--uint8", decode=option == "--decode")
+        result = posecli(capfd, "weights", "import", file, "--out", tmp_path / "new")
+        assert result.code == 1 and len(result.err.splitlines()) == 1 and part in result.err
+    detector = detector_file(tmp_path / "d.safetensors")
+    export_weights(detector, tmp_path / "d.xml", "openvino")
+    result = posecli(capfd, "weights", "import", tmp_path / "d.xml", "--out", tmp_path / "new")
+    assert result.code == 1 and len(result.err.splitlines()) == 1
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_the_command_line(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

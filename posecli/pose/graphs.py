@@ -1,7 +1,8 @@
 """Pose networks that are kept as graphs: imported with a header file beside them, and run in OpenVINO."""
 
+import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from posecli.errors import DataError, UsageError
 from posecli.pose.config import LARGEST_SIDE, PoseConfig, read_pose_config
 from posecli.pose.runner import Outputs, Runner
 from posecli.runtime import is_gpu, resolve_device
-from posecli.runtime.graph import compile_graph, fix_size, names_of, read_graph, sizes_of
+from posecli.runtime.graph import compile_graph, fix_size, metadata_of, names_of, read_graph, sizes_of
 from posecli.weights.files import sha256
 from posecli.weights.graphs import (
     HEADER_SUFFIX,
@@ -23,7 +24,7 @@ from posecli.weights.graphs import (
     read_source,
     save_graph,
 )
-from posecli.weights.header import shown
+from posecli.weights.header import Fields, shown
 
 if TYPE_CHECKING:
     from posecli.pose.foreign import Given
@@ -122,8 +123,8 @@ def _runner(graph: Any, config: PoseConfig, file: Path) -> Runner:
 def _config(graph: Any, source: Path, given: "Given") -> PoseConfig:
     """The configuration of a graph, whose input size is fixed by this.
 
-    Graphs do not tell their network: RTMPose is assumed, which nearly all published ones are, unless the file's name
-    begins with rtmw or simcc.
+    `posecli export` writes it into the file. Other graphs do not tell their network: RTMPose is assumed, which nearly
+    all published ones are, unless the file's name begins with rtmw or simcc.
     """
     from posecli.pose.foreign import usual_keypoints, usual_sigma  # imports torch
 
@@ -135,6 +136,11 @@ def _config(graph: Any, source: Path, given: "Given") -> PoseConfig:
     if given.split_ratio not in (None, ratio):
         raise DataError(f"{source}: split ratio {given.split_ratio:g} does not give its {x.bins} and {y.bins} bins")
     try:
+        own = _exported_config(graph)
+        if own is not None:
+            keypoints = usual_keypoints(source, x.keypoints, {}, given) if given.keypoints else own.keypoints
+            sigma, temperature = given.sigma or own.sigma, given.temperature or own.temperature
+            return replace(own, input_size=size, sigma=sigma, temperature=temperature, keypoints=keypoints)
         return PoseConfig(
             backbone="graph",
             deconv_channels=(),
@@ -146,6 +152,25 @@ def _config(graph: Any, source: Path, given: "Given") -> PoseConfig:
         )
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
+
+
+def _exported_config(graph: Any) -> PoseConfig | None:
+    """The configuration that `posecli export` wrote into a file, without what its graph leaves out; None in others.
+
+    Raises DataError where it is not valid.
+    """
+    text = metadata_of(graph, "posecli")
+    if text is None:
+        return None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError("posecli's metadata in it is not JSON") from error
+    if not isinstance(document, dict) or document.get("kind") != "pose":
+        raise DataError("posecli exported it, but not from a pose model")
+    config = PoseConfig.from_json(Fields.of(document.get("config"), "config").values)
+    config = replace(config, backbone="graph", widths=(), blocks=(), head="simcc", deconv_channels=(), laterals=False)
+    return replace(config, person_score=False, box_head=False)
 
 
 def _fix_input(graph: Any, source: Path, wanted: tuple[int, int] | None) -> tuple[int, int]:

@@ -46,6 +46,14 @@ def names_of(port: Any) -> set[str]:
     return set(port.get_names())
 
 
+def metadata_of(graph: Any, key: str) -> str | None:
+    """The text that an ONNX file or an IR has under a key of its metadata; None where it has none."""
+    for place in (["framework", key], [key]):
+        if graph.has_rt_info(place):
+            return str(graph.get_rt_info(place).astype(str))
+    return None
+
+
 def fix_size(graph: Any, size: tuple[int, int], where: str) -> None:
     """Set the only input to one item (1, 3, height, width). Raises DataError where the graph does not allow it."""
     try:
