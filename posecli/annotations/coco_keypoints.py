@@ -11,6 +11,7 @@ from posecli.annotations.document import Repairs, entries_of, garbage_collection
 from posecli.annotations.ids import IdMap
 from posecli.annotations.images import Image, read_images
 from posecli.annotations.people import box_of, is_crowd, read_area, read_box, read_keypoints
+from posecli.annotations.whole_body import with_whole_bodies
 from posecli.errors import DataError
 from posecli.keypoints import COCO17, KeypointSet, describe_category
 
@@ -53,7 +54,7 @@ def read_annotations(path: Path, category: str | None = None) -> Annotations:
     )
     chosen = choose_category(categories, labelled, category, path, repairs)
     own = _of_category(entries, categories, chosen, path, repairs)
-    keypoint_set = _keypoint_set(chosen, own, path, repairs)
+    own, keypoint_set = with_whole_bodies(own, _keypoint_set(chosen, own, path, repairs), repairs)
     people = _read_people(own, images, ids, keypoint_set, chosen, path, repairs)
     return Annotations(path, images, people, chosen, keypoint_set, ids, repairs.lines())
 

@@ -235,6 +235,8 @@ def _model(options: Options, keypoint_set: KeypointSet, init: Init | None, size:
     changes: dict[str, Any] = {
         name: known[name] for name in ("backbone", "laterals", "split_ratio", "temperature") if name in known
     }
+    if old is not None and changes.get("backbone", old.backbone) != old.backbone:
+        raise UsageError(f"--backbone {changes['backbone']}: --init has {old.backbone}; leave --backbone out")
     channels = _deconv_channels(options["deconv"])
     if "deconv" in known:
         changes["deconv_channels"] = channels

@@ -156,7 +156,9 @@ def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: 
 def check_weights(estimator: Estimator, name: str, truth: GroundTruth, allow_overlap: bool) -> int:
     """Number of the ground truth's images that the model was trained on. Raises DataError where they do not match."""
     if not same_keypoints(estimator.config.keypoints, truth.keypoint_set):
-        raise DataError(f"{name} predicts other keypoints than the annotations have")
+        sets = (estimator.config.keypoints, truth.keypoint_set)
+        theirs, own = (f"{len(found)} of {shown(found.name)}" for found in sets)
+        raise DataError(f"{name} predicts other keypoints ({theirs}) than the annotations have ({own})")
     assert estimator.weights is not None
     count, first = training_overlap(estimator.weights, truth)
     if count and not allow_overlap:

@@ -43,11 +43,13 @@ def read_init(given: str, backbone: str) -> Init:
     if path.suffix.lower() == ".safetensors" or is_graph(path):  # a graph is refused there
         network, config = load_network(path)
         return Init(network.state_dict(), config)
+    imported = f"a pose model's checkpoint has to be imported first (posecli weights import {path.name})"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an invalid pickle can raise any exception
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
-        raise DataError(f"--init {path}: not a torch state of a backbone ({reason})") from error
+        raise DataError(f"--init {path}: not a torch state of a backbone; {imported}") from error
+    if isinstance(state, Mapping) and any(str(name).startswith(("backbone.", "head.", "state_dict")) for name in state):
+        raise DataError(f"--init {path}: not a backbone's state alone; {imported}")
     if not isinstance(state, Mapping) or not state:
         raise DataError(f"--init {path}: not a torch state of a backbone, but a {type(state).__name__}")
     for name, tensor in state.items():
