@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from posecli.draw.skeleton import COLOURS, detailed, draw_person, limb_side
 from posecli.evaluate.scoring import score_keypoints
 from posecli.keypoints import KEYPOINT_SETS, KeypointSet, find_keypoints, from_category
 from posecli.pose.config import PoseConfig
@@ -144,3 +145,22 @@ def test_keypoints_are_scored_with_the_sets_own_sigmas(name: str) -> None:
 @pytest.mark.parametrize("smoother", sorted(SMOOTHERS))
 def test_every_smoother_takes_the_set(name: str, smoother: str) -> None:
     assert SMOOTHERS[smoother](KEYPOINT_SETS[name]) is not None
+
+
+def test_faces_and_hands_of_whole_bodies_are_drawn_finely() -> None:
+    keypoints = KEYPOINT_SETS["coco_wholebody"]
+    wrist, fingertip, shoulder, elbow = (
+        keypoints.names.index(n) for n in ("left_wrist", "left_middle_finger4", "left_shoulder", "left_elbow")
+    )
+    areas = {}
+    for name, kept in {"finger": (fingertip,), "face": (keypoints.names.index("face-3"),), "wrist": (wrist,)}.items():
+        scores = np.zeros((133,), np.float32)
+        scores[list(kept)] = 1
+        drawn = draw_person(np.zeros((800, 400, 3), np.uint8), np.full((133, 2), 200), scores, keypoints)
+        areas[name] = int((drawn.max(axis=-1) > 100).sum())
+        colour = "middle" if name == "face" else "left"
+        assert tuple(drawn[200, 200].tolist()) == COLOURS[colour]
+    assert 0 < areas["finger"] == areas["face"] < areas["wrist"] / 3
+    assert not detailed(KEYPOINT_SETS["hand21"].names) and not detailed(KEYPOINT_SETS["face68"].names)
+    assert detailed(keypoints.names) == frozenset(range(23, 133))
+    assert limb_side(keypoints, (shoulder, elbow)) == "left"

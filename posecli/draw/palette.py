@@ -1,5 +1,7 @@
 """The colours of sides and of ids, the same in drawings and in the gallery."""
 
+import re
+
 from posecli.keypoints import KeypointSet
 
 Colour = tuple[int, int, int]
@@ -23,6 +25,9 @@ ID_COLOURS: tuple[Colour, ...] = (
     (178, 178, 190),
 )
 
+# Names of keypoints of faces in the published sets.
+_NUMBERED = re.compile(r"(?:face|kpt)-\d+")
+
 
 def id_colour(track_id: int) -> Colour:
     """The colour of a track id, RGB; colours repeat after twelve ids."""
@@ -43,9 +48,17 @@ def side_colours(track_id: int | None) -> dict[str, Colour]:
     return {"left": colour, "middle": colour, "right": tint(colour, (255, 255, 255), 0.5)}
 
 
+def drawn_side(keypoint_set: KeypointSet, index: int) -> str:
+    """The side in whose colour a keypoint is drawn.
+
+    The pairs of the published sets' faces, whose keypoints are numbered, do not tell which one is the left one.
+    """
+    return "middle" if _NUMBERED.fullmatch(keypoint_set.names[index]) else keypoint_set.side(index)
+
+
 def limb_side(keypoint_set: KeypointSet, limb: tuple[int, int]) -> str:
     """The side that a limb belongs to: that of its ends where they agree, or of the one that has a side."""
-    sides = {keypoint_set.side(i) for i in limb} - {"middle"}
+    sides = {drawn_side(keypoint_set, i) for i in limb} - {"middle"}
     return sides.pop() if len(sides) == 1 else "middle"
 
 

@@ -1,12 +1,14 @@
 """Drawing of skeletons, boxes and ids."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from posecli.draw.palette import COLOURS, Colour, id_colour, limb_side, side_colours
+from posecli.draw.palette import COLOURS, Colour, drawn_side, id_colour, limb_side, side_colours
 from posecli.keypoints import KeypointSet
 from posecli.types import FloatArray, PixelArray, Poses
 
@@ -21,6 +23,8 @@ Point = tuple[int, int]
 _SHIFT = 4
 _ONE = 1 << _SHIFT
 _FAR = 1e6
+# Names of keypoints of face and hands in sets of whole bodies.
+_DETAILS = re.compile(r"face\W?\d|hand|thumb|finger")
 
 
 def draw_poses(
@@ -142,11 +146,22 @@ def _draw_person(
     points = np.clip(np.nan_to_num(poses.keypoints[person]), -_FAR, _FAR)
     fixed = np.rint(points * _ONE).astype(int).tolist()
     limbs = [limb for limb in keypoint_set.skeleton if shown[limb[0]] and shown[limb[1]]]
+    fine = replace(stroke, thickness=max(1, round(0.3 * stroke.thickness)))
+    details = detailed(keypoint_set.names)
     for outline in (True, False):
         for limb in limbs:
-            stroke.line(fixed[limb[0]], fixed[limb[1]], colours[limb_side(keypoint_set, limb)], outline)
+            used = fine if details.issuperset(limb) else stroke
+            used.line(fixed[limb[0]], fixed[limb[1]], colours[limb_side(keypoint_set, limb)], outline)
         for index in np.flatnonzero(shown).tolist():
-            stroke.dot(fixed[index], colours[keypoint_set.side(index)], outline)
+            used = fine if index in details else stroke
+            used.dot(fixed[index], colours[drawn_side(keypoint_set, index)], outline)
+
+
+@lru_cache(maxsize=64)
+def detailed(names: tuple[str, ...]) -> frozenset[int]:
+    """Keypoints of face and hands where there is a body too: they are too close to each other for lines of its size."""
+    found = frozenset(i for i, name in enumerate(names) if _DETAILS.search(name))
+    return found if len(names) - len(found) > 4 else frozenset()
 
 
 def _draw_box(canvas: PixelArray, poses: Poses, person: int, thickness: int, colour: Colour) -> None:
