@@ -5,9 +5,12 @@ import json
 from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from posecli.cli.groups import GroupedCommand, option, option_group
+from posecli.cli.run import make_run_options
+from posecli.cli.video import video_command
 
 
 @click.command(cls=GroupedCommand, examples=[("tool --size 3", "a larger one")])
@@ -92,3 +95,22 @@ def test_progress_is_a_line_every_few_seconds_of_the_clock() -> None:
         now[0] = PLAIN_EVERY
         progress.advance("a.mp4", 40)
         assert stderr.getvalue() == "0 of 2 inputs, 50 frames, 5.0 frames/s, 0:30 left, now 'a.mp4'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "every"),
+    [
+        ([], None),
+        (["--detect-every", "auto", "--blur-faces"], None),
+        (["--detect-every", "3", "--blur-faces"], 3),
+        # Nobody's face may be seen before the next detection; boxes of a file are meant for their own frame.
+        (["--blur-faces"], 1),
+        (["--detector", "boxes:boxes.json"], 1),
+        (["--detector", "whole"], 1),
+        (["--detector", "fcos_resnet50_fpn"], None),
+    ],
+)
+def test_how_often_the_detector_runs_by_default(arguments: list[str], every: int | None) -> None:
+    context = video_command.make_context("video", ["clip.mp4", *arguments])
+    with context:
+        assert make_run_options(context.params).tracking.detect_every == every

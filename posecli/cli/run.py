@@ -122,7 +122,7 @@ def make_run_options(options: dict[str, Any]) -> "RunOptions":
     from posecli.pipeline.run_options import RunOptions, TrackingOptions
 
     values = dict(options)
-    values["detect_every"] = None if options["detect_every"] == "auto" else options["detect_every"]
+    values["detect_every"] = _detect_every(options)
     values["preset"] = "ultrafast" if options["fast"] else options["preset"]
     return RunOptions(
         media=values["media"],
@@ -133,6 +133,19 @@ def make_run_options(options: dict[str, Any]) -> "RunOptions":
         style=_take(DrawStyle, values),
         encoding=_take(EncodeOptions, values),
     )
+
+
+def _detect_every(options: dict[str, Any]) -> int | None:
+    """Frames from one detection to the next, None where box propagation decides.
+
+    By default that is so, except where somebody who appears must not be missed for a moment (faces to be blurred), and
+    where the boxes of all frames are given.
+    """
+    source = click.get_current_context().get_parameter_source("detect_every")
+    given = options["detector"].partition(":")[0] in ("boxes", "whole")
+    if source is click.core.ParameterSource.DEFAULT and (options["blur_faces"] or given):
+        return 1
+    return None if options["detect_every"] == "auto" else int(options["detect_every"])
 
 
 def _take(kind: type[T], values: dict[str, Any]) -> T:

@@ -12,7 +12,7 @@ EXAMPLES = [
     ("posecli video clip.mp4", "annotate a video into results/"),
     ("posecli video clip.mp4 --start 1:30 --duration 10", "ten seconds of it"),
     ("posecli video clips/ --smooth offline --trails", "smooth in both directions, draw trails"),
-    ("posecli video clip.mp4 --detect-every auto --fast", "faster"),
+    ("posecli video clip.mp4 --detect-every 1", "slower: the detector on every frame"),
     ("posecli video frame_%05d.png", "numbered images"),
     ("posecli video webcam:0 --show --duration 60", "a minute from a camera"),
 ]
