@@ -1,6 +1,7 @@
 """What is in memory at once, and what is no longer worked on."""
 
 import importlib
+import json
 import threading
 import time
 import weakref
@@ -34,6 +35,7 @@ from posecli.pose.estimator import load_estimator
 from posecli.predict import Predictor
 from posecli.results import input_writer as sink
 from posecli.results.manifest import Finished
+from posecli.tracking.propagate import BoxPropagator, PropagationOptions
 from posecli.types import Detections, Frame, Poses
 from tests.media_factory import picture, write_photo, write_video
 
@@ -272,3 +274,25 @@ def test_strips_are_as_good_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> Non
             covered.append(pixels.copy())
             pixelate(covered[-1], [Area(150, 160, 140, 90), Area(20, 20, 30, 40, ellipse=False)])
         assert np.array_equal(*covered) and not np.array_equal(covered[0], pixels)
+
+
+@pytest.mark.parametrize("every", [1, 7, None])
+def test_results_do_not_depend_on_which_frames_share_a_batch(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, every: int | None
+) -> None:
+    write_video(tmp_path / "in" / "a.mp4", 24)
+    write_video(tmp_path / "in" / "b.mp4", 17)
+    # An untrained network's keypoints are never sure.
+    calm = PropagationOptions(keypoint_threshold=0, min_keypoints=0, min_score_ratio=0, max_step=100)
+    monkeypatch.setattr(
+        "posecli.pipeline.estimate.BoxPropagator", lambda every, keypoints: BoxPropagator(every, keypoints, calm)
+    )
+    found = []
+    for size in (8, 1, 3):
+        monkeypatch.setattr("posecli.pipeline.estimate.BATCH_FRAMES", size)
+        out = tmp_path / f"out{size}"
+        seen: list[str] = []
+        do(tmp_path / "in", out, tiny_weights, whole(seen), detect_every=every)
+        assert len(seen) == 41 if every == 1 else 5 < len(seen) < 30
+        found.append((out / "coco.json").read_bytes())
+    assert found[0] == found[1] == found[2] and json.loads(found[0])["annotations"]

@@ -129,3 +129,23 @@ def test_nobody_is_carried_as_nobody() -> None:
     frames = [(frame, Poses.empty(17)) for frame, _ in steps_of(CALM)]
     detected, poses = run(frames, 5)
     assert detected == list(range(0, 50, 5)) and not any(map(len, poses))
+
+
+def test_boxes_of_a_pair_do_not_depend_on_the_frame_between() -> None:
+    """Both frames of a pair can be estimated at once: their boxes come from the frame before both."""
+    steps = steps_of(CALM, noise=0.01)
+    propagator = BoxPropagator(9, COCO17)
+    compared = 0
+    early: Detections | None = None
+    for (frame, truth), following in zip(steps, [*steps[1:], None], strict=True):
+        asked = propagator.needs_detection(frame)
+        found = Detections(truth.boxes, truth.box_scores) if asked else propagator.boxes(frame)
+        if early is not None and not asked:
+            assert not propagator.first_of_pair
+            np.testing.assert_array_equal(found.boxes, early.boxes)
+            compared += 1
+        early = None
+        if following is not None and not asked and propagator.first_of_pair:
+            early = propagator.boxes(following[0])
+        propagator.update(frame, estimate(truth, found), asked)
+    assert compared >= 15

@@ -21,12 +21,13 @@ BATCH_PIXELS = 24_000_000
 Event: TypeAlias = Opened | Read | Closed
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Clip:
-    """State of a video. propagator: None where the detector runs on every frame."""
+    """State of a video. propagator: None where the detector runs on every frame. ahead: poses of the next frame."""
 
     journal: Journal | None
     propagator: BoxPropagator | None
+    ahead: Poses | None = None
 
 
 class PoseStep:
@@ -122,9 +123,11 @@ class PoseStep:
             clip = self._clips.get(read.job.number)
             known = clip.journal.lookup(read.frame.index) if clip is not None and clip.journal is not None else None
             if known is not None and clip is not None:
+                clip.ahead = None
                 result[place] = clip.propagator.update(read.frame, *known) if clip.propagator is not None else known[0]
             elif clip is not None and clip.propagator is not None:
-                result[place] = self._propagated(read, clip, clip.propagator)
+                following = next((later for later in reads[place + 1 :] if later.job is read.job), None)
+                result[place] = self._propagated(read, clip, clip.propagator, following)
             else:
                 together.append(place)
         found = self._estimate([reads[place] for place in together])
@@ -135,16 +138,25 @@ class PoseStep:
                 self._note(reads[place], clip.journal, poses)
         return result
 
-    def _propagated(self, read: Read, clip: _Clip, propagator: BoxPropagator) -> Poses | None:
-        """Poses of one frame of a video with box propagation, which needs those of the frame before."""
+    def _propagated(self, read: Read, clip: _Clip, propagator: BoxPropagator, following: Read | None) -> Poses | None:
+        """Poses of one frame of a video with box propagation, which needs those of an earlier frame.
+
+        following: the clip's next frame, estimated together with this one where it is the second of a pair.
+        """
         frame, name = read.frame, str(read.job.input.path)
         detected = propagator.needs_detection(frame)
+        ahead, clip.ahead = clip.ahead, None
         try:
-            poses = (
-                self._predictor.predict([frame], [name])
-                if detected
-                else self._predictor.estimate([frame], [propagator.boxes(frame)])
-            )[0]
+            if detected:
+                poses = self._predictor.predict([frame], [name])[0]
+            elif ahead is not None:
+                poses = ahead
+            else:
+                frames = [frame]
+                if following is not None and propagator.first_of_pair:
+                    frames.append(following.frame)
+                poses, *rest = self._predictor.estimate(frames, [propagator.boxes(each) for each in frames])
+                clip.ahead = rest[0] if rest else None
         except PosecliError as error:
             self._fail(read.job, error)
             return None

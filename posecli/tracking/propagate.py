@@ -52,10 +52,11 @@ class BoxPropagator:
     """Decides which frames of a clip need the detector, and predicts boxes for the others.
 
     For each frame, in order: call `needs_detection`; take the detector's boxes, or `boxes`; estimate the poses; pass
-    them to `update` and use what it returns. every=1 detects in each frame and changes nothing. Otherwise two
-    detections are at most `every` frames apart, or `options.max_interval` seconds with every=None. The detector runs
-    earlier after a scene cut, and when a person's scores fell, a person was lost, reached the image border or moved
-    far in one frame, or when two people became duplicates.
+    them to `update` and use what it returns. Boxes of two frames at a time are predicted from the frame before both
+    (`first_of_pair`), so that both can be estimated at once. every=1 detects in each frame and changes nothing.
+    Otherwise two detections are at most `every` frames apart, or `options.max_interval` seconds with every=None. The
+    detector runs earlier after a scene cut, and when a person's scores fell, a person was lost, reached the image
+    border or moved far in one frame, or when two people became duplicates.
     """
 
     def __init__(self, every: int | None, keypoint_set: KeypointSet, options: PropagationOptions | None = None) -> None:
@@ -63,6 +64,8 @@ class BoxPropagator:
         self._options = options or PropagationOptions()
         self._sigmas = np.array(keypoint_set.sigmas or [DEFAULT_SIGMA] * len(keypoint_set))
         self._last: _State | None = None
+        # The frame that the last propagated frame was predicted from, where that was the first of a pair.
+        self._before_pair: _State | None = None
         self._detected: tuple[int, float] = (0, 0.0)
         self._unreliable = True
 
@@ -77,11 +80,16 @@ class BoxPropagator:
             due = frame.index - index >= self._every
         return due or self._last.size != (frame.width, frame.height) or differs(self._last.thumbnail, thumbnail(frame))
 
+    @property
+    def first_of_pair(self) -> bool:
+        """Whether `boxes` is valid for the next frame and for the one after it, if neither needs the detector."""
+        return self._before_pair is None
+
     def boxes(self, frame: Frame) -> Detections:
-        """Boxes of the previous frame's people moved at constant velocity; scores are those of their detection."""
-        if self._last is None:
+        """Boxes of the people of an earlier frame moved at constant velocity; scores are those of their detection."""
+        last = self._last if self._before_pair is None else self._before_pair
+        if last is None:
             return Detections.empty()
-        last = self._last
         way = last.velocity * (_time(frame) - last.time)
         boxes = last.poses.boxes + np.tile(way, 2)
         limits = np.tile([frame.width, frame.height], 2)
@@ -97,11 +105,13 @@ class BoxPropagator:
             return poses
         time, image_size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
         if detected or self._last is None:
+            self._before_pair = None
             self._unreliable, self._detected = bool(self._unsure(poses).any()), (frame.index, time)
             if self._last is not None and self._last.size != image_size:
                 self._last = None
             self._last = _State(time, image_size, small, poses, poses, self._velocity_after_detection(poses, time))
             return poses
+        self._before_pair = self._last if self._before_pair is None else None
         keep = ~(self._lost(poses) | self._duplicates(poses))
         kept, last_detection, before = (p.rows(keep) for p in (poses, self._last.last_detection, self._last.poses))
         kept = replace(kept, boxes=self._boxes_around(kept, last_detection).astype(np.float32))
