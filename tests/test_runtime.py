@@ -1,5 +1,6 @@
 """Runtimes: the same numbers whatever the cache holds, whoever shares a batch, and in each of them."""
 
+import json
 import os
 from hashlib import sha256
 from pathlib import Path
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 
 from posecli.errors import MachineError, UsageError
+from posecli.predict import load_predictor
 from posecli.runtime import RUNTIMES, ModuleSpec, compile_network, openvino_runtime
 from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.network import FloatArrays
+from tests.entry_points import posecli
 from tests.media_factory import picture
 
 
@@ -120,6 +123,20 @@ def test_no_place_for_a_converted_model_is_one_line(tmp_path: Path, monkeypatch:
     with pytest.raises(MachineError, match="no room") as caught:
         answers(Small(), key="k")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_doctor_prepares_the_embedded_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POSECLI_CACHE", str(tmp_path))
+    monkeypatch.setattr("posecli.cli.doctor._PICTURES", ((192, 448),))
+    out = posecli(capfd, "doctor", "--warm-up", "--json").out
+    subjects = {finding["subject"]: finding for finding in json.loads(out)}
+    assert {"prepared pose", "prepared pose-fast", "prepared person"} <= set(subjects)
+    assert str(tmp_path) in subjects["cache"]["text"] and " 0 MB" not in subjects["cache"]["text"]
+    assert sorted(path.name.rsplit("-", 1)[1] for path in tmp_path.iterdir()) == ["128x96", "192x448", "256x192"]
+    monkeypatch.setattr(openvino_runtime, "_convert", lambda *_: pytest.fail("converted although it is kept"))
+    load_predictor("pose-fast", device="cpu")(np.zeros((96, 240, 3), np.uint8))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

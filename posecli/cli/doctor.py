@@ -111,7 +111,39 @@ def _weights() -> Iterator[Finding]:
             yield Finding(f"weights {name}", "ok", f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-SECTIONS: tuple[Callable[[], Iterator[Finding]], ...] = (_packages, _gpu, _cpu, _codecs, _weights)
+def _cache() -> Iterator[Finding]:
+    from posecli.runtime.cache import cache_folder, cached_bytes
+
+    folder = cache_folder()
+    yield Finding("cache", "ok", f"{folder}: {cached_bytes() / 1e6:.0f} MB of networks prepared for this machine")
+
+
+# (height, width) of pictures that give the detector every size of its input.
+_PICTURES = tuple((448, side) for side in range(192, 449, 64)) + tuple((side, 448) for side in range(192, 448, 64))
+
+
+def prepare() -> Iterator[Finding]:
+    """Convert and compile the embedded networks, which the first run would do otherwise."""
+    import numpy as np
+
+    from posecli.detect import load_detector
+    from posecli.pose.estimator import load_estimator
+    from posecli.runtime import is_gpu, resolve_device
+    from posecli.types import Frame
+
+    if is_gpu(resolve_device("auto")):
+        yield Finding("warm-up", "note", "networks run in torch on this machine's GPU, nothing is prepared")
+        return
+    for name in ("pose", "pose-fast"):
+        load_estimator(name, device="cpu")
+        yield Finding(f"prepared {name}", "ok", "for its input size")
+    detector = load_detector("person", device="cpu")
+    for height, width in _PICTURES:
+        detector([Frame(np.zeros((height, width, 3), np.uint8))], [""])
+    yield Finding("prepared person", "ok", f"for {len(_PICTURES)} input sizes")
+
+
+SECTIONS: tuple[Callable[[], Iterator[Finding]], ...] = (_packages, _gpu, _cpu, _codecs, _weights, _cache)
 
 
 def examine() -> list[Finding]:
@@ -128,12 +160,14 @@ def examine() -> list[Finding]:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
-def doctor_command(as_json: bool) -> int:
+@click.option("--warm-up", is_flag=True, help="Prepare the embedded networks for this machine, so that no run has to.")
+def doctor_command(as_json: bool, warm_up: bool) -> int:
     """Report what this machine has and what is missing.
 
-    The exit code is 4 if something that posecli needs is missing.
+    The exit code is 4 if something that posecli needs is missing. Networks are converted and compiled once for a
+    machine, by the first run that needs them or by --warm-up.
     """
-    findings = examine()
+    findings = [*(prepare() if warm_up else ()), *examine()]
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

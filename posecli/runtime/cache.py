@@ -15,6 +15,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posecli"
 
 
+def cached_bytes() -> int:
+    """Size of all networks in the cache folder."""
+    return sum(file.stat().st_size for file in cache_folder().glob("openvino-*-*x*/*"))
+
+
 def bound_cache(largest: int = LARGEST) -> None:
     """Remove the networks that were not used for the longest time, until the rest takes this many bytes at most.
 
