@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from posecli.interrupt import deferred as whole_step
+from posecli.weights.files import read_header
 from tests.dotted_people import crops, dataset
 from tests.entry_points import posecli, start
 
@@ -25,8 +26,10 @@ def test_without_options_in_a_folder_laid_out_as_coco(
         (tmp_path / name).symlink_to(dataset / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("POSECLI_DATA", raising=False)
-    result = posecli(capfd, "train", "--stages", "32x32:8", "--device", "cpu")
+    result = posecli(capfd, "train", "--stages", "32x32:8", "--device", "cpu", "--padding", "1.1")
     assert result.code == 0, result.err
+    config = read_header(tmp_path / "runs" / "simcc" / "last.safetensors")["config"]
+    assert config["preprocessing"]["padding"] == 1.1
     assert "12 people in 12 images" in result.err
     rows = list(csv.DictReader((tmp_path / "runs" / "simcc" / "evaluations.csv").open()))
     assert [int(row["samples"]) for row in rows] == [8]

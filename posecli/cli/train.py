@@ -72,6 +72,9 @@ EXAMPLES = (
     option("--laterals", is_flag=True, help="Add the backbone's finer features to each transposed convolution."),
     option("--split-ratio", default=2.0, help="Bins per pixel, k."),
     option(
+        "--padding", type=click.FloatRange(1, 3), default=1.25, help="Factor on a box before its crop."
+    ),
+    option(
         "--sigma",
         default=6.0,
         help="Standard deviation of the labels in bins, at the last input size; stages without their own scale it in "

@@ -237,6 +237,8 @@ def _model(options: Options, keypoint_set: KeypointSet, init: Init | None, size:
     }
     if old is not None and changes.get("backbone", old.backbone) != old.backbone:
         raise UsageError(f"--backbone {changes['backbone']}: --init has {old.backbone}; leave --backbone out")
+    if "padding" in known:
+        changes["preprocessing"] = replace((old or PoseConfig()).preprocessing, padding=options["padding"])
     channels = _deconv_channels(options["deconv"])
     if "deconv" in known:
         changes["deconv_channels"] = channels
