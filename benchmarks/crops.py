@@ -1,10 +1,11 @@
 """Crops that the pose model estimates for each person kept, on images and on clips.
 
-python benchmarks/crops.py --images FOLDER --videos FOLDER [--stride 5] [--sheets FOLDER]
+python benchmarks/crops.py --images FOLDER --videos FOLDER [--stride 5 --every-frame] [--sheets FOLDER]
 
-A Markdown table: one row for all images of the first folder, one for each clip of the second. Crops are the detector's
-proposals; mirrored are the flip tests of those that are close to the threshold. --sheets: write a contact sheet of each
-clip and of the images, 4 × 3 pictures with the poses drawn, to be looked at.
+A Markdown table: one row for all images of the first folder, one for each clip of the second, and the clips' sum. Clips
+are predicted as `posecli video` does by default, with box propagation; --every-frame: by detections only. Crops are the
+detector's proposals and the propagated boxes; mirrored are the flip tests of those that are close to the threshold.
+--sheets: write a contact sheet of each clip and of the images, 4 × 3 pictures with the poses drawn, to be looked at.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from posecli import draw_poses, load_predictor, read_image, read_video
 from posecli.pose.runner import Outputs
 from posecli.predict import Predictor
+from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Detections, Frame
 
 COLUMNS, ROWS, TILE = 4, 3, (480, 360)
@@ -46,14 +48,26 @@ class Counted:
         estimator = replace(predictor.estimator, runner=replace(runner, run=counted_crops))
         self.predictor = replace(predictor, detector=detector, estimator=estimator)
 
-    def run(self, frames: Iterable[Frame]) -> list[np.ndarray]:
-        """Predict the frames; small pictures of them with their poses."""
+    def run(self, frames: Iterable[Frame], *, every: int | None) -> list[np.ndarray]:
+        """Predict the frames of a clip; small pictures of some of them with their poses. every: see BoxPropagator."""
         pictures = []
+        propagator = BoxPropagator(every, self.predictor.keypoints)
         for frame in frames:
-            poses = self.predictor.predict([frame], [""])[0]
+            if propagator.needs_detection(frame):
+                poses = propagator.update(frame, self.predictor.predict([frame], [""])[0], True)
+            else:
+                boxes = propagator.boxes(frame)
+                self.proposals += len(boxes)
+                poses = propagator.update(frame, self.predictor.estimate([frame], [boxes])[0], False)
             self.frames, self.people = self.frames + 1, self.people + len(poses)
-            pictures.append(fitted(draw_poses(frame, poses, self.predictor.keypoints, show_boxes=True)))
+            if self.frames % 10 == 1 or every == 1:
+                pictures.append(fitted(draw_poses(frame, poses, self.predictor.keypoints, show_boxes=True)))
         return pictures
+
+    def add(self, other: "Counted") -> None:
+        """Add another one's counts."""
+        for name in ("proposals", "crops", "people", "frames"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def row(self, name: str) -> str:
         """A line of the table."""
@@ -83,9 +97,10 @@ def write_sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
 @click.command()
 @click.option("--images", type=click.Path(path_type=Path, exists=True))
 @click.option("--videos", type=click.Path(path_type=Path, exists=True))
-@click.option("--stride", default=5, show_default=True, help="Every how many frames of a clip are taken.")
+@click.option("--stride", default=1, show_default=True, help="Every how many frames of a clip are taken.")
+@click.option("--every-frame", is_flag=True, help="Run the detector on every frame.")
 @click.option("--sheets", type=click.Path(path_type=Path), help="Folder of the contact sheets.")
-def main(images: Path | None, videos: Path | None, stride: int, sheets: Path | None) -> None:
+def main(images: Path | None, videos: Path | None, stride: int, every_frame: bool, sheets: Path | None) -> None:
     """Print the table."""
     predictor = load_predictor(device="cpu")
     click.echo("| | frames | people kept | crops for each | flip tests |\n|---|---|---|---|---|")
@@ -95,12 +110,18 @@ def main(images: Path | None, videos: Path | None, stride: int, sheets: Path | N
     for path in sorted(videos.iterdir()) if videos is not None else []:
         if path.suffix in (".mp4", ".avi", ".mkv"):
             inputs.append((path.stem, islice(read_video(path), 0, None, stride)))
+    clips = Counted(predictor)
     for name, frames in inputs:
         counted = Counted(predictor)
-        pictures = counted.run(frames)
+        is_clip = images is None or name != images.name
+        pictures = counted.run(frames, every=None if is_clip and not every_frame else 1)
         click.echo(counted.row(name))
+        if is_clip:
+            clips.add(counted)
         if sheets is not None:
             write_sheet(pictures, sheets / f"{name}.png")
+    if clips.frames:
+        click.echo(clips.row("all clips"))
 
 
 if __name__ == "__main__":
