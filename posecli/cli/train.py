@@ -71,9 +71,7 @@ EXAMPLES = (
     option("--deconv", default="128", help="Channels of the transposed convolutions, e.g. 256,256,256, or none."),
     option("--laterals", is_flag=True, help="Add the backbone's finer features to each transposed convolution."),
     option("--split-ratio", default=2.0, help="Bins per pixel, k."),
-    option(
-        "--padding", type=click.FloatRange(1, 3), default=1.25, help="Factor on a box before its crop."
-    ),
+    option("--padding", type=click.FloatRange(1, 3), default=1.25, help="Factor on a box before its crop."),
     option(
         "--sigma",
         default=6.0,

@@ -23,6 +23,8 @@ class PropagationOptions:
     min_score_ratio: mean keypoint score relative to that at the last detection, below which the detector runs again.
     duplicate_oks: OKS from which two propagated people are duplicates.
     max_step: movement from frame to frame, relative to the box's size, above which the detector runs again.
+    pair_people: largest number of people whose boxes are predicted for two frames at a time; more keep a processor busy
+    in one frame.
     """
 
     max_interval: float = 0.3
@@ -31,6 +33,7 @@ class PropagationOptions:
     min_score_ratio: float = 0.75
     duplicate_oks: float = 0.7
     max_step: float = 0.2
+    pair_people: int = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +55,13 @@ class BoxPropagator:
     """Decides which frames of a clip need the detector, and predicts boxes for the others.
 
     For each frame, in order: call `needs_detection`; take the detector's boxes, or `boxes`; estimate the poses; pass
-    them to `update` and use what it returns. Boxes of two frames at a time are predicted from the frame before both
-    (`first_of_pair`), so that both can be estimated at once. every=1 detects in each frame and changes nothing.
-    Otherwise two detections are at most `every` frames apart, or `options.max_interval` seconds with every=None. The
-    detector runs earlier after a scene cut, and when a person's scores fell, a person was lost, reached the image
-    border or moved far in one frame, or when two people became duplicates.
+    them to `update` and use what it returns. Boxes of one or two people are predicted for two frames at a time, from
+    the frame before both (`first_of_pair`), so that both can be estimated at once.
+
+    every=1 detects in each frame and changes nothing. Otherwise two detections are at most `every` frames apart, or
+    `options.max_interval` seconds with every=None. The detector runs earlier after a scene cut, and when a person's
+    scores fell, a person was lost, reached the image border or moved far in one frame, or when two people became
+    duplicates.
     """
 
     def __init__(self, every: int | None, keypoint_set: KeypointSet, options: PropagationOptions | None = None) -> None:
@@ -83,7 +88,8 @@ class BoxPropagator:
     @property
     def first_of_pair(self) -> bool:
         """Whether `boxes` is valid for the next frame and for the one after it, if neither needs the detector."""
-        return self._before_pair is None
+        few = self._last is not None and len(self._last.poses) <= self._options.pair_people
+        return few and self._before_pair is None
 
     def boxes(self, frame: Frame) -> Detections:
         """Boxes of the people of an earlier frame moved at constant velocity; scores are those of their detection."""
@@ -111,7 +117,7 @@ class BoxPropagator:
                 self._last = None
             self._last = _State(time, image_size, small, poses, poses, self._velocity_after_detection(poses, time))
             return poses
-        self._before_pair = self._last if self._before_pair is None else None
+        self._before_pair = self._last if self.first_of_pair else None
         keep = ~(self._lost(poses) | self._duplicates(poses))
         kept, last_detection, before = (p.rows(keep) for p in (poses, self._last.last_detection, self._last.poses))
         kept = replace(kept, boxes=self._boxes_around(kept, last_detection).astype(np.float32))
