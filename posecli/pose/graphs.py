@@ -165,9 +165,9 @@ def _exported_config(graph: Any) -> PoseConfig | None:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError("posecli's metadata in it is not JSON") from error
+        raise DataError("its metadata under the key posecli is not JSON") from error
     if not isinstance(document, dict) or document.get("kind") != "pose":
-        raise DataError("posecli exported it, but not from a pose model")
+        raise DataError("its metadata is of an exported network of another kind than a pose model")
     config = PoseConfig.from_json(Fields.of(document.get("config"), "config").values)
     config = replace(config, backbone="graph", widths=(), blocks=(), head="simcc", deconv_channels=(), laterals=False)
     return replace(config, person_score=False, box_head=False)
