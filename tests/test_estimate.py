@@ -91,7 +91,9 @@ def test_after_a_kill_the_networks_are_asked_only_for_the_rest(clip: Input, tmp_
         assert np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.boxes, b.boxes)
     third = Models()  # other models answer anew
     step = PoseStep(third.predictor, every=every, inference_key="other")
-    assert len(frames_of(step(events(clip, tmp_path / "two", 30)))) == 30 and len(third.estimated) == 30
+    assert len(frames_of(step(events(clip, tmp_path / "two", 30)))) == 30 and set(third.estimated) == set(range(30))
+    # A frame that was estimated together with the one before is asked for again where that one needs a detection.
+    assert len(third.estimated) == 30 if every == 1 else len(third.estimated) <= 34
 
 
 def test_a_live_source_keeps_no_journal(clip: Input, tmp_path: Path) -> None:

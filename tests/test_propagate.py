@@ -149,3 +149,8 @@ def test_boxes_of_a_pair_do_not_depend_on_the_frame_between() -> None:
             early = propagator.boxes(following[0])
         propagator.update(frame, estimate(truth, found), asked)
     assert compared >= 15
+
+
+def test_without_anybody_the_detector_runs_on_every_frame() -> None:
+    frames = [(frame, Poses.empty(17)) for frame, _ in steps_of(CALM)]
+    assert run(frames, None)[0] == list(range(50))

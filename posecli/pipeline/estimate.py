@@ -153,7 +153,7 @@ class PoseStep:
                 poses = ahead
             else:
                 frames = [frame]
-                if following is not None and propagator.first_of_pair:
+                if following is not None and propagator.first_of_pair and not propagator.is_due(following.frame):
                     frames.append(following.frame)
                 poses, *rest = self._predictor.estimate(frames, [propagator.boxes(each) for each in frames])
                 clip.ahead = rest[0] if rest else None

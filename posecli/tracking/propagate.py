@@ -61,7 +61,7 @@ class BoxPropagator:
     every=1 detects in each frame and changes nothing. Otherwise two detections are at most `every` frames apart, or
     `options.max_interval` seconds with every=None. The detector runs earlier after a scene cut, and when a person's
     scores fell, a person was lost, reached the image border or moved far in one frame, or when two people became
-    duplicates.
+    duplicates; with every=None also after a frame without anybody, since who appears must be found.
     """
 
     def __init__(self, every: int | None, keypoint_set: KeypointSet, options: PropagationOptions | None = None) -> None:
@@ -78,12 +78,18 @@ class BoxPropagator:
         """Whether this frame needs the detector."""
         if self._every == 1 or self._unreliable or self._last is None:
             return True
+        return (
+            self.is_due(frame)
+            or self._last.size != (frame.width, frame.height)
+            or differs(self._last.thumbnail, thumbnail(frame))
+        )
+
+    def is_due(self, frame: Frame) -> bool:
+        """Whether the longest interval since the last detection is over at this frame."""
         index, time = self._detected
         if self._every is None:
-            due = _time(frame) - time >= self._options.max_interval - 1e-6
-        else:
-            due = frame.index - index >= self._every
-        return due or self._last.size != (frame.width, frame.height) or differs(self._last.thumbnail, thumbnail(frame))
+            return _time(frame) - time >= self._options.max_interval - 1e-6
+        return frame.index - index >= self._every
 
     @property
     def first_of_pair(self) -> bool:
@@ -112,7 +118,9 @@ class BoxPropagator:
         time, image_size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
         if detected or self._last is None:
             self._before_pair = None
-            self._unreliable, self._detected = bool(self._unsure(poses).any()), (frame.index, time)
+            nobody = self._every is None and not len(poses)
+            unsure = nobody or bool(self._unsure(poses).any())
+            self._unreliable, self._detected = unsure, (frame.index, time)
             if self._last is not None and self._last.size != image_size:
                 self._last = None
             self._last = _State(time, image_size, small, poses, poses, self._velocity_after_detection(poses, time))
