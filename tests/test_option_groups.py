@@ -103,7 +103,7 @@ def test_progress_is_a_line_every_few_seconds_of_the_clock() -> None:
         ([], None),
         (["--detect-every", "auto", "--blur-faces"], None),
         (["--detect-every", "3", "--blur-faces"], 3),
-        # Nobody's face may be seen before the next detection; boxes of a file are meant for their own frame.
+        # No face may be seen before the next detection; boxes of a file are meant for their own frame.
         (["--blur-faces"], 1),
         (["--detector", "boxes:boxes.json"], 1),
         (["--detector", "whole"], 1),

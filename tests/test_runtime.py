@@ -120,7 +120,7 @@ def test_no_place_for_a_converted_model_is_one_line(tmp_path: Path, monkeypatch:
     (tmp_path / "file").touch()
     monkeypatch.setenv("POSECLI_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(MachineError, match="no room") as caught:
+    with pytest.raises(MachineError, match="no place") as caught:
         answers(Small(), key="k")
     assert len(str(caught.value).splitlines()) == 1
 

@@ -138,7 +138,7 @@ def make_run_options(options: dict[str, Any]) -> "RunOptions":
 def _detect_every(options: dict[str, Any]) -> int | None:
     """Frames from one detection to the next, None where box propagation decides.
 
-    By default that is so, except where somebody who appears must not be missed for a moment (faces to be blurred), and
+    By default that is so, except where a person who appears must be found at once (faces to be blurred), and
     where the boxes of all frames are given.
     """
     source = click.get_current_context().get_parameter_source("detect_every")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posecli.errors import DataError
-from posecli.weights.files import read_config
+from posecli.weights.files import parsed_config
 from posecli.weights.header import Fields, shown
 
 if TYPE_CHECKING:
@@ -103,8 +103,4 @@ ARCHITECTURES = {
 
 def read_person_config(path: Path, header: Mapping[str, Any]) -> PersonConfig:
     """The configuration in a weights file's header; path: for messages. Raises DataError where it is invalid."""
-    values = read_config(path, header, "detector")
-    try:
-        return PersonConfig.from_json(values)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    return parsed_config(path, header, "detector", PersonConfig.from_json)

@@ -7,7 +7,7 @@ from typing import Any
 
 from posecli.errors import DataError
 from posecli.keypoints import COCO17, KeypointSet
-from posecli.weights.files import read_config
+from posecli.weights.files import parsed_config
 from posecli.weights.header import Fields, shown
 
 # Limit of a crop's longest side in a header; trained models have some hundreds of pixels.
@@ -185,11 +185,7 @@ class PoseConfig:
 
 def read_pose_config(path: Path, header: Mapping[str, Any]) -> PoseConfig:
     """The configuration in a weights file's header; path: for messages. Raises DataError where it is invalid."""
-    values = read_config(path, header, "pose")
-    try:
-        return PoseConfig.from_json(values)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    return parsed_config(path, header, "pose", PoseConfig.from_json)
 
 
 def _attention(found: Fields) -> AttentionSizes:

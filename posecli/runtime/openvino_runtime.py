@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posecli import __version__
+from posecli.atomic import AtomicFile
 from posecli.errors import MachineError, UsageError
 from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.device import is_gpu
@@ -142,9 +143,8 @@ def _export(compiled: Any, file: Path) -> None:
     """Keep a compiled network in the cache. Errors are ignored."""
     try:
         data = compiled.export_model().getvalue()
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-            part.write(hashlib.sha256(data).digest() + data)
-        Path(part.name).replace(file)
+        with AtomicFile(file) as opened:
+            opened.write(hashlib.sha256(data).digest() + data)
         bound_cache()
     except (OSError, RuntimeError) as error:
         LOG.info("compiled network not cached: %s", error)
@@ -199,4 +199,4 @@ def _through_a_file(core: Any, model: Any, folder: Path | None) -> Any:
         except (OSError, RuntimeError) as error:
             failure = error
             LOG.info("converted model not cached: %s", error)
-    raise MachineError(f"no room for the files of a converted network ({' '.join(str(failure).split())[:150]})")
+    raise MachineError(f"no place for the files of a converted network ({' '.join(str(failure).split())[:150]})")

@@ -61,7 +61,7 @@ class BoxPropagator:
     every=1 detects in each frame and changes nothing. Otherwise two detections are at most `every` frames apart, or
     `options.max_interval` seconds with every=None. The detector runs earlier after a scene cut, and when a person's
     scores fell, a person was lost, reached the image border or moved far in one frame, or when two people became
-    duplicates; with every=None also after a frame without anybody, since who appears must be found.
+    duplicates; with every=None also after a frame without people, since new people must be found.
     """
 
     def __init__(self, every: int | None, keypoint_set: KeypointSet, options: PropagationOptions | None = None) -> None:
@@ -118,8 +118,8 @@ class BoxPropagator:
         time, image_size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
         if detected or self._last is None:
             self._before_pair = None
-            nobody = self._every is None and not len(poses)
-            unsure = nobody or bool(self._unsure(poses).any())
+            empty = self._every is None and not len(poses)
+            unsure = empty or bool(self._unsure(poses).any())
             self._unreliable, self._detected = unsure, (frame.index, time)
             if self._last is not None and self._last.size != image_size:
                 self._last = None

@@ -27,8 +27,8 @@ def offline() -> bool:
 def download(url: str, path: Path, digest: str = "", progress: Progress = lambda done, whole: None) -> None:
     """Fetch a file, unless it is there. What a download left in `path`.part is continued.
 
-    digest: what the file's SHA-256 begins with, in hex; "" where nobody says. Raises MachineError where it cannot be
-    fetched, with the address and where to put the file; DataError where it is another file or too large.
+    digest: what the file's SHA-256 begins with, in hex; "" where it is not published. Raises MachineError where it
+    cannot be fetched, with the address and where to put the file; DataError where it is another file or too large.
     """
     if path.is_file():
         return _check(path, url, digest)

@@ -8,10 +8,10 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
 
@@ -23,6 +23,7 @@ from posecli.weights.old_names import current_config, current_tensors
 if TYPE_CHECKING:
     import torch
 
+Config = TypeVar("Config")
 FORMAT = 1
 HEADER_KEY = "posecli"
 EMBEDDED = ("pose", "pose-fast", "person")
@@ -90,6 +91,20 @@ def read_config(path: Path, header: Mapping[str, Any], kind: str) -> Any:
         article = "a pose model" if kind == "pose" else f"a {kind}"
         raise DataError(f"{path}: weights of {shown(found) if found else 'a model without a kind'}, not of {article}")
     return Fields.of(header.get("config"), f"{path}: the header's config").values
+
+
+def parsed_config(
+    path: Path, header: Mapping[str, Any], kind: str, parse: Callable[[Mapping[str, Any]], Config]
+) -> Config:
+    """The header's "config" of a model of this kind, parsed; the path is put before what parse raises.
+
+    Raises DataError for another kind, or where parse does.
+    """
+    values = read_config(path, header, kind)
+    try:
+        return parse(values)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def fitting(

@@ -14,7 +14,7 @@ LICENCE = "Apache-2.0 (MMPose's repository; none is stated for the weights apart
 
 @dataclass(frozen=True)
 class Published:
-    """A model by its name, short or in full. sha256: its first digits, "" where nobody says; on: the test set."""
+    """A model by its name, short or in full. sha256: its first digits, "" where not published; on: the test set."""
 
     short: str
     name: str
