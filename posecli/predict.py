@@ -99,6 +99,7 @@ def load_predictor(
     detector: str = "person",
     device: str = "auto",
     runtime: str = "auto",
+    precision: str = "auto",
     decoder: str = "auto",
     flip: bool = False,
     detector_threshold: float | None = None,
@@ -110,16 +111,21 @@ def load_predictor(
 
     weights: of the pose model, an embedded name or a file. detector: a name of detect.DETECTORS ("whole": one person an
     image), or boxes:FILE. device: auto, cpu, cuda or cuda:N. runtime: auto, torch or openvino; torchvision's detectors
-    always run in torch. decoder: auto, argmax, dark, oks or parabola. flip: average with the mirror image.
-    detector_threshold: lowest score of a person, None for the detector's own. reestimate: see Predictor.
+    always run in torch. precision: auto, fp32 or bf16; auto is float16 on a GPU, and on a CPU bfloat16 where it is
+    native and the network's accuracy does not suffer. decoder: auto, argmax, dark, oks or parabola. flip: average with
+    the mirror image. detector_threshold: lowest score of a person, None for the detector's own. reestimate: see
+    Predictor.
 
     Raises UsageError (an unknown name), MachineError (no such weights or device) or DataError (a broken file).
     """
-    estimator = load_estimator(str(weights), device=device, runtime=runtime, decoder=decoder, flip=flip)
+    estimator = load_estimator(
+        str(weights), device=device, runtime=runtime, precision=precision, decoder=decoder, flip=flip
+    )
     found = load_detector(
         detector,
         device=device,
         runtime=runtime if detector == "person" else "auto",
+        precision=precision,
         threshold=detector_threshold,
         weights=None if detector_weights is None else Path(detector_weights),
         max_people=max_people,

@@ -32,6 +32,7 @@ NO_CHANGE: dict[str, list[str]] = {
 CHANGE: dict[str, list[str]] = {
     "weights": ["--weights", "HERE/other.safetensors"],
     "runtime": ["--runtime", "openvino"],
+    "precision": ["--precision", "bf16"],
     "decoder": ["--decode", "argmax"],
     "flip": ["--flip"],
     "reestimate": ["--reestimate"],
@@ -194,8 +195,9 @@ def test_what_the_models_turned_out_to_be_is_in_the_keys(tiny_weights: Path) -> 
     changed: list[tuple[Detector, Estimator]] = []
     changed += [(replace(detector, **{f.name: other}), estimator) for f in fields(Detector)
                 if f.name not in ("find", "propose", "options")]  # fmt: skip
-    # Of these the detector says what they turned out to be: its device, its runtime, the hash of its weights.
-    asked = [f.name for f in fields(DetectorOptions) if f.name not in ("device", "runtime", "weights", "argument")]
+    # Of these the detector says what they turned out to be: its device, runtime and precision, its weights' hash.
+    resolved = ("device", "runtime", "precision", "weights", "argument")
+    asked = [f.name for f in fields(DetectorOptions) if f.name not in resolved]
     changed += [(replace(detector, options=replace(detector.options, **{name: 0.123})), estimator) for name in asked]
     made = [f.name for f in fields(Estimator) if f.name not in ("config", "runner", "weights", "decoder")]
     changed += [(detector, replace(estimator, **{name: other})) for name in made]

@@ -134,7 +134,11 @@ def test_doctor_prepares_the_embedded_networks(
     subjects = {finding["subject"]: finding for finding in json.loads(out)}
     assert {"prepared pose", "prepared pose-fast", "prepared person"} <= set(subjects)
     assert str(tmp_path) in subjects["cache"]["text"] and " 0 MB" not in subjects["cache"]["text"]
-    assert sorted(path.name.rsplit("-", 1)[1] for path in tmp_path.iterdir()) == ["128x96", "192x448", "256x192"]
+    assert sorted(path.name.rsplit("-", 1)[1] for path in tmp_path.glob("openvino-*")) == [
+        "128x96",
+        "192x448",
+        "256x192",
+    ]
     monkeypatch.setattr(openvino_runtime, "_convert", lambda *_: pytest.fail("converted although it is kept"))
     load_predictor("pose-fast", device="cpu")(np.zeros((96, 240, 3), np.uint8))
 
@@ -173,13 +177,13 @@ def test_unknown_runtimes_and_devices_are_one_line() -> None:
     with pytest.raises(UsageError, match="auto, torch, openvino"):
         answers(nn.Identity(), "tensorflow")
     with pytest.raises(UsageError, match="runs on the CPU"):
-        openvino_runtime.compile_openvino(spec_of(nn.Identity()), "cuda")
+        openvino_runtime.compile_openvino(spec_of(nn.Identity()), "cuda", "float32")
     assert compile_network(spec_of(nn.Identity()), device="cpu").runtime == "openvino"
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_auto_means_torch_in_half_precision() -> None:
-    run = compile_network(spec_of(Small()))
+    run = compile_network(spec_of(Small()), precision="auto")
     assert (run.runtime, run.precision) == ("torch", "float16") and run.device.startswith("cuda")
     many = pixels((64, 32), 11)
     together = run(many)

@@ -68,14 +68,15 @@ def _cpu() -> Iterator[Finding]:
     import openvino
     import torch
 
+    from posecli.runtime.precision import has_bfloat16
+
     core = openvino.Core()
     name = core.get_property("CPU", "FULL_DEVICE_NAME")
     yield Finding("cpu", "ok", f"{name}, {torch.get_num_threads()} threads for torch")
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if "BF16" in capabilities:
-        yield Finding("bfloat16", "ok", "native on this CPU: mixed-precision training is fast")
+    if has_bfloat16():
+        yield Finding("bfloat16", "ok", "native on this CPU: --precision auto uses it")
     else:
-        yield Finding("bfloat16", "note", "not native on this CPU: training in float32 is faster")
+        yield Finding("bfloat16", "note", "not native on this CPU: --precision auto is float32")
     capability = str(torch.backends.cpu.get_cpu_capability())
     tile = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
     yield Finding("amx", "ok" if tile else "note", f"{'there' if tile else 'not there'}; torch uses {capability}")
@@ -135,9 +136,9 @@ def prepare() -> Iterator[Finding]:
         yield Finding("warm-up", "note", "networks run in torch on this machine's GPU, nothing is prepared")
         return
     for name in ("pose", "pose-fast"):
-        load_estimator(name, device="cpu")
+        load_estimator(name, device="cpu", precision="auto")
         yield Finding(f"prepared {name}", "ok", "for its input size")
-    detector = load_detector("person", device="cpu")
+    detector = load_detector("person", device="cpu", precision="auto")
     for height, width in _PICTURES:
         detector([Frame(np.zeros((height, width, 3), np.uint8))], [""])
     yield Finding("prepared person", "ok", f"for {len(_PICTURES)} input sizes")

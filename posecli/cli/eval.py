@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from posecli.cli.groups import GroupedCommand, option, option_group
-from posecli.cli.options import DECODER_NAMES, RUNTIME_NAMES
+from posecli.cli.options import DECODER_NAMES, PRECISION_NAMES, RUNTIME_NAMES
 from posecli.cli.parameters import DEVICE, OFFLINE
 from posecli.errors import DataError, ExitCode, UsageError
 
@@ -64,6 +64,13 @@ EXAMPLES = (
         help="Score a COCO results file in place of a model; repeatable.",
     ),
     option("--runtime", multiple=True, type=click.Choice(RUNTIME_NAMES), default=("auto",), help="Repeatable."),
+    option(
+        "--precision",
+        multiple=True,
+        type=click.Choice(PRECISION_NAMES),
+        default=("fp32",),
+        help="Floating-point format of the networks; fp32 gives the same figures on every CPU. Repeatable.",
+    ),
     option("--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."),
     option("--input-size", multiple=True, metavar="HxW", help="In place of the model's own, to compare; repeatable."),
 )
@@ -216,6 +223,7 @@ def _predicted(models: Sequence[str], options: dict[str, Any], truth: "GroundTru
         options["boxes"],
         options["input_size"],
         options["runtime"],
+        options["precision"],
         options["decode"],
         options["flip_test"] or (("shifted",) if options["flip"] else ("none",)),
     )

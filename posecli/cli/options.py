@@ -14,6 +14,7 @@ _SCORE = click.FloatRange(0, 1)
 # Names of registries, repeated because their modules are too slow to import for --help; tests/test_option_groups.py
 # compares them.
 RUNTIME_NAMES = ("auto", "torch", "openvino")
+PRECISION_NAMES = ("auto", "fp32", "bf16")
 DECODER_NAMES = ("auto", "argmax", "dark", "oks", "parabola")
 SMOOTHING_NAMES = ("none", "kalman", "one-euro", "offline")
 ENCODER_NAMES = ("h264", "hevc", "av1", "vp9")
@@ -37,6 +38,9 @@ model_options = option_group(
     option("--offline", **OFFLINE),
     option("--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."),
     option("--runtime", type=click.Choice(RUNTIME_NAMES), default="auto", help="What runs the models."),
+    option("--precision", type=click.Choice(PRECISION_NAMES), default="auto",
+           help="Floating-point format of the networks. auto: fp16 on a GPU; on a CPU bf16 where it is native and as "
+           "accurate, else fp32."),
     option("--decode", "decoder", type=click.Choice(DECODER_NAMES), default="auto", help="How keypoints are decoded."),
     option("--flip/--no-flip", default=False, help="Flip test: average with the mirrored image."),
     option(
@@ -44,7 +48,7 @@ model_options = option_group(
         default=False,
         help="Estimate poses again from refined boxes that differ much from the detector's.",
     ),
-)
+)  # fmt: skip
 
 video_options = option_group(
     "Video",

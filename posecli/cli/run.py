@@ -161,6 +161,7 @@ def _load(options: dict[str, Any]) -> "Predictor":
         detector=options["detector"],
         device=options["device"],
         runtime=options["runtime"],
+        precision=options["precision"],
         decoder=options["decoder"],
         flip=options["flip"],
         detector_threshold=options["detector_thr"],

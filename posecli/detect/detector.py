@@ -20,6 +20,7 @@ class DetectorOptions:
     argument: str = ""
     device: str = "auto"
     runtime: str = "auto"
+    precision: str = "fp32"
     threshold: float | None = None
     weights: Path | None = None
     max_people: int = 100
@@ -32,7 +33,7 @@ class Detector:
     find: people whose scores reach the threshold. propose: proposals, boxes down to a lower score that a pose model's
     person score verifies (pose.verification); None where the detector makes none. verified: lowest score of a proposal
     after verification. options: those it was built with. by_name: whether people are found by the name of the input,
-    not from its pixels.
+    not from its pixels. precision: of the network's arithmetic.
     """
 
     find: Find
@@ -45,6 +46,7 @@ class Detector:
     propose: Find | None = None
     verified: float = 0.0
     by_name: bool = False
+    precision: str = "float32"
 
     def __call__(self, frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         """People of each frame, by descending score. names: of each frame's input."""

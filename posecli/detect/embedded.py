@@ -12,12 +12,15 @@ from posecli.detect.person_config import read_person_config
 from posecli.detect.windows import merge_windows, split_windows
 from posecli.geometry import nms
 from posecli.runtime import ModuleSpec, compile_network
+from posecli.stages import stage
 from posecli.types import Detections, Frame, PixelArray
 from posecli.weights.files import find_weights, read_header, sha256
 
 if TYPE_CHECKING:
     from torch import nn
 
+# Architectures whose accuracy in bfloat16 was measured to be that in float32: results/precision.md.
+BFLOAT16_MEASURED = ("fcos_cspnext",)
 GREY = 114
 MIN_SIDE = 192
 # Views in memory at the same time.
@@ -35,8 +38,9 @@ def build(options: DetectorOptions) -> Detector:
         return PersonNetwork(*load_fcos(path))
 
     key = sha256(path)
-    spec = ModuleSpec(network, key, cpu_batch=1, gpu_batch=8)
-    compiled = compile_network(spec, device=options.device, runtime=options.runtime)
+    measured = config.architecture in BFLOAT16_MEASURED
+    spec = ModuleSpec(network, key, cpu_batch=1, gpu_batch=8, bfloat16_measured=measured)
+    compiled = compile_network(spec, device=options.device, runtime=options.runtime, precision=options.precision)
     threshold, verified = config.threshold, config.verified
     if options.threshold is not None:
         threshold = verified = options.threshold
@@ -54,12 +58,21 @@ def build(options: DetectorOptions) -> Detector:
         for shape in dict.fromkeys(shapes):
             every = [i for i, other in enumerate(shapes) if other == shape]
             for rows in (every[first : first + _MOST_VIEWS] for first in range(0, len(every), _MOST_VIEWS)):
-                images, scales = letterbox([views[i].pixels for i in rows], shape)
-                boxes, scores = compiled(images)
-                for k, i in enumerate(rows):
-                    result[i] = select(
-                        boxes[k], scores[k], scales[k], views[i], score_threshold, config.nms_iou, options.max_people
-                    )
+                with stage("letterbox", len(rows)):
+                    images, scales = letterbox([views[i].pixels for i in rows], shape)
+                with stage("detector", len(rows)):
+                    boxes, scores = compiled(images)
+                with stage("selection", len(rows)):
+                    for k, i in enumerate(rows):
+                        result[i] = select(
+                            boxes[k],
+                            scores[k],
+                            scales[k],
+                            views[i],
+                            score_threshold,
+                            config.nms_iou,
+                            options.max_people,
+                        )
         found, first = [], 0
         for parts in windows:
             people = result[first]
@@ -77,7 +90,15 @@ def build(options: DetectorOptions) -> Detector:
         return search(frames, min(config.proposal, verified))
 
     return Detector(
-        find, "person", threshold, compiled.runtime, compiled.device, key, propose=propose, verified=verified
+        find,
+        "person",
+        threshold,
+        compiled.runtime,
+        compiled.device,
+        key,
+        propose=propose,
+        verified=verified,
+        precision=compiled.precision,
     )
 
 

@@ -55,6 +55,7 @@ def load_detector(
     *,
     device: str = "auto",
     runtime: str = "auto",
+    precision: str = "fp32",
     threshold: float | None = None,
     weights: Path | None = None,
     max_people: int = 100,
@@ -68,5 +69,5 @@ def load_detector(
         raise UsageError(f"--detector {name}: choose from {', '.join(DETECTORS)} (boxes:FILE)")
     if bool(argument) != (kind == "boxes"):
         raise UsageError(f"--detector {name}: only boxes takes, and needs, a file: boxes:FILE")
-    options = DetectorOptions(argument, device, runtime, threshold, weights, max_people)
+    options = DetectorOptions(argument, device, runtime, precision, threshold, weights, max_people)
     return replace(DETECTORS[kind](options), options=options)

@@ -16,6 +16,7 @@ from torchvision.models import get_model, get_model_weights
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.runtime.device import is_gpu, resolve_device
+from posecli.runtime.precision import resolve_precision
 from posecli.types import Detections, Frame
 from posecli.weights.files import sha256
 
@@ -32,6 +33,8 @@ def build(name: str, options: DetectorOptions) -> Detector:
     if options.runtime not in ("auto", "torch"):
         raise UsageError(f"--detector {name} runs on torch only, not on {options.runtime}")
     device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device, bfloat16_measured=False)
+    lower = torch.float16 if precision == "float16" else torch.bfloat16
     path = options.weights or official_weights(name)
     threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
     if not path.is_file():
@@ -53,7 +56,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
         result = []
         for frame in frames:
             pixels = torch.from_numpy(frame.pixels).to(device).permute(2, 0, 1).float() / 255
-            with torch.autocast("cuda" if on_gpu else "cpu", torch.float16, enabled=on_gpu):
+            with torch.autocast("cuda" if on_gpu else "cpu", lower, enabled=precision != "float32"):
                 output = model([pixels])[0]
             sides = output["boxes"][:, 2:] - output["boxes"][:, :2]
             people = (output["labels"] == PERSON) & (output["scores"] >= threshold) & (sides >= 1).all(dim=1)
@@ -62,7 +65,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
             result.append(Detections(boxes.astype(np.float32), scores.astype(np.float32)))
         return result
 
-    return Detector(find, name, threshold, "torch", device, sha256(path))
+    return Detector(find, name, threshold, "torch", device, sha256(path), precision=precision)
 
 
 def official_weights(name: str) -> Path:

@@ -130,14 +130,14 @@ def evaluate(
 
 
 # Variants with the same metadata under these keys differ in decoder and flip test only.
-_SAME = ("weights", "boxes", "input_size", "runtime")
+_SAME = ("weights", "boxes", "input_size", "runtime", "precision")
 
 
 def compare(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Differences of every evaluation after the first, figure by figure, on the same resampled images.
 
-    Each one is compared with the first of the same network, boxes, size and runtime; the first of such a group with the
-    first of all.
+    Each one is compared with the first of the same network, boxes, size, runtime and precision; the first of such a
+    group with the first of all.
     """
     rows = []
     baselines: dict[str, Evaluation] = {}

@@ -1,4 +1,4 @@
-"""Variants that `posecli eval` compares: all combinations of weights, boxes, sizes, runtimes, decoders and flips."""
+"""Variants that `posecli eval` compares: all combinations of weights, boxes, sizes, runtimes and so on."""
 
 import itertools
 import logging
@@ -32,6 +32,7 @@ class Variant:
     boxes: str
     input_size: tuple[int, int] | None
     runtime: str
+    precision: str
     decoder: str
     flip: str
 
@@ -61,6 +62,7 @@ def list_variants(
     boxes: Sequence[str],
     sizes: Sequence[str],
     runtimes: Sequence[str],
+    precisions: Sequence[str],
     decoders: Sequence[str],
     flips: Sequence[str],
 ) -> list[Variant]:
@@ -70,7 +72,7 @@ def list_variants(
             if value not in known:
                 raise UsageError(f"{option} {value}: choose from {', '.join(known)}")
     sides = [_size(text) for text in sizes] or [None]
-    product = itertools.product(weights, boxes, sides, runtimes, decoders, flips)
+    product = itertools.product(weights, boxes, sides, runtimes, precisions, decoders, flips)
     return [Variant(*values) for values in dict.fromkeys(product)]
 
 
@@ -110,11 +112,15 @@ def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: 
     images unless that is allowed.
     """
     names = iter(name_variants(variants))
-    for _, members in itertools.groupby(variants, lambda v: (v.weights, v.boxes, v.input_size, v.runtime)):
+    for _, members in itertools.groupby(variants, _network):
         group = list(members)
         first = group[0]
         estimator = load_estimator(
-            first.weights, device=settings.device, runtime=first.runtime, input_size=first.input_size
+            first.weights,
+            device=settings.device,
+            runtime=first.runtime,
+            precision=first.precision,
+            input_size=first.input_size,
         )
         trained_on = check_weights(estimator, first.weights, truth, settings.allow_overlap)
         if any(v.flip != "none" for v in group) and not estimator.config.keypoints.mirrors:
@@ -125,7 +131,7 @@ def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: 
             replace(estimator, decoder=v.decoder, flip=v.flip != "none", shift_flipped=v.flip != "unshifted")
             for v in group
         ]
-        boxes = find_boxes(first.boxes, truth, settings)
+        boxes = find_boxes(first.boxes, truth, settings, first.precision)
         start = time.monotonic()
         found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by, reestimate=settings.reestimate)
         seconds = time.monotonic() - start
@@ -153,6 +159,11 @@ def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: 
             yield Candidate(next(names), predictions, metadata)
 
 
+def _network(variant: Variant) -> tuple[object, ...]:
+    """What variants that share network outputs have in common."""
+    return variant.weights, variant.boxes, variant.input_size, variant.runtime, variant.precision
+
+
 def check_weights(estimator: Estimator, name: str, truth: GroundTruth, allow_overlap: bool) -> int:
     """Number of the ground truth's images that the model was trained on. Raises DataError where they do not match."""
     if not same_keypoints(estimator.config.keypoints, truth.keypoint_set):
@@ -169,13 +180,16 @@ def check_weights(estimator: Estimator, name: str, truth: GroundTruth, allow_ove
     return count
 
 
-def find_boxes(name: str, truth: GroundTruth, settings: Settings) -> Mapping[int, Detections] | Detector:
+def find_boxes(
+    name: str, truth: GroundTruth, settings: Settings, precision: str = "fp32"
+) -> Mapping[int, Detections] | Detector:
     """The boxes of "gt", a detector's name ("detector": the embedded one) or a COCO file, for predict_all."""
     if name == "gt":
         return true_boxes(truth)
     name = "person" if name == "detector" else name
     if name in DETECTORS and name != "boxes":
-        return load_detector(name, device=settings.device, threshold=settings.detector_threshold)
+        threshold = settings.detector_threshold
+        return load_detector(name, device=settings.device, precision=precision, threshold=threshold)
     path = Path(name.removeprefix("boxes:"))
     if not path.is_file():
         raise UsageError(f"--boxes {name}: no such file; else gt, detector, {', '.join(n for n in DETECTORS)}")

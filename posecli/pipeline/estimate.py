@@ -11,6 +11,7 @@ from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Read
 from posecli.predict import Predictor
 from posecli.results.journal import Journal
+from posecli.stages import stage
 from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Poses
 
@@ -144,7 +145,8 @@ class PoseStep:
         following: the clip's next frame, estimated together with this one where it is the second of a pair.
         """
         frame, name = read.frame, str(read.job.input.path)
-        detected = propagator.needs_detection(frame)
+        with stage("tracking", 0):
+            detected = propagator.needs_detection(frame)
         ahead, clip.ahead = clip.ahead, None
         try:
             if detected:
@@ -162,7 +164,8 @@ class PoseStep:
             return None
         if clip.journal is not None:
             self._note(read, clip.journal, poses, detected)
-        return propagator.update(frame, poses, detected)
+        with stage("tracking", 0):
+            return propagator.update(frame, poses, detected)
 
     def _estimate(self, reads: Sequence[Read]) -> list[Poses | None]:
         frames = [read.frame for read in reads]
@@ -187,7 +190,8 @@ class PoseStep:
 
     def _note(self, read: Read, journal: Journal, poses: Poses, detected: bool = True) -> None:
         try:
-            journal.append(read.frame.index, poses, detected)
+            with stage("JSON", 0):
+                journal.append(read.frame.index, poses, detected)
         except OSError as error:
             self._fail(read.job, error)
 

@@ -39,6 +39,7 @@ def describe_models(predictor: Predictor) -> dict[str, Any]:
             "max_people": detector.options.max_people,
             "runtime": detector.runtime,
             "device": detector.device,
+            "precision": detector.precision,
         },
     }
 
@@ -63,9 +64,9 @@ def inference_key(options: RunOptions, predictor: Predictor) -> str:
     return _digest({"span": asdict(options.span), "detect_every": detect_every, "models": models})
 
 
-# Fields that name a model's file, or request a device or runtime; the key holds the resulting content, device and
-# runtime instead.
-_RESOLVED = ("device", "runtime", "weights", "argument", "runner")
+# Fields that name a model's file, or request a device, runtime or precision; the key holds the resulting content,
+# device, runtime and precision instead.
+_RESOLVED = ("device", "runtime", "precision", "weights", "argument", "runner")
 
 
 def _models_key(predictor: Predictor) -> dict[str, Any]:

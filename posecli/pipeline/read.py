@@ -15,6 +15,7 @@ from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Flush, Job, Opened, Read
 from posecli.pipeline.run_options import RunOptions
 from posecli.results.records import Summary, read_header, read_summary
+from posecli.stages import stage
 from posecli.types import Frame
 
 # Bytes in which an image's size is found; a JPEG may have a preview and a colour profile before it.
@@ -46,7 +47,8 @@ def read_all(
                 channel.put(Flush())
             budget.acquire(size)
             try:
-                frame = next(frames, None)
+                with stage("decode"):
+                    frame = next(frames, None)
             except BaseException:
                 budget.release(size)
                 raise

@@ -20,6 +20,7 @@ from posecli.results.input_writer import InputWriter
 from posecli.results.journal import Journal, read_journal
 from posecli.results.manifest import Finished
 from posecli.results.records import Summary
+from posecli.stages import stage
 from posecli.tracking.choose import person_choice
 from posecli.tracking.clip import ClipTracker
 from posecli.tracking.offline import smooth_offline
@@ -125,7 +126,8 @@ class ClipWriter:
             return
         try:
             if self._tracker is not None:
-                poses = self._tracker(frame, poses)
+                with stage("tracking"):
+                    poses = self._tracker(frame, poses)
             if self._draft is not None and self._tracker is not None:
                 self._draft.append(frame.index, self._tracker.to_first(frame, poses), time=frame.time)
             else:

@@ -17,6 +17,7 @@ from posecli.pose.crops import cut_crops
 from posecli.pose.graphs import load_graph
 from posecli.pose.pull import find_or_pull
 from posecli.pose.runner import Outputs, Runner, load_runner
+from posecli.stages import stage
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 from posecli.weights.files import read_header, sha256
 from posecli.weights.graphs import is_graph
@@ -86,14 +87,16 @@ class Estimator:
         outputs are not finite.
         """
         config, corners = self.config, [people.boxes for people in boxes]
-        crops, matrices = cut_crops(
-            [frame.pixels for frame in frames], corners, config.input_size, config.preprocessing.padding
-        )
+        with stage("crops", sum(map(len, corners))):
+            crops, matrices = cut_crops(
+                [frame.pixels for frame in frames], corners, config.input_size, config.preprocessing.padding
+            )
         if not len(crops):
             return [Estimate(Poses.empty(len(config.keypoints))) for _ in frames]
         outputs = self._run(crops, needs_flip_test)
         every = np.concatenate(corners)
-        in_crop, std, scores = decode_logits(outputs.logits, config, every, matrices, self.decoder)
+        with stage("decoding", len(crops)):
+            in_crop, std, scores = decode_logits(outputs.logits, config, every, matrices, self.decoder)
         keypoints = geometry.transform(np.linalg.inv(matrices), in_crop).astype(np.float32)
         pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]
         deviations = (std * pixel_size * config.std_scale).astype(np.float32)
@@ -118,7 +121,9 @@ class Estimator:
 
     def _run(self, crops: PixelArray, needs_flip_test: NeedsFlipTest | None) -> Outputs:
         """The network's outputs for the crops (N, H, W, 3), averaged with the mirrored ones in a flip test."""
-        outputs, config = self.runner(crops), self.config
+        config = self.config
+        with stage("network", len(crops)):
+            outputs = self.runner(crops)
         rows = np.zeros(0, np.int64)
         if self.flip:
             rows = np.arange(len(crops))
@@ -126,7 +131,8 @@ class Estimator:
             rows = needs_flip_test(outputs.person_log_odds)
         # Without left and right pairs there is no flip test.
         if len(rows) and config.keypoints.mirrors:
-            other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
+            with stage("network", len(rows)):
+                other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
             # With a split ratio of 1 the mirrored bins are only reversed, without a shift.
             ratio = config.split_ratio if self.shift_flipped else 1.0
             outputs = flip_average(outputs, other, rows, config.keypoints.flip_indices, ratio)
@@ -202,6 +208,7 @@ def load_estimator(
     *,
     device: str = "auto",
     runtime: str = "auto",
+    precision: str = "fp32",
     decoder: str = "auto",
     flip: bool = False,
     shift_flipped: bool = True,
@@ -210,13 +217,14 @@ def load_estimator(
     """The pose model of a weights file or an embedded name, ready to run.
 
     input_size: (height, width) other than the model's own; the classifiers are resampled to it without training.
+    precision: see runtime.precision; float32 by default, so that figures are the same on every CPU.
     Raises MachineError (no such weights or device), DataError (not a pose model's weights) or UsageError (a decoder
     that the keypoints do not support).
     """
     path = find_or_pull(weights)
     key, runner = sha256(path), None
     if is_graph(path):
-        runner, config = load_graph(path, device, runtime)
+        runner, config = load_graph(path, device, runtime, precision)
     else:
         config = read_pose_config(path, read_header(path))
     if decoder == "oks" and config.keypoints.sigmas is None:
@@ -236,5 +244,5 @@ def load_estimator(
         return resize_network(own, trained, config) if resampled else own
 
     if runner is None:
-        runner = load_runner(network, config, device=device, runtime=runtime, key=key)
+        runner = load_runner(network, config, device=device, runtime=runtime, precision=precision, key=key)
     return Estimator(config, runner, decoder, flip, shift_flipped, path, key, resampled)

@@ -14,6 +14,7 @@ from posecli.pose.config import LARGEST_SIDE, PoseConfig, read_pose_config
 from posecli.pose.runner import Outputs, Runner
 from posecli.runtime import is_gpu, resolve_device
 from posecli.runtime.graph import compile_graph, fix_size, metadata_of, names_of, read_graph, sizes_of
+from posecli.runtime.precision import resolve_precision
 from posecli.weights.files import sha256
 from posecli.weights.graphs import (
     HEADER_SUFFIX,
@@ -87,7 +88,9 @@ def import_graph(
     return header_path, config
 
 
-def load_graph(path: Path, device: str = "auto", runtime: str = "auto") -> tuple[Runner, PoseConfig]:
+def load_graph(
+    path: Path, device: str = "auto", runtime: str = "auto", precision: str = "fp32"
+) -> tuple[Runner, PoseConfig]:
     """The graph of a header file, ready to run.
 
     Raises UsageError for another device than the CPU or another runtime than OpenVINO, MachineError where a file is
@@ -97,21 +100,30 @@ def load_graph(path: Path, device: str = "auto", runtime: str = "auto") -> tuple
         raise UsageError(f"--runtime {runtime}: {path.name} is a graph, which only OpenVINO runs")
     if device != "auto" and is_gpu(resolve_device(device)):
         raise UsageError(f"--device {device}: {path.name} is a graph, which runs on the CPU only")
+    # Its accuracy in bfloat16 was not measured: only on request.
+    computed = resolve_precision(precision, "cpu", bfloat16_measured=False)
     header = read_header(path)
     config = read_pose_config(path, header)
     file = checked_graph(path, header)
     graph = read_graph(file, str(file))
     _fix_input(graph, file, config.input_size)
-    return _runner(graph, config, file), config
+    return _runner(graph, config, file, computed), config
 
 
-def _runner(graph: Any, config: PoseConfig, file: Path) -> Runner:
+def _runner(graph: Any, config: PoseConfig, file: Path, precision: str = "float32") -> Runner:
     """A graph whose input size is fixed, ready to run. Raises DataError where the configuration is not its own."""
     x, y = _axes(graph, file, config.input_size)
     if {x.keypoints, y.keypoints} != {len(config.keypoints)} or (x.bins, y.bins) != config.bins:
         raise DataError(f"{file}: the configuration beside it is of another graph: import it again")
     pixels = config.preprocessing
-    compiled = compile_graph(graph, pixels.mean, pixels.std, reverse_channels=pixels.channels == "BGR", where=str(file))
+    compiled = compile_graph(
+        graph,
+        pixels.mean,
+        pixels.std,
+        reverse_channels=pixels.channels == "BGR",
+        where=str(file),
+        precision=precision,
+    )
 
     def run(crops: NDArray[np.uint8]) -> Outputs:
         arrays = compiled(crops)

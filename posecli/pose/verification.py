@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from posecli import geometry
 from posecli.pose.estimator import Estimate, Estimator, person_scores
+from posecli.stages import stage
 from posecli.types import Detections, FloatArray, Frame, IntArray, Poses
 
 # Two proposals are one person where their poses have an OKS above this, or their boxes an IoU above that.
@@ -39,11 +40,12 @@ def verify(
     estimates = estimator.estimate(frames, proposals, lambda odds: needs_flip_test(scores, odds))
     sigmas = estimator.config.keypoints.sigmas
     found, cropped = [], []
-    for estimate, frame in zip(estimates, frames, strict=True):
-        poses = rescored_and_refined(estimate, frame)
-        rows = select(poses, threshold, sigmas)
-        found.append(poses.rows(rows))
-        cropped.append(estimate.poses.boxes[rows])
+    with stage("selection", len(frames)):
+        for estimate, frame in zip(estimates, frames, strict=True):
+            poses = rescored_and_refined(estimate, frame)
+            rows = select(poses, threshold, sigmas)
+            found.append(poses.rows(rows))
+            cropped.append(estimate.poses.boxes[rows])
     if not reestimate:
         return found
     again = estimate_again(estimator, frames, found, cropped)

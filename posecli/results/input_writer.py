@@ -16,6 +16,7 @@ from posecli.media.write_images import write_image
 from posecli.media.write_video import VideoWriter
 from posecli.results.gallery import thumbnail_path, write_thumbnail
 from posecli.results.records import RecordWriter, Summary
+from posecli.stages import stage
 from posecli.types import Frame, PixelArray, Poses
 
 
@@ -64,7 +65,8 @@ class InputWriter:
 
     def write(self, frame: Frame, poses: Poses) -> None:
         """Draw, encode and record a frame."""
-        self._record.write(frame, poses)
+        with stage("JSON"):
+            self._record.write(frame, poses)
         if self._source is None:  # the pages of a photo are independent
             self._annotator = Annotator(self._style, self._keypoint_set)
         self._annotator.update(frame, poses)
@@ -73,16 +75,20 @@ class InputWriter:
         if not (self._media or better or self._on_frame is not None):
             return
         # The decoder of a video may still need the frame.
-        drawn = self._annotator.draw(frame, poses, last=self._source is None)
+        with stage("drawing"):
+            drawn = self._annotator.draw(frame, poses, last=self._source is None)
         if self._on_frame is not None:
             self._on_frame(drawn)
         if better:
-            write_thumbnail(self._thumbnail, drawn)
+            with stage("drawing", 0):
+                write_thumbnail(self._thumbnail, drawn)
             self._most_people = len(poses)
         if self._video is not None and frame.time is not None:
-            self._video.write(drawn, frame.time)
+            with stage("encoding"):
+                self._video.write(drawn, frame.time)
         elif self._media:
-            self._write_page(drawn)
+            with stage("encoding"):
+                self._write_page(drawn)
 
     def _metadata(self) -> Metadata:
         """The metadata of the annotated photo, without the GPS position where faces are blurred."""
@@ -115,7 +121,8 @@ class InputWriter:
         damage: the damage of a photo, whose status is then partial.
         """
         if self._video is not None:
-            self._video.close()
+            with stage("encoding", 0):
+                self._video.close()
             warnings = [*warnings, *self._video.warnings]
         lost_frames = sum(lost.values())
         warnings = [damage, *warnings] if damage is not None else warnings

@@ -64,9 +64,15 @@ def fix_size(graph: Any, size: tuple[int, int], where: str) -> None:
 
 @signal_stack_kept()
 def compile_graph(
-    graph: Any, mean: Sequence[float], std: Sequence[float], *, reverse_channels: bool, where: str
+    graph: Any,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    reverse_channels: bool,
+    where: str,
+    precision: str = "float32",
 ) -> CompiledNetwork:
-    """A graph with input (1, 3, H, W) as a function of uint8 pixels (N, H, W, 3) RGB, computed in float32.
+    """A graph with input (1, 3, H, W) as a function of uint8 pixels (N, H, W, 3) RGB.
 
     mean, std: in levels, in the order of channels that the graph takes; reverse_channels: that this is BGR. Raises
     DataError where OpenVINO cannot compute it.
@@ -83,7 +89,7 @@ def compile_graph(
         if reverse_channels:
             pixels = pixels.reverse_channels()
         pixels.mean(list(mean)).scale(list(std))
-        queue = compile_model(openvino.Core(), steps.build(), None)
+        queue = compile_model(openvino.Core(), steps.build(), None, precision)
     except Exception as error:  # likewise
         raise DataError(f"{where}: OpenVINO cannot run this graph") from error
-    return CompiledNetwork(numpy_function(lambda *_: queue), "openvino", "cpu", "float32")
+    return CompiledNetwork(numpy_function(lambda *_: queue), "openvino", "cpu", precision)

@@ -21,7 +21,8 @@ class ModuleSpec:
     uint8 pixels (N, H, W, 3) → a tuple of float tensors (N, ...), or one. key: identifies its weights (their SHA-256);
     under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
     torch computes at once. sizes: (height, width) of the pixels where known in advance; these are compiled immediately.
-    threads: CPU threads of OpenVINO, None for one a core; torch has its own setting.
+    threads: CPU threads of OpenVINO, None for one a core; torch has its own setting. bfloat16_measured: whether the
+    accuracy of such a network in bfloat16 is known to be that in float32 (results/precision.md).
     """
 
     build: Callable[[], "nn.Module"]
@@ -30,6 +31,7 @@ class ModuleSpec:
     gpu_batch: int
     sizes: tuple[tuple[int, int], ...] = ()
     threads: int | None = None
+    bfloat16_measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class CompiledNetwork:
     """A module ready to run on numpy arrays.
 
     run: uint8 pixels (N, H, W, 3), N ≥ 1 → float32 arrays (N, ...), one for each output of the module. runtime: its
-    name in RUNTIMES. device: torch's name. precision: of the arithmetic, "float32" or "float16".
+    name in RUNTIMES. device: torch's name. precision: of the arithmetic, "float32", "bfloat16" or
+    "float16".
     """
 
     run: Callable[[NDArray[np.uint8]], FloatArrays]
@@ -50,4 +53,5 @@ class CompiledNetwork:
         return self.run(pixels)
 
 
-Runtime = Callable[[ModuleSpec, str], CompiledNetwork]
+# (module, device, precision) → the network.
+Runtime = Callable[[ModuleSpec, str, str], CompiledNetwork]

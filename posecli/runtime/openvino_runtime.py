@@ -34,8 +34,8 @@ _CONVERSION = 2
 _DIGEST = 32
 
 
-def compile_openvino(spec: ModuleSpec, device: str) -> CompiledNetwork:
-    """The module in float32, converted for each (height, width) of pixels on first use.
+def compile_openvino(spec: ModuleSpec, device: str, precision: str) -> CompiledNetwork:
+    """The module, converted for each (height, width) of pixels on first use.
 
     One item a request, several requests in parallel: fast, and results do not depend on the batch. Raises UsageError
     for another device than the CPU.
@@ -47,11 +47,11 @@ def compile_openvino(spec: ModuleSpec, device: str) -> CompiledNetwork:
 
     @cache
     def queue_of(height: int, width: int) -> Any:
-        return _compile(spec, (height, width))
+        return _compile(spec, (height, width), precision)
 
     for size in spec.sizes:
         queue_of(*size)
-    return CompiledNetwork(numpy_function(queue_of), "openvino", "cpu", "float32")
+    return CompiledNetwork(numpy_function(queue_of), "openvino", "cpu", precision)
 
 
 def numpy_function(queue_of: Callable[[int, int], Any]) -> Callable[[NDArray[np.uint8]], FloatArrays]:
@@ -76,11 +76,11 @@ def numpy_function(queue_of: Callable[[int, int], Any]) -> Callable[[NDArray[np.
 
 
 @signal_stack_kept()
-def _compile(spec: ModuleSpec, size: tuple[int, int]) -> Any:
+def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Any:
     """An AsyncInferQueue for one item (1, height, width, 3)."""
     import openvino
 
-    core, settings = openvino.Core(), _settings(spec.threads)
+    core, settings = openvino.Core(), _settings(spec.threads, precision)
     if spec.key is None:
         return openvino.AsyncInferQueue(
             core.compile_model(_through_a_file(core, _convert(spec.build(), size), None), "CPU", settings)
@@ -99,16 +99,22 @@ def _compile(spec: ModuleSpec, size: tuple[int, int]) -> Any:
     return openvino.AsyncInferQueue(compiled)
 
 
-def compile_model(core: Any, model: Any, threads: int | None) -> Any:
-    """An AsyncInferQueue of a model that takes one item, in float32. threads: None for all cores."""
+def compile_model(core: Any, model: Any, threads: int | None, precision: str = "float32") -> Any:
+    """An AsyncInferQueue of a model that takes one item. threads: None for all cores."""
     import openvino
 
-    return openvino.AsyncInferQueue(core.compile_model(model, "CPU", _settings(threads)))
+    return openvino.AsyncInferQueue(core.compile_model(model, "CPU", _settings(threads, precision)))
 
 
-def _settings(threads: int | None) -> dict[str, str | int]:
-    # Without the hint OpenVINO computes in bfloat16 where the CPU can, and results differ by machine.
-    settings: dict[str, str | int] = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+# Without the hint OpenVINO computes in bfloat16 wherever the CPU can.
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def _settings(threads: int | None, precision: str) -> dict[str, str | int]:
+    settings: dict[str, str | int] = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+    }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     return settings
@@ -116,11 +122,17 @@ def _settings(threads: int | None) -> dict[str, str | int]:
 
 def _machine(core: Any, settings: dict[str, str | int]) -> str:
     """Identifies what a compiled network depends on besides its model: OpenVINO's build, the CPU, the settings."""
+    parts = (*machine_parts(core), str(sorted(settings.items())))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def machine_parts(core: Any = None) -> tuple[str, ...]:
+    """OpenVINO's build, the CPU, and the number of its cores. core: OpenVINO's, where there is one already."""
     import openvino
 
+    core = core or openvino.Core()
     cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
-    parts = (openvino.__version__, *map(str, cpu), str(os.cpu_count()), str(sorted(settings.items())))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return (openvino.__version__, *map(str, cpu), str(os.cpu_count()))
 
 
 def _imported(core: Any, file: Path, settings: dict[str, str | int]) -> Any:

@@ -11,8 +11,8 @@ from posecli.runtime.device import is_gpu
 from posecli.runtime.network import CompiledNetwork, FloatArrays, ModuleSpec
 
 
-def compile_torch(spec: ModuleSpec, device: str) -> CompiledNetwork:
-    """The module, moved to the device; in float16 on a GPU.
+def compile_torch(spec: ModuleSpec, device: str, precision: str) -> CompiledNetwork:
+    """The module, moved to the device; by autocast in another precision than float32.
 
     All batches have one size, the last is padded with black: another size may select another kernel with other rounding
     errors, and results would depend on the batch.
@@ -20,6 +20,7 @@ def compile_torch(spec: ModuleSpec, device: str) -> CompiledNetwork:
     module = spec.build().eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     on_gpu = is_gpu(device)
     size = spec.gpu_batch if on_gpu else spec.cpu_batch
+    lower = torch.float16 if precision == "float16" else torch.bfloat16
 
     @torch.inference_mode()
     def run(pixels: NDArray[np.uint8]) -> FloatArrays:
@@ -28,12 +29,12 @@ def compile_torch(spec: ModuleSpec, device: str) -> CompiledNetwork:
             tensor = torch.from_numpy(batch)
             if on_gpu:
                 tensor = tensor.pin_memory().to(device, non_blocking=True)
-            with torch.autocast("cuda" if on_gpu else "cpu", torch.float16, enabled=on_gpu):
+            with torch.autocast("cuda" if on_gpu else "cpu", lower, enabled=precision != "float32"):
                 outputs = module(tensor)
             parts.append(outputs if isinstance(outputs, tuple) else (outputs,))
         return tuple(torch.cat(output).float().cpu().numpy()[: len(pixels)] for output in zip(*parts, strict=True))
 
-    return CompiledNetwork(run, "torch", device, "float16" if on_gpu else "float32")
+    return CompiledNetwork(run, "torch", device, precision)
 
 
 def _batches(pixels: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
