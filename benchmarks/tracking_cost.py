@@ -11,8 +11,9 @@ import click
 
 from posecli.cli.progress import PlainProgress
 from posecli.media.inputs import find_inputs
-from posecli.pipeline import RunOptions, run, write
-from posecli.pipeline.run_options import TrackingOptions
+from posecli.pipeline import write
+from posecli.pipeline.run import run
+from posecli.pipeline.run_options import RunOptions, TrackingOptions
 from posecli.predict import load_predictor
 from posecli.tracking.clip import ClipTracker
 from posecli.types import Frame, Poses

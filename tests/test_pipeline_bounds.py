@@ -26,10 +26,10 @@ from posecli.media.inputs import find_inputs
 from posecli.media.video import VideoReader
 from posecli.media.write_images import write_image
 from posecli.media.write_video import VideoWriter
-from posecli.pipeline import RunOptions, run
 from posecli.pipeline.channel import Budget, Channel, Stopped
 from posecli.pipeline.read import photo_bytes
-from posecli.pipeline.run_options import TrackingOptions
+from posecli.pipeline.run import run
+from posecli.pipeline.run_options import RunOptions, TrackingOptions
 from posecli.pose import crops
 from posecli.pose.estimator import load_estimator
 from posecli.predict import Predictor

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from posecli.media.inputs import Input
-    from posecli.pipeline import RunOptions
     from posecli.pipeline.events import Job
+    from posecli.pipeline.run_options import RunOptions
     from posecli.predict import Predictor
 
 T = TypeVar("T")
@@ -89,8 +89,6 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
     if options["dry_run"]:
         return _list(jobs, out, options["as_json"], env)
 
-    from posecli.pipeline.run import run
-    from posecli.pipeline.window import Window
     from posecli.results.tables import check_tables
 
     run_options = make_run_options(options)
@@ -100,11 +98,15 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
     with ExitStack() as stack:
         for remark in stack.enter_context(output_folder(jobs, out, tables, overwrite=overwrite, media=media)):
             env.say(remark)
+        predictor = _load(options)
+        # Only now: networks are read in the background while these are imported.
+        from posecli.pipeline.run import run
+        from posecli.pipeline.window import Window
+
         window = None
         if options["show"]:
             window = Window()
             stack.callback(window.close)
-        predictor = _load(options)
         progress = stack.enter_context(progress_of(len(found), options["quiet"], env))
         document = run(found, out, predictor, run_options, progress, overwrite=overwrite, tables=tables, window=window)
     if options["as_json"]:

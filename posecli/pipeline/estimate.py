@@ -1,8 +1,10 @@
 """The predicting thread: detection and pose estimation, with frames of several inputs in one batch."""
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from posecli.errors import PosecliError
@@ -13,22 +15,46 @@ from posecli.predict import Predictor
 from posecli.results.journal import Journal
 from posecli.stages import stage
 from posecli.tracking.propagate import BoxPropagator
-from posecli.types import Poses
+from posecli.types import Detections, Frame, Poses
 
 BATCH_FRAMES = 8
 # Limit of a batch in pixels, which bounds memory for large photos.
 BATCH_PIXELS = 24_000_000
+# Batches whose networks run at the same time: while one is cut into crops or decoded, another keeps the processor busy.
+_AT_ONCE = 2
 
 Event: TypeAlias = Opened | Read | Closed
 
 
 @dataclass(eq=False)
 class _Clip:
-    """State of a video. propagator: None where the detector runs on every frame. ahead: poses of the next frame."""
+    """State of a video. propagator: None where the detector runs on every frame. ahead: work on the next frame."""
 
     journal: Journal | None
     propagator: BoxPropagator | None
-    ahead: Poses | None = None
+    ahead: "_Ahead | None" = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Ahead:
+    """Poses of a frame that are estimated while the frame before it is. detected: with boxes of the detector."""
+
+    poses: "Future[list[Poses]]"
+    detected: bool
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Events whose frames are estimated together.
+
+    found: poses by place in the list of events, None for those of an input that failed; frames with box propagation are
+    missing until the batch is finished. together: places that are estimated by the work on estimated.
+    """
+
+    events: list[Event]
+    found: dict[int, Poses | None] = field(default_factory=dict)
+    together: list[int] = field(default_factory=list)
+    estimated: "Future[list[Poses | None]] | None" = None
 
 
 class PoseStep:
@@ -52,10 +78,12 @@ class PoseStep:
         self._clips: dict[int, _Clip] = {}
         self._budget = budget or Budget(PIPELINE_BYTES, threading.Event())
         self._failed_inputs = failed_inputs or FailedInputs()
+        self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="estimate")
 
     def __call__(self, events: Iterable[Event | Flush]) -> Iterator[Opened | Estimated | Closed]:
-        """Collect events until a batch is full, then process them."""
+        """Collect events until a batch is full, then process them. To be called once."""
         waiting: list[Event] = []
+        begun: deque[_Batch] = deque()
         frames = pixels = 0
         try:
             for event in events:
@@ -65,32 +93,65 @@ class PoseStep:
                     frames += 1
                     pixels += event.frame.width * event.frame.height
                 # Frames of a live source are processed immediately.
-                live = isinstance(event, Read) and event.job.input.live
+                at_once = isinstance(event, Flush) or (isinstance(event, Read) and event.job.input.live)
                 full = frames >= BATCH_FRAMES or pixels >= BATCH_PIXELS or len(waiting) >= 4 * BATCH_FRAMES
-                if full or live or isinstance(event, Flush):
+                if full or at_once:
                     del event  # release the frame while waiting for the next one
-                    yield from self._flush(waiting)
-                    frames = pixels = 0
-            yield from self._flush(waiting)
+                    begun.append(self._begin_batch(waiting))
+                    waiting, frames, pixels = [], 0, 0
+                while len(begun) > (0 if at_once else _AT_ONCE):
+                    yield from self._finish(begun.popleft())
+            begun.append(self._begin_batch(waiting))
+            while begun:
+                yield from self._finish(begun.popleft())
         finally:
-            for clip in self._clips.values():
-                if clip.journal is not None:
-                    clip.journal.close()
+            self._end(begun)
 
-    def _flush(self, waiting: list[Event]) -> Iterator[Opened | Estimated | Closed]:
-        """The writer's events for the waiting ones, which are removed from the list."""
-        for event in waiting:
+    def _end(self, begun: Iterable[_Batch]) -> None:
+        """Note the poses of batches that nobody waits for any more, and close the journals."""
+        self._workers.shutdown(cancel_futures=True)
+        for batch in begun:
+            if batch.estimated is not None and not batch.estimated.cancelled():
+                self._collect(batch)
+        for clip in self._clips.values():
+            if clip.journal is not None:
+                clip.journal.close()
+
+    def _begin_batch(self, events: list[Event]) -> _Batch:
+        """Start the work on a batch's frames, except for those with box propagation."""
+        batch = _Batch(events)
+        for place, event in enumerate(events):
             if isinstance(event, Opened) and event.source is not None:
                 self._clips[event.job.number] = self._begin(event)
-        poses = iter(self._poses([event for event in waiting if isinstance(event, Read)]))
-        while waiting:
-            event = waiting.pop(0)
+            if not isinstance(event, Read):
+                continue
+            clip = self._clips.get(event.job.number)
+            if event.job.number in self._failed_inputs:
+                batch.found[place] = None
+            elif clip is None or clip.propagator is None:
+                known = self._known(event, clip)
+                if known is None:
+                    batch.together.append(place)
+                else:
+                    batch.found[place] = known[0]
+        if batch.together:
+            reads = [event for place in batch.together if isinstance(event := events[place], Read)]
+            batch.estimated = self._workers.submit(self._estimate, reads)
+        return batch
+
+    def _finish(self, batch: _Batch) -> Iterator[Opened | Estimated | Closed]:
+        """The writer's events of a batch, which are removed from its list."""
+        self._collect(batch)
+        self._propagate(batch)
+        events, found = batch.events, batch.found
+        for place in range(len(events)):
+            event = events.pop(0)
             if isinstance(event, Read):
-                found = next(poses)
-                if found is None:
+                poses = found.pop(place)
+                if poses is None:
                     self._budget.release(event.frame.pixels.nbytes)
                     continue
-                done = Estimated(event.job, event.frame, found)
+                done = Estimated(event.job, event.frame, poses)
                 del event
                 yield done
                 del done
@@ -114,51 +175,51 @@ class PoseStep:
         propagator = None if self._every == 1 else BoxPropagator(self._every, self._predictor.keypoints)
         return _Clip(journal, propagator)
 
-    def _poses(self, reads: Sequence[Read]) -> list[Poses | None]:
-        """Poses of each frame; None for those of an input that failed."""
-        result: list[Poses | None] = [None] * len(reads)
-        together: list[int] = []
-        for place, read in enumerate(reads):
-            if read.job.number in self._failed_inputs:
+    def _known(self, read: Read, clip: _Clip | None) -> tuple[Poses, bool] | None:
+        """Poses of a frame that an earlier run noted, and whether they are from a detection."""
+        return clip.journal.lookup(read.frame.index) if clip is not None and clip.journal is not None else None
+
+    def _collect(self, batch: _Batch) -> None:
+        """Wait for the poses of frames that are estimated together."""
+        if batch.estimated is None:
+            return
+        for place, poses in zip(batch.together, batch.estimated.result(), strict=True):
+            batch.found[place] = poses
+            read = batch.events[place]
+            clip = self._clips.get(read.job.number)
+            if poses is not None and isinstance(read, Read) and clip is not None and clip.journal is not None:
+                self._note(read, clip.journal, poses)
+
+    def _propagate(self, batch: _Batch) -> None:
+        """Poses of frames with box propagation, which need those of earlier frames."""
+        for place, read in enumerate(batch.events):
+            if place in batch.found or not isinstance(read, Read):
                 continue
             clip = self._clips.get(read.job.number)
-            known = clip.journal.lookup(read.frame.index) if clip is not None and clip.journal is not None else None
-            if known is not None and clip is not None:
+            if read.job.number in self._failed_inputs or clip is None or clip.propagator is None:
+                batch.found[place] = None
+                continue
+            known = self._known(read, clip)
+            if known is not None:
                 clip.ahead = None
-                result[place] = clip.propagator.update(read.frame, *known) if clip.propagator is not None else known[0]
-            elif clip is not None and clip.propagator is not None:
-                following = next((later for later in reads[place + 1 :] if later.job is read.job), None)
-                result[place] = self._propagated(read, clip, clip.propagator, following)
-            else:
-                together.append(place)
-        found = self._estimate([reads[place] for place in together])
-        for place, poses in zip(together, found, strict=True):
-            result[place] = poses
-            clip = self._clips.get(reads[place].job.number)
-            if poses is not None and clip is not None and clip.journal is not None:
-                self._note(reads[place], clip.journal, poses)
-        return result
+                batch.found[place] = clip.propagator.update(read.frame, *known)
+                continue
+            later = (event for event in batch.events[place + 1 :] if isinstance(event, Read))
+            following = next((event for event in later if event.job is read.job), None)
+            batch.found[place] = self._propagated(read, clip, clip.propagator, following)
 
     def _propagated(self, read: Read, clip: _Clip, propagator: BoxPropagator, following: Read | None) -> Poses | None:
-        """Poses of one frame of a video with box propagation, which needs those of an earlier frame.
-
-        following: the clip's next frame, estimated together with this one where it is the second of a pair.
-        """
+        """Poses of one frame of a video with box propagation. following: the clip's next frame, where it is known."""
         frame, name = read.frame, str(read.job.input.path)
         with stage("tracking", 0):
             detected = propagator.needs_detection(frame)
         ahead, clip.ahead = clip.ahead, None
         try:
-            if detected:
-                poses = self._predictor.predict([frame], [name])[0]
-            elif ahead is not None:
-                poses = ahead
-            else:
-                frames = [frame]
-                if following is not None and propagator.first_of_pair and not propagator.is_due(following.frame):
-                    frames.append(following.frame)
-                poses, *rest = self._predictor.estimate(frames, [propagator.boxes(each) for each in frames])
-                clip.ahead = rest[0] if rest else None
+            if ahead is None or ahead.detected != detected:
+                ahead = self._ahead(frame, name, None if detected else propagator.boxes(frame))
+            if following is not None and not detected:
+                clip.ahead = self._follow(following, name, propagator)
+            poses = ahead.poses.result()[0]
         except PosecliError as error:
             self._fail(read.job, error)
             return None
@@ -167,11 +228,22 @@ class PoseStep:
         with stage("tracking", 0):
             return propagator.update(frame, poses, detected)
 
+    def _follow(self, following: Read, name: str, propagator: BoxPropagator) -> _Ahead | None:
+        """Work on the frame after the one that is waited for, None where its boxes depend on that one."""
+        if propagator.is_due(following.frame):
+            return self._ahead(following.frame, name, None)
+        boxes = propagator.boxes_ahead(following.frame)
+        return None if boxes is None else self._ahead(following.frame, name, boxes)
+
+    def _ahead(self, frame: Frame, name: str, boxes: Detections | None) -> _Ahead:
+        """Start the work on a frame, with the detector where there are no boxes."""
+        if boxes is None:
+            return _Ahead(self._workers.submit(self._predictor.predict, [frame], [name]), detected=True)
+        return _Ahead(self._workers.submit(self._predictor.estimate, [frame], [boxes]), detected=False)
+
     def _estimate(self, reads: Sequence[Read]) -> list[Poses | None]:
         frames = [read.frame for read in reads]
         names = [str(read.job.input.path) for read in reads]
-        if not frames:
-            return []
         try:
             return list(self._predictor.predict(frames, names))
         except PosecliError:

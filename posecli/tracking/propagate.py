@@ -23,8 +23,8 @@ class PropagationOptions:
     min_score_ratio: mean keypoint score relative to that at the last detection, below which the detector runs again.
     duplicate_oks: OKS from which two propagated people are duplicates.
     max_step: movement from frame to frame, relative to the box's size, above which the detector runs again.
-    pair_people: largest number of people whose boxes are predicted for two frames at a time; more keep a processor busy
-    in one frame.
+    ahead_people: largest number of people whose boxes are predicted two frames ahead; more keep a processor busy in one
+    frame.
     """
 
     max_interval: float = 0.3
@@ -33,7 +33,7 @@ class PropagationOptions:
     min_score_ratio: float = 0.75
     duplicate_oks: float = 0.7
     max_step: float = 0.2
-    pair_people: int = 2
+    ahead_people: int = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,8 @@ class BoxPropagator:
     """Decides which frames of a clip need the detector, and predicts boxes for the others.
 
     For each frame, in order: call `needs_detection`; take the detector's boxes, or `boxes`; estimate the poses; pass
-    them to `update` and use what it returns. Boxes of one or two people are predicted for two frames at a time, from
-    the frame before both (`first_of_pair`), so that both can be estimated at once.
+    them to `update` and use what it returns. Boxes of one or two people are predicted from the frame before the
+    previous one (`boxes_ahead`), so that a frame can be estimated while the one before it is.
 
     every=1 detects in each frame and changes nothing. Otherwise two detections are at most `every` frames apart, or
     `options.max_interval` seconds with every=None. The detector runs earlier after a scene cut, and when a person's
@@ -69,8 +69,8 @@ class BoxPropagator:
         self._options = options or PropagationOptions()
         self._sigmas = np.array(keypoint_set.sigmas or [DEFAULT_SIGMA] * len(keypoint_set))
         self._last: _State | None = None
-        # The frame that the last propagated frame was predicted from, where that was the first of a pair.
-        self._before_pair: _State | None = None
+        # The state that the next frame's boxes are predicted from, where that is not the last one.
+        self._earlier: _State | None = None
         self._detected: tuple[int, float] = (0, 0.0)
         self._unreliable = True
 
@@ -91,15 +91,22 @@ class BoxPropagator:
             return _time(frame) - time >= self._options.max_interval - 1e-6
         return frame.index - index >= self._every
 
-    @property
-    def first_of_pair(self) -> bool:
-        """Whether `boxes` is valid for the next frame and for the one after it, if neither needs the detector."""
-        few = self._last is not None and len(self._last.poses) <= self._options.pair_people
-        return few and self._before_pair is None
-
     def boxes(self, frame: Frame) -> Detections:
         """Boxes of the people of an earlier frame moved at constant velocity; scores are those of their detection."""
-        last = self._last if self._before_pair is None else self._before_pair
+        return self._moved(self._last if self._earlier is None else self._earlier, frame)
+
+    def boxes_ahead(self, following: Frame) -> Detections | None:
+        """What `boxes` will be for the frame after the next one, if neither needs the detector; None for many people.
+
+        To be called before the `update` with the next frame.
+        """
+        return self._moved(self._last, following) if self._few else None
+
+    @property
+    def _few(self) -> bool:
+        return self._last is not None and len(self._last.poses) <= self._options.ahead_people
+
+    def _moved(self, last: _State | None, frame: Frame) -> Detections:
         if last is None:
             return Detections.empty()
         way = last.velocity * (_time(frame) - last.time)
@@ -117,7 +124,7 @@ class BoxPropagator:
             return poses
         time, image_size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
         if detected or self._last is None:
-            self._before_pair = None
+            self._earlier = None
             empty = self._every is None and not len(poses)
             unsure = empty or bool(self._unsure(poses).any())
             self._unreliable, self._detected = unsure, (frame.index, time)
@@ -125,7 +132,7 @@ class BoxPropagator:
                 self._last = None
             self._last = _State(time, image_size, small, poses, poses, self._velocity_after_detection(poses, time))
             return poses
-        self._before_pair = self._last if self.first_of_pair else None
+        self._earlier = self._last if self._few else None
         keep = ~(self._lost(poses) | self._duplicates(poses))
         kept, last_detection, before = (p.rows(keep) for p in (poses, self._last.last_detection, self._last.poses))
         kept = replace(kept, boxes=self._boxes_around(kept, last_detection).astype(np.float32))

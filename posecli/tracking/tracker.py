@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from posecli.geometry import AREA_OF_BOX, Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
 from posecli.tracking import kalman
+from posecli.tracking.assignment import assign
 from posecli.tracking.cuts import differs, thumbnail
 from posecli.tracking.kalman import KalmanState
 from posecli.types import Frame, IntArray, Poses
@@ -193,8 +194,6 @@ class Tracker:
         matched[second] = first
         if len(second) == len(seen):
             return matched
-        from scipy.optimize import linear_sum_assignment  # takes a quarter of a second, and often is not needed
-
         waiting, free = np.ones(len(known), bool), matched < 0
         waiting[first] = False
         for rows, similarity in ((active, self._near), (~active, self._near), (waiting, self._far)):
@@ -203,7 +202,7 @@ class Tracker:
                 continue
             left, new = np.flatnonzero(rows), np.flatnonzero(free)
             table = similarity(known[rows], predicted[left], seen[free], time)
-            first, second = linear_sum_assignment(table, maximize=True)
+            first, second = assign(table)
             good = table[first, second] >= self._options.min_similarity
             left, new = left[first[good]], new[second[good]]
             matched[new] = left
