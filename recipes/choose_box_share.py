@@ -8,6 +8,7 @@ people and on which nothing trains. Not all people there are labelled, so that o
 
 import contextlib
 import io
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,7 +31,8 @@ def estimate(predictor: Predictor, frame: Frame) -> Estimate:
         raise click.UsageError("the detector makes no proposals")
     proposals = predictor.detector.propose([frame], [""])
     scores = proposals[0].scores
-    return predictor.estimator.estimate([frame], proposals, lambda odds: verification.needs_flip_test(scores, odds))[0]
+    needs_flip_test = partial(verification.needs_flip_test, scores, threshold=predictor.detector.verified)
+    return predictor.estimator.estimate([frame], proposals, needs_flip_test)[0]
 
 
 def box_ap(coco: COCO, people: dict[int, tuple[Frame, Estimate]], predictor: Predictor) -> np.ndarray:

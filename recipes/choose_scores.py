@@ -128,7 +128,9 @@ def main(data: Path, weights: Path, pose: str, write: str | None) -> None:
             boxes = detector([frame], [""])[0]
             estimate = None
             if len(boxes):
-                estimate = estimator.estimate([frame], [boxes], partial(needs_flip_test, boxes.scores))[0]
+                estimate = estimator.estimate([frame], [boxes], partial(needs_flip_test, boxes.scores, threshold=0.5))[
+                    0
+                ]
             photos[table].append(Photo(frame, estimate, people, others))
     for proposal in PROPOSALS:
         for default in DEFAULTS:

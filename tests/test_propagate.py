@@ -8,7 +8,7 @@ import pytest
 
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
-from posecli.tracking.propagate import BoxPropagator
+from posecli.tracking.propagate import BoxPropagator, PropagationOptions
 from posecli.types import Detections, Frame, Poses
 from tests.painted import BLUE, RED, SCENES, Scene, Walker, line
 
@@ -131,24 +131,32 @@ def test_nobody_is_carried_as_nobody() -> None:
     assert detected == list(range(0, 50, 5)) and not any(map(len, poses))
 
 
-def test_boxes_of_a_pair_do_not_depend_on_the_frame_between() -> None:
-    """Both frames of a pair can be estimated at once: their boxes come from the frame before both."""
+def test_boxes_ahead_are_those_of_the_next_frame_but_one() -> None:
+    """A frame can be estimated while the one before it is: its boxes are known before that one's poses."""
     steps = steps_of(CALM, noise=0.01)
     propagator = BoxPropagator(9, COCO17)
     compared = 0
-    early: Detections | None = None
+    ahead: Detections | None = None
     for (frame, truth), following in zip(steps, [*steps[1:], None], strict=True):
         asked = propagator.needs_detection(frame)
         found = Detections(truth.boxes, truth.box_scores) if asked else propagator.boxes(frame)
-        if early is not None and not asked:
-            assert not propagator.first_of_pair
-            np.testing.assert_array_equal(found.boxes, early.boxes)
+        if ahead is not None and not asked:
+            np.testing.assert_array_equal(found.boxes, ahead.boxes)
             compared += 1
-        early = None
-        if following is not None and not asked and propagator.first_of_pair:
-            early = propagator.boxes(following[0])
+        ahead = None
+        if following is not None and not asked:
+            ahead = propagator.boxes_ahead(following[0])
+            assert ahead is not None
         propagator.update(frame, estimate(truth, found), asked)
-    assert compared >= 15
+    assert compared >= 30
+
+
+def test_boxes_of_many_people_are_not_known_ahead() -> None:
+    (frame, truth), (following, _) = steps_of(CALM)[:2]
+    for ahead_people, known in ((len(truth), True), (len(truth) - 1, False)):
+        propagator = BoxPropagator(9, COCO17, PropagationOptions(ahead_people=ahead_people))
+        propagator.update(frame, truth, True)
+        assert (propagator.boxes_ahead(following) is not None) == known
 
 
 def test_without_anybody_the_detector_runs_on_every_frame() -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posecli.detect.detector import Detector, DetectorOptions
-from posecli.detect.person_config import read_person_config
+from posecli.detect.person_config import PersonConfig, read_person_config
 from posecli.detect.windows import merge_windows, split_windows
 from posecli.geometry import nms
-from posecli.runtime import ModuleSpec, compile_network
+from posecli.runtime import CompiledNetwork, ModuleSpec, compile_network
 from posecli.stages import stage
 from posecli.types import Detections, Frame, PixelArray
 from posecli.weights.files import find_weights, read_header, sha256
@@ -46,42 +46,7 @@ def build(options: DetectorOptions) -> Detector:
         threshold = verified = options.threshold
 
     def search(frames: Sequence[Frame], score_threshold: float) -> list[Detections]:
-        # A very wide or tall frame is searched in several views, any other one in a single view.
-        windows = [split_windows(frame.width, frame.height) for frame in frames]
-        views = [
-            frame if len(parts) == 1 else window.of(frame)
-            for frame, parts in zip(frames, windows, strict=True)
-            for window in parts
-        ]
-        result: dict[int, Detections] = {}
-        shapes = [canvas_shape((view.height, view.width), config.input_size) for view in views]
-        for shape in dict.fromkeys(shapes):
-            every = [i for i, other in enumerate(shapes) if other == shape]
-            for rows in (every[first : first + _MOST_VIEWS] for first in range(0, len(every), _MOST_VIEWS)):
-                with stage("letterbox", len(rows)):
-                    images, scales = letterbox([views[i].pixels for i in rows], shape)
-                with stage("detector", len(rows)):
-                    boxes, scores = compiled(images)
-                with stage("selection", len(rows)):
-                    for k, i in enumerate(rows):
-                        result[i] = select(
-                            boxes[k],
-                            scores[k],
-                            scales[k],
-                            views[i],
-                            score_threshold,
-                            config.nms_iou,
-                            options.max_people,
-                        )
-        found, first = [], 0
-        for parts in windows:
-            people = result[first]
-            if len(parts) > 1:
-                each = [result[i] for i in range(first, first + len(parts))]
-                people = merge_windows(each, parts, config.nms_iou, options.max_people)
-            found.append(people)
-            first += len(parts)
-        return found
+        return _search(compiled, config, frames, score_threshold, options.max_people)
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         return search(frames, threshold)
@@ -100,6 +65,48 @@ def build(options: DetectorOptions) -> Detector:
         verified=verified,
         precision=compiled.precision,
     )
+
+
+def _search(
+    network: CompiledNetwork, config: PersonConfig, frames: Sequence[Frame], score_threshold: float, max_people: int
+) -> list[Detections]:
+    """People of each frame whose score reaches the threshold."""
+    # A very wide or tall frame is searched in several views, any other one in a single view.
+    windows = [split_windows(frame.width, frame.height) for frame in frames]
+    views = [
+        frame if len(parts) == 1 else window.of(frame)
+        for frame, parts in zip(frames, windows, strict=True)
+        for window in parts
+    ]
+    result: dict[int, Detections] = {}
+    shapes = [canvas_shape((view.height, view.width), config.input_size) for view in views]
+    for shape in dict.fromkeys(shapes):
+        every = [i for i, other in enumerate(shapes) if other == shape]
+        for rows in (every[first : first + _MOST_VIEWS] for first in range(0, len(every), _MOST_VIEWS)):
+            with stage("letterbox", len(rows)):
+                images, scales = letterbox([views[i].pixels for i in rows], shape)
+            with stage("detector", len(rows)):
+                boxes, scores = network(images)
+            with stage("selection", len(rows)):
+                for k, i in enumerate(rows):
+                    result[i] = select(
+                        boxes[k],
+                        scores[k],
+                        scales[k],
+                        views[i],
+                        score_threshold,
+                        config.nms_iou,
+                        max_people,
+                    )
+    found, first = [], 0
+    for parts in windows:
+        people = result[first]
+        if len(parts) > 1:
+            each = [result[i] for i in range(first, first + len(parts))]
+            people = merge_windows(each, parts, config.nms_iou, max_people)
+        found.append(people)
+        first += len(parts)
+    return found
 
 
 def canvas_shape(image: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:

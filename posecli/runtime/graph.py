@@ -6,7 +6,8 @@ from typing import Any
 
 from posecli.errors import DataError
 from posecli.runtime.network import CompiledNetwork
-from posecli.runtime.openvino_runtime import compile_model, numpy_function
+from posecli.runtime.openvino_requests import numpy_function
+from posecli.runtime.openvino_runtime import compile_model
 from posecli.runtime.signals import signal_stack_kept
 
 # Sizes of an input or output; None where it is dynamic.

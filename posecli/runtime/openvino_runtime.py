@@ -8,21 +8,18 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from posecli import __version__
 from posecli.atomic import AtomicFile
 from posecli.errors import MachineError, UsageError
 from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.device import is_gpu
-from posecli.runtime.network import CompiledNetwork, FloatArrays, ModuleSpec
+from posecli.runtime.network import CompiledNetwork, ModuleSpec
+from posecli.runtime.openvino_requests import Requests, numpy_function, requests_to
 from posecli.runtime.signals import signal_stack_kept
 
 if TYPE_CHECKING:
@@ -32,8 +29,6 @@ LOG = logging.getLogger(__name__)
 _FILE = "model.xml"
 # Part of the cache's keys, to be raised when networks are converted differently.
 _CONVERSION = 2
-# Seconds after which a thread that waits for a network looks whether it has failed.
-_PATIENCE = 0.5
 # Length of the SHA-256 that a compiled network begins with.
 _DIGEST = 32
 
@@ -64,75 +59,10 @@ def compile_openvino(spec: ModuleSpec, device: str, precision: str) -> CompiledN
     for size in spec.sizes:
         if _is_cached(spec, size):
             # Reading it takes up to half a second, in which the caller goes on.
-            threading.Thread(target=prepare, args=size, daemon=True).start()
+            threading.Thread(target=prepare, args=size).start()
         else:
             requests_of(*size)
     return CompiledNetwork(numpy_function(requests_of), "openvino", "cpu", precision)
-
-
-class _Call:
-    """One call of a network: its outputs, filled row by row by OpenVINO's threads."""
-
-    def __init__(self, outputs: FloatArrays) -> None:
-        self.outputs = outputs
-        self._missing = len(outputs[0])
-        self._complete = threading.Event()
-
-    def keep(self, request: Any, row: int) -> None:
-        """Copy a request's outputs."""
-        for number, output in enumerate(self.outputs):
-            output[row] = request.get_output_tensor(number).data[0]
-        self._missing -= 1  # callbacks hold the interpreter's lock
-        if not self._missing:
-            self._complete.set()
-
-    def wait(self, queue: Any) -> None:
-        """Wait for all rows. Raises OpenVINO's RuntimeError where one failed."""
-        if self._complete.wait(_PATIENCE):
-            return
-        # It takes long, or it failed, which is not told by a callback.
-        queue.wait_all()
-        if not self._complete.is_set():
-            raise RuntimeError("OpenVINO: a request failed")
-
-
-@dataclass(frozen=True, eq=False)
-class Requests:
-    """Requests to a network of one item. queue: an AsyncInferQueue. shapes: of an item's outputs."""
-
-    queue: Any
-    shapes: tuple[tuple[int, ...], ...]
-
-
-def numpy_function(requests_of: Callable[[int, int], Requests]) -> Callable[[NDArray[np.uint8]], FloatArrays]:
-    """A function of uint8 pixels (N, H, W, 3): requests_of gives the requests of (1, H, W, 3), a row each.
-
-    Several threads may call it at once.
-    """
-    lock = threading.Lock()
-
-    @signal_stack_kept()
-    def run(pixels: NDArray[np.uint8]) -> FloatArrays:
-        # OpenVINO could give the same idle request to two threads.
-        with lock:
-            requests = requests_of(*pixels.shape[1:3])
-            call = _Call(tuple(np.empty((len(pixels), *shape), np.float32) for shape in requests.shapes))
-            for row in range(len(pixels)):
-                requests.queue.start_async({0: np.ascontiguousarray(pixels[row : row + 1])}, (call, row))
-        call.wait(requests.queue)
-        return call.outputs
-
-    return run
-
-
-def _requests(compiled: Any) -> Requests:
-    """More requests than OpenVINO's threads, none of which then waits for Python to start the next one."""
-    import openvino
-
-    queue = openvino.AsyncInferQueue(compiled, 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    queue.set_callback(lambda request, of_call: of_call[0].keep(request, of_call[1]))
-    # Those of a busy request cannot be read.
-    return Requests(queue, tuple(tuple(tensor.shape[1:]) for tensor in queue[0].output_tensors))
 
 
 @signal_stack_kept()
@@ -142,7 +72,9 @@ def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Request
 
     core, settings = openvino.Core(), _settings(spec.threads, precision)
     if spec.key is None:
-        return _requests(core.compile_model(_through_a_file(core, _convert(spec.build(), size), None), "CPU", settings))
+        return requests_to(
+            core.compile_model(_through_a_file(core, _convert(spec.build(), size), None), "CPU", settings)
+        )
     folder = cache_folder() / _folder_name(openvino.__version__.split("-")[0], spec.key, size)
     file = folder / f"compiled-{_machine(core, settings)}.blob"
     compiled = _imported(core, file, settings)
@@ -153,7 +85,7 @@ def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Request
             model = _through_a_file(core, _convert(spec.build(), size), folder)
         compiled = core.compile_model(model, "CPU", settings)
         _export(compiled, file)
-    return _requests(compiled)
+    return requests_to(compiled)
 
 
 def _folder_name(version: str, key: str, size: tuple[int, int]) -> str:
@@ -169,7 +101,7 @@ def _is_cached(spec: ModuleSpec, size: tuple[int, int]) -> bool:
 
 def compile_model(core: Any, model: Any, threads: int | None, precision: str = "float32") -> Requests:
     """Requests to a model that takes one item. threads: None for all cores."""
-    return _requests(core.compile_model(model, "CPU", _settings(threads, precision)))
+    return requests_to(core.compile_model(model, "CPU", _settings(threads, precision)))
 
 
 # Without the hint OpenVINO computes in bfloat16 wherever the CPU can.
