@@ -7,6 +7,7 @@ in `train/loss.py`.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -92,19 +93,33 @@ def decode_oks(log_p: Float, sigma: float, oks_sigma_bins: Float | None) -> Floa
     if oks_sigma_bins is None:
         raise UsageError("decoder 'oks': these keypoints have no OKS sigmas; choose another")
     bins = log_p.shape[-1]
-    # The Fourier transform of a Gaussian is a Gaussian. Padding to twice the bins avoids circular wrap-around.
-    frequency = (2 * np.pi * np.fft.rfftfreq(2 * bins)).astype(np.float32)
-    response = np.exp(-0.5 * (frequency * np.asarray(oks_sigma_bins, np.float32)[..., None]) ** 2)
-    # Since version 2 numpy's transform keeps single precision.
-    blurred = np.fft.irfft(np.fft.rfft(np.exp(log_p), 2 * bins) * response, 2 * bins)[..., :bins]
+    blurred = _blurred(np.exp(log_p), np.asarray(oks_sigma_bins, np.float32))
     peak = blurred.argmax(axis=-1)
-    middle = np.clip(peak, 1, bins - 2)
-    around = np.take_along_axis(blurred, middle[..., None] + np.arange(-1, 2), axis=-1)
+    middle = np.minimum(np.maximum(peak, 1), bins - 2)
+    around = _at(blurred, middle[..., None] + np.arange(-1, 2))
     before, at, after = np.moveaxis(np.log(np.maximum(around, 1e-30)), -1, 0)
     curvature = before - 2 * at + after
     downwards = curvature < -1e-12
     step = 0.5 * (before - after) / np.where(downwards, curvature, -1.0)
-    return np.asarray(np.where(downwards, middle + np.clip(step, -1, 1), peak), np.float32)
+    return np.asarray(np.where(downwards, middle + np.minimum(np.maximum(step, -1), 1), peak), np.float32)
+
+
+def _blurred(values: Float, sigmas: Float) -> Float:
+    """Rows (..., B) convolved with Gaussians of standard deviations (...) in bins, zero outside of the bins.
+
+    The Fourier transform of a Gaussian is a Gaussian. OpenCV's transform takes a fifth of the time of numpy's.
+    """
+    bins = values.shape[-1]
+    # Twice the bins avoid circular wrap-around.
+    padded = np.zeros((values.size // bins, 2 * bins), np.float32)
+    padded[:, :bins] = values.reshape(-1, bins)
+    frequency = (2 * np.pi * np.fft.rfftfreq(2 * bins)).astype(np.float32)
+    response = np.exp(-0.5 * (frequency * np.broadcast_to(sigmas, values.shape[:-1]).reshape(-1, 1)) ** 2)
+    # A row of OpenCV's spectrum: Re 0, Re 1, Im 1, Re 2, Im 2, …, Re B.
+    spectrum = cv2.dft(padded, flags=cv2.DFT_ROWS)
+    spectrum *= np.repeat(response, 2, axis=-1)[:, 1:-1]
+    blurred = cv2.dft(spectrum, flags=cv2.DFT_ROWS | cv2.DFT_INVERSE | cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT)
+    return np.asarray(blurred[:, :bins].reshape(values.shape), np.float32)
 
 
 # A decoder maps log-probabilities (..., B), the label's σ and OKS's (..., or None), both in bins, to positions (...) in
@@ -183,8 +198,14 @@ def _window(log_p: Float, centre: NDArray[np.int64], radius: int) -> tuple[NDArr
     offsets = np.arange(-radius, radius + 1)
     index = centre[..., None] + offsets
     inside = (index >= 0) & (index < log_p.shape[-1])
-    values = np.take_along_axis(log_p, np.clip(index, 0, log_p.shape[-1] - 1), axis=-1)
-    return offsets, np.where(inside, values, -np.inf)
+    return offsets, np.where(inside, _at(log_p, np.minimum(np.maximum(index, 0), log_p.shape[-1] - 1)), -np.inf)
+
+
+def _at(values: Float, index: NDArray[np.int64]) -> Float:
+    """Values (..., B) at index (..., M) along the last axis; np.take_along_axis is slow for few rows."""
+    bins = values.shape[-1]
+    first = np.arange(0, values.size, bins).reshape(*values.shape[:-1], 1)
+    return np.asarray(values.reshape(-1)[first + index])
 
 
 def _fit_parabola(log_p: Float, radius: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -210,7 +231,7 @@ def _fit_parabola(log_p: Float, radius: int) -> tuple[NDArray[np.int64], NDArray
 
 def _standard_deviation(log_p: Float, position: Float, sigma: float) -> Float:
     radius = int(np.ceil(4 * sigma))
-    centre = np.clip(np.rint(position), 0, log_p.shape[-1] - 1).astype(np.int64)
+    centre = np.minimum(np.maximum(np.rint(position), 0), log_p.shape[-1] - 1).astype(np.int64)
     offsets, window = _window(log_p, centre, radius)
     p = np.exp(window)
     distance = offsets + (centre - position)[..., None]
