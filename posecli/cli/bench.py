@@ -18,7 +18,7 @@ from posecli.cli.options import (
     runtime_option,
     weights_option,
 )
-from posecli.errors import ExitCode, UsageError
+from posecli.errors import ExitCode, MediaError, UsageError
 
 if TYPE_CHECKING:
     from posecli.bench.report import Report
@@ -71,14 +71,19 @@ def bench_command(input: str | None, frames: int, rounds: int, as_json: bool, **
 
 
 def _find(argument: str) -> "list[Input]":
-    """Photos and videos of the argument. Raises UsageError for a source that can be read only once."""
-    from posecli.media.inputs import find_inputs
+    """Photos and videos of the argument.
+
+    Raises UsageError for a source that can be read only once, MediaError where nothing can be read.
+    """
+    from posecli.media.inputs import find_inputs, printable
 
     if not argument:
         raise UsageError("the input is an empty text: leave it out, or name a file")
     found = find_inputs([argument])
     if any(item.live for item in found):
         raise UsageError(f"{found[0].shown}: read several times, which a live source does not allow")
+    if all(item.error is not None for item in found):
+        raise MediaError(f"{printable(found[0].shown)}: {found[0].error}")
     return found
 
 
@@ -114,10 +119,11 @@ def _run(
     from posecli.bench.whole import measure_run
     from posecli.cli.run import load_models
 
-    if not inputs:
-        return None, _picture()
     with _options(frames, models) as (options, parameters):
-        report = measure_run(inputs, load_models(parameters), options, rounds, say)
+        predictor = load_models(parameters)  # without inputs too, which checks the names
+        if not inputs:
+            return None, _picture()
+        report = measure_run(inputs, predictor, options, rounds, say)
     for error in report.failed:
         say(f"failed: {error}")
     usable = next(item for item in inputs if item.name == report.first)
