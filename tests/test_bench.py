@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -199,12 +200,14 @@ def test_media_are_decoded_and_encoded_alone(tmp_path: Path, monkeypatch: pytest
     assert found.decode.core > 0 and found.encoding.core > 0
 
 
-def numbers_of(value: object) -> list[float]:
-    if isinstance(value, dict):
-        return [number for inner in value.values() for number in numbers_of(inner)]
+def fields_of(value: object) -> set[str]:
+    """All keys of a document that are not names of precisions or processes."""
     if isinstance(value, list):
-        return [number for inner in value for number in numbers_of(inner)]
-    return [float(value)] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+        return set().union(*map(fields_of, value))
+    if isinstance(value, dict):
+        named = value.keys() if not {"float32", "help"} & value.keys() else set()
+        return set(named).union(*map(fields_of, value.values()))
+    return set()
 
 
 def test_a_folder_is_measured(
@@ -237,7 +240,10 @@ def test_a_folder_is_measured(
     assert sum(time["auto"] for time in network["times"]) == 1
     assert list(found["startup_s"]) == ["interpreter", "help", "run of one photo"]
     assert min(found["startup_s"].values()) > 0 and any("whole" in line for line in found["notes"])
-    assert numbers_of(found) and not (tmp_path / "in" / "coco.json").exists()
+    page = (Path(__file__).parents[1] / "docs" / "outputs.md").read_text(encoding="utf-8").split("## posecli bench")[1]
+    missing = fields_of({**found, "versions": {}}) - set(re.findall(r"\w+", page))
+    assert not missing and "peak_share" in fields_of(found), missing
+    assert not (tmp_path / "in" / "coco.json").exists()
 
 
 def test_the_text_has_every_stage_and_network() -> None:

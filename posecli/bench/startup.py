@@ -1,4 +1,4 @@
-"""Time of whole processes: the interpreter alone, `posecli --help`, and a run of one photo."""
+"""Time of whole processes: the interpreter alone, the help, and a run of one photo."""
 
 import os
 import statistics
