@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,15 @@ from posecli.bench.machine import Machine, gemm_peaks
 from posecli.bench.media import MediaTime, measure_media
 from posecli.bench.networks import Comparison, Network, NetworkTime, compare, count_flops, detector_network
 from posecli.bench.report import Report, document, print_report
-from posecli.bench.whole import STAGES, Alone, RunReport, stage_costs
+from posecli.bench.whole import STAGES, Alone, RunReport, measure_networks, stage_costs
+from posecli.detect import Detector
 from posecli.media.inputs import find_inputs
 from posecli.pipeline import RunOptions
+from posecli.pose.estimator import load_estimator
+from posecli.predict import Predictor
 from posecli.runtime import ModuleSpec
 from posecli.stages import Recording, StageTime, recorded, stage
+from posecli.types import Detections, Frame
 from tests.entry_points import QUICK, posecli
 from tests.media_factory import picture, write_photo, write_video
 
@@ -190,6 +195,26 @@ def test_a_network_in_each_runtime_is_compared_with_the_automatic_one(monkeypatc
     assert isinstance(detector_network("whole"), str)
 
 
+def test_a_detector_without_known_input_sizes_is_measured_on_frames(tiny_weights: Path) -> None:
+    calls: list[int] = []
+
+    def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
+        calls.append(len(frames))
+        busy(0.002 * len(frames))
+        return [Detections.empty() for _ in frames]
+
+    estimator = load_estimator(str(tiny_weights), device="cpu", runtime="torch")
+    detector = Detector(find, "another", 0.5, "torch", "cpu")
+    frames = [Frame(picture())] * 3
+    sizes = Counter({(48, 64): 3})
+    found = measure_networks(Predictor(detector, estimator), sizes, lambda: (frames, ["a"] * 3))
+    assert calls == [1, 3] and found.detector.core >= 0.002 and found.network.core > 0
+    given = measure_networks(
+        Predictor(replace(detector, runtime="none"), estimator), sizes, lambda: (frames, ["a"] * 3)
+    )
+    assert given.detector == Duration() and calls == [1, 3]
+
+
 def test_media_are_decoded_and_encoded_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("posecli.bench.media.MOST_BYTES", 3 * 64 * 48 * 3)  # three frames are kept
     clip, photo = write_video(tmp_path / "a.mp4", 7), write_photo(tmp_path / "b.png", picture(30, 20))
@@ -254,7 +279,7 @@ def test_the_text_has_every_stage_and_network() -> None:
     network = Network("detector", "person", ModuleSpec(nn.Identity, None, 1, 1), (256, 448))
     names = {"detector": "openvino", "network": "openvino"}
     report = Report(
-        Machine("a CPU", 2, "cpu", None, {"float32": 180.0}),
+        Machine("a CPU", 2, "cpu", None, {"float32": 180.0}, busy_cores=1.5),
         RunReport(RUN, 10, 30, 1, "clip.mp4", (5.0,), names, names, ()),
         (Comparison(network, 900_000_000, times, ("torch, bfloat16: missing",)),),
         {"help": 0.1},

@@ -1,7 +1,9 @@
 """What a machine can compute: its cores, and the throughput of large matrix products in each precision."""
 
 import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,13 +18,17 @@ _LEAST_ROUNDS = 10
 
 @dataclass(frozen=True)
 class Machine:
-    """cpu, gpu: names, gpu None on a CPU. cores: that this process may use. peaks: precision → GFLOP/s of GEMM."""
+    """cpu, gpu: names, gpu None on a CPU. cores: that this process may use. peaks: precision → GFLOP/s of GEMM.
+
+    busy_cores: that other programs used before the measurements, None where it is unknown.
+    """
 
     cpu: str
     cores: int
     device: str
     gpu: str | None
     peaks: dict[str, float]
+    busy_cores: float | None = None
 
 
 def cores() -> int:
@@ -32,13 +38,38 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def measure_machine(device: str, rounds: int, side: int | None = None) -> Machine:
-    """Names and GEMM peaks of a device (torch's name). side: of the matrices, None for the usual one."""
+def busy_cores(seconds: float = 0.5) -> float | None:
+    """Number of cores that programs use while this process sleeps; None where the system does not tell (not Linux)."""
+    before = _ticks()
+    time.sleep(seconds)
+    after = _ticks()
+    if before is None or after is None or after == before:
+        return None
+    busy, whole = (late - early for early, late in zip(before, after, strict=True))
+    return busy / max(whole, 1) * (os.cpu_count() or 1)
+
+
+def _ticks() -> tuple[int, int] | None:
+    """Clock ticks of all cores since the system started: busy, and all."""
+    try:
+        line = Path("/proc/stat").read_text().partition("\n")[0].split()
+        ticks = [int(value) for value in line[1:9]]
+    except (OSError, ValueError):
+        return None
+    # user, nice, system, idle, waiting for disks, interrupts of two kinds, stolen by other virtual machines
+    return (sum(ticks) - ticks[3] - ticks[4], sum(ticks)) if len(ticks) == 8 else None
+
+
+def measure_machine(device: str, rounds: int, side: int | None = None, busy: float | None = None) -> Machine:
+    """Names and GEMM peaks of a device (torch's name).
+
+    side: of the matrices, None for the usual one. busy: the machine's busy_cores.
+    """
     import openvino
 
     cpu = str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
     gpu = torch.cuda.get_device_name(device) if is_gpu(device) else None
-    return Machine(cpu, cores(), device, gpu, gemm_peaks(device, rounds, side))
+    return Machine(cpu, cores(), device, gpu, gemm_peaks(device, rounds, side), busy)
 
 
 def gemm_peaks(device: str, rounds: int, side: int | None = None) -> dict[str, float]:

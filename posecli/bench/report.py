@@ -11,6 +11,8 @@ from posecli.bench.whole import RunReport
 from posecli.results.manifest import versions
 from posecli.text import printed
 
+# Cores used by other programs that are worth a warning.
+BUSY = 0.2
 # Names of networks by their stage.
 _NETWORKS = {"network": "pose network", "detector": "detector"}
 
@@ -37,6 +39,7 @@ def document(report: Report) -> dict[str, Any]:
             "cores": machine.cores,
             "device": machine.device,
             "gpu": machine.gpu,
+            "busy_cores": None if machine.busy_cores is None else _rounded(machine.busy_cores),
             "gemm_gflops": {name: _rounded(peak) for name, peak in machine.peaks.items()},
         },
         "run": None if report.run is None else _run_document(report.run),
@@ -116,6 +119,8 @@ def print_report(report: Report, stream: IO[str]) -> None:
     console.print(f"{machine.cpu}, {cores}" + (f"; {machine.gpu}" if machine.gpu else ""))
     peaks = (f"{name} {peak:.0f} GFLOP/s" for name, peak in machine.peaks.items())
     console.print(f"GEMM peak on {machine.device}: {', '.join(peaks)}")
+    if machine.busy_cores is not None and machine.busy_cores > BUSY:
+        console.print(f"other programs used {machine.busy_cores:.1f} cores before the measurements: times are too long")
     if report.run is not None:
         _print_run(report.run, machine.gpu is not None, console)
     for comparison in report.networks:
@@ -128,25 +133,42 @@ def print_report(report: Report, stream: IO[str]) -> None:
 
 def _print_run(run: RunReport, gpu: bool, console: Any) -> None:
     cost = run.cost
+    # A photo takes some milliseconds.
+    unit, factor = ("s", 1.0) if cost.wall >= 1 else ("ms", 1000.0)
+
+    def shown(seconds: float) -> str:
+        return f"{seconds * factor:.2f}"
+
+    def row(stage: StageCost) -> list[str]:
+        rest = stage.name == REST
+        wall = ["", ""] if rest else [shown(stage.wall), f"{stage.wall / cost.wall:.1%}"]
+        items = "" if rest else str(stage.items)
+        cells = [stage.name, items, shown(stage.core), f"{stage.core / cost.core:.1%}", *wall]
+        return [*cells, shown(stage.gpu)] if gpu else cells
+
     console.print()
-    how = ", ".join(f"{_NETWORKS[name]} in {run.runtime[name]} {run.precision[name]}" for name in run.runtime)
-    console.print(f"run: {run.frames} frames, {run.people} people, median of {len(run.walls)}; {how}")
-    columns = ("stage", "items", "core s", "of all core", "wall s", "of the wall", *(("GPU s",) if gpu else ()))
-    _print_table(console, columns, (_stage_row(stage, run, gpu) for stage in cost.every))
-    console.print(f"wall {cost.wall:.2f} s, core {cost.core:.2f} s: {cost.core / cost.wall:.2f} cores busy")
     console.print(
-        f"bound {cost.bound:.2f} s (all core time on {cost.cores} cores {cost.core / cost.cores:.2f} s, "
-        f"slowest stage {cost.slowest.name} {cost.slowest.least:.2f} s): wall is {cost.ratio:.2f} times the bound"
+        f"run: inputs {run.inputs}, frames {run.frames}, people {run.people}, median of {len(run.walls)}; "
+        + ", ".join(_where(name, run) for name in run.runtime)
     )
+    columns = ("stage", "items", f"core {unit}", "of all core", f"wall {unit}", "of the wall")
+    _print_table(console, (*columns, *((f"GPU {unit}",) if gpu else ())), map(row, cost.every))
+    console.print(
+        f"wall {shown(cost.wall)} {unit}, core {shown(cost.core)} {unit}: {cost.core / cost.wall:.2f} cores busy"
+    )
+    console.print(
+        f"bound {shown(cost.bound)} {unit} (core time on {cost.cores} cores: {shown(cost.core / cost.cores)} {unit}, "
+        f"slowest stage {cost.slowest.name}: {shown(cost.slowest.least)} {unit})"
+    )
+    console.print(f"wall is {cost.ratio:.2f} times the bound")
     console.print(f"{cost.overhead:.1%} of the core time is neither decoding, encoding nor networks")
 
 
-def _stage_row(stage: StageCost, run: RunReport, gpu: bool) -> list[str]:
-    cost, rest = run.cost, stage.name == REST
-    wall = ["", ""] if rest else [f"{stage.wall:.2f}", f"{stage.wall / cost.wall:.1%}"]
-    items = "" if rest else str(stage.items)
-    row = [stage.name, items, f"{stage.core:.2f}", f"{stage.core / cost.core:.1%}", *wall]
-    return [*row, f"{stage.gpu:.2f}"] if gpu else row
+def _where(stage: str, run: RunReport) -> str:
+    """Runtime and precision of a network; a detector of given boxes has none."""
+    if run.runtime[stage] == "none":
+        return f"{_NETWORKS[stage]} without a network"
+    return f"{_NETWORKS[stage]} in {run.runtime[stage]} {run.precision[stage]}"
 
 
 def _print_network(comparison: Comparison, console: Any) -> None:

@@ -90,16 +90,16 @@ def _find(argument: str) -> "list[Input]":
 def _measure(
     inputs: "list[Input]", frames: int, rounds: int, models: Mapping[str, str], say: Callable[[str], None]
 ) -> "Report":
-    from posecli.bench.machine import measure_machine
+    from posecli.bench.machine import busy_cores, measure_machine
     from posecli.bench.networks import Network, compare, detector_network, pose_network
     from posecli.bench.report import Report
     from posecli.runtime import resolve_device
 
-    device = resolve_device(models["device"])
+    device, busy = resolve_device(models["device"]), busy_cores()
     run, picture = _run(inputs, frames, rounds, models, say)
     found = [pose_network(models["weights"]), detector_network(models["detector"], picture.shape[:2])]
     say("matrix products")
-    machine = measure_machine(device, rounds)
+    machine = measure_machine(device, rounds, busy=busy)
     comparisons = []
     for network in found:
         if isinstance(network, Network):
