@@ -78,8 +78,8 @@ class RunCost:
 
     @property
     def slowest(self) -> StageCost:
-        """The stage with the longest least wall time."""
-        return max(self.every, key=lambda stage: stage.least)
+        """The stage with the longest least wall time; the rest is none."""
+        return max(self.stages, key=lambda stage: stage.least)
 
     @property
     def bound(self) -> float:
