@@ -20,7 +20,7 @@ _LEAST_ROUNDS = 10
 class Machine:
     """cpu, gpu: names, gpu None on a CPU. cores: that this process may use. peaks: precision → GFLOP/s of GEMM.
 
-    busy_cores: that other programs used before the measurements, None where it is unknown.
+    busy_cores: that other programs used before or after the measurements, None where it is unknown.
     """
 
     cpu: str
@@ -60,16 +60,13 @@ def _ticks() -> tuple[int, int] | None:
     return (sum(ticks) - ticks[3] - ticks[4], sum(ticks)) if len(ticks) == 8 else None
 
 
-def measure_machine(device: str, rounds: int, side: int | None = None, busy: float | None = None) -> Machine:
-    """Names and GEMM peaks of a device (torch's name).
-
-    side: of the matrices, None for the usual one. busy: the machine's busy_cores.
-    """
+def measure_machine(device: str, rounds: int, side: int | None = None) -> Machine:
+    """Names and GEMM peaks of a device (torch's name). side: of the matrices, None for the usual one."""
     import openvino
 
     cpu = str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
     gpu = torch.cuda.get_device_name(device) if is_gpu(device) else None
-    return Machine(cpu, cores(), device, gpu, gemm_peaks(device, rounds, side), busy)
+    return Machine(cpu, cores(), device, gpu, gemm_peaks(device, rounds, side))
 
 
 def gemm_peaks(device: str, rounds: int, side: int | None = None) -> dict[str, float]:

@@ -120,7 +120,7 @@ def print_report(report: Report, stream: IO[str]) -> None:
     peaks = (f"{name} {peak:.0f} GFLOP/s" for name, peak in machine.peaks.items())
     console.print(f"GEMM peak on {machine.device}: {', '.join(peaks)}")
     if machine.busy_cores is not None and machine.busy_cores > BUSY:
-        console.print(f"other programs used {machine.busy_cores:.1f} cores before the measurements: times are too long")
+        console.print(f"other programs used {machine.busy_cores:.1f} cores before or after: times are too long")
     if report.run is not None:
         _print_run(report.run, machine.gpu is not None, console)
     for comparison in report.networks:
