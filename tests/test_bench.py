@@ -23,7 +23,7 @@ from posecli.bench.report import Report, document, print_report
 from posecli.bench.whole import STAGES, Alone, RunReport, measure_networks, stage_costs
 from posecli.detect import Detector
 from posecli.media.inputs import find_inputs
-from posecli.pipeline import RunOptions
+from posecli.pipeline.run_options import RunOptions
 from posecli.pose.estimator import load_estimator
 from posecli.predict import Predictor
 from posecli.runtime import ModuleSpec

@@ -16,7 +16,7 @@ from posecli.media.photos import PhotoReader
 from posecli.media.video import VideoReader
 from posecli.media.write_images import photo_name, write_image
 from posecli.media.write_video import VideoWriter
-from posecli.pipeline import RunOptions
+from posecli.pipeline.run_options import RunOptions
 from posecli.types import Frame
 
 # Bytes of frames that are kept in memory to be encoded; the time of longer videos is scaled up.

@@ -22,7 +22,9 @@ from posecli.detect.windows import split_windows
 from posecli.errors import MediaError
 from posecli.media.inputs import Input
 from posecli.media.span import Span
-from posecli.pipeline import RunOptions, run
+from posecli.pipeline.estimate import AT_ONCE
+from posecli.pipeline.run import run
+from posecli.pipeline.run_options import RunOptions
 from posecli.predict import Predictor
 from posecli.results.manifest import Finished
 from posecli.runtime import compile_network, is_gpu
@@ -197,10 +199,12 @@ def stage_costs(
 ) -> tuple[StageCost, ...]:
     """The cost of each stage, in the order of STAGES; those that did not occur have no items and no time.
 
-    On the CPU networks and the decoding of videos can use all cores, encoding of videos ENCODING_THREADS; the other
-    stages, and photos, are serial. A network on a GPU takes its wall time there.
+    On the CPU networks and the decoding of videos can use all cores, encoding of videos ENCODING_THREADS, the stages
+    around the networks the threads of the pipeline that estimate poses; the other stages, and photos' files, are
+    serial. A network on a GPU takes its wall time there.
     """
     shared = {"detector": cores(), "network": cores()}
+    shared |= dict.fromkeys(("letterbox", "crops", "decoding", "selection"), min(cores(), AT_ONCE))
     if not photos_only:
         shared |= {"decode": cores(), "encoding": min(cores(), ENCODING_THREADS)}
     measured = {"decode": media.decode, "encoding": media.encoding}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from posecli.bench.report import Report
     from posecli.bench.whole import RunReport
     from posecli.media.inputs import Input
-    from posecli.pipeline import RunOptions
+    from posecli.pipeline.run_options import RunOptions
     from posecli.types import PixelArray
 
 EXAMPLES = [
