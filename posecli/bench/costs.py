@@ -39,7 +39,7 @@ def scaled(measured: Duration, count: int, items: int) -> Duration:
 class StageCost:
     """One stage of a run.
 
-    items: images, crops or frames. wall: seconds that the run's threads were in the stage, including their waiting.
+    items: images, crops or frames. wall: seconds in the stage, waiting included, summed over the run's threads.
     core: CPU seconds of all threads. threads: CPU threads that can share its work, 1 for a serial stage. gpu: seconds
     that a GPU needs for it.
     """
