@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP, comparisons, and an error analysis."),
     "weights": ("posecli.cli.weights", "weights_command", "List, show and fetch weights."),
     "export": ("posecli.cli.export", "export_command", "Write weights as ONNX or OpenVINO files, for other programs."),
+    "bench": ("posecli.cli.bench", "bench_command", "Measure stages of a run, networks and start-up on this machine."),
     "doctor": ("posecli.cli.doctor", "doctor_command", "Report what this machine has and what is missing."),
 }
 
@@ -57,6 +58,7 @@ def cli(debug: bool) -> None:
     posecli video clip.mp4                 ids through the clip, smoothed, sound kept
     posecli train --data coco/             train a model
     posecli eval --ann val2017             evaluate it on COCO
+    posecli bench clip.mp4                 where the time of a run goes
     posecli doctor                         what this machine has
     """
 

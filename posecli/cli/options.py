@@ -21,10 +21,33 @@ ENCODER_NAMES = ("h264", "hevc", "av1", "vp9")
 PRESET_NAMES = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 TABLE_NAMES = ("csv", "parquet", "jsonl", "openpose", "mot")
 
+# Shared with `bench`, which has no other options of their groups.
+detector_option = option(
+    "--detector",
+    default="person",
+    type=DETECTOR,
+    metavar="NAME|boxes:FILE",
+    help="Person detector: person, one of torchvision, whole (one person an image), or boxes from a file.",
+)
+weights_option = option(
+    "--weights", default="pose", type=WEIGHTS, metavar="NAME|FILE", help="Pose model; pose-fast is smaller."
+)
+offline_option = option("--offline", **OFFLINE)
+device_option = option(
+    "--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."
+)
+runtime_option = option("--runtime", type=click.Choice(RUNTIME_NAMES), default="auto", help="What runs the models.")
+precision_option = option(
+    "--precision",
+    type=click.Choice(PRECISION_NAMES),
+    default="auto",
+    help="Floating-point format of the networks. auto: fp16 on a GPU; on a CPU bf16 where it is native and as "
+    "accurate, else fp32.",
+)
+
 people_options = option_group(
     "People",
-    option("--detector", default="person", type=DETECTOR, metavar="NAME|boxes:FILE",
-           help="Person detector: person, one of torchvision, whole (one person an image), or boxes from a file."),
+    detector_option,
     option("--detector-weights", type=_FILE, help="Weights file of the detector."),
     option("--detector-thr", type=_SCORE, help="Lowest score of a person.  [default: the detector's own]"),
     option("--max-people", type=click.IntRange(1), default=100, help="Most people in a frame."),
@@ -34,13 +57,11 @@ people_options = option_group(
 
 model_options = option_group(
     "Models",
-    option("--weights", default="pose", type=WEIGHTS, metavar="NAME|FILE", help="Pose model; pose-fast is smaller."),
-    option("--offline", **OFFLINE),
-    option("--device", default="auto", type=DEVICE, metavar="auto|cpu|cuda|cuda:N", help="Where the models run."),
-    option("--runtime", type=click.Choice(RUNTIME_NAMES), default="auto", help="What runs the models."),
-    option("--precision", type=click.Choice(PRECISION_NAMES), default="auto",
-           help="Floating-point format of the networks. auto: fp16 on a GPU; on a CPU bf16 where it is native and as "
-           "accurate, else fp32."),
+    weights_option,
+    offline_option,
+    device_option,
+    runtime_option,
+    precision_option,
     option("--decode", "decoder", type=click.Choice(DECODER_NAMES), default="auto", help="How keypoints are decoded."),
     option("--flip/--no-flip", default=False, help="Flip test: average with the mirrored image."),
     option(

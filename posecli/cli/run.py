@@ -98,7 +98,7 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
     with ExitStack() as stack:
         for remark in stack.enter_context(output_folder(jobs, out, tables, overwrite=overwrite, media=media)):
             env.say(remark)
-        predictor = _load(options)
+        predictor = load_models(options)
         # Only now: networks are read in the background while these are imported.
         from posecli.pipeline.run import run
         from posecli.pipeline.window import Window
@@ -155,7 +155,8 @@ def _take(kind: type[T], values: dict[str, Any]) -> T:
     return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
-def _load(options: dict[str, Any]) -> "Predictor":
+def load_models(options: dict[str, Any]) -> "Predictor":
+    """The models of the options, ready to run."""
     from posecli.predict import load_predictor
 
     return load_predictor(

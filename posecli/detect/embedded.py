@@ -1,6 +1,7 @@
 """The embedded person detector: letterbox, network, non-maximum suppression."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -27,9 +28,12 @@ MIN_SIDE = 192
 _MOST_VIEWS = 64
 
 
-def build(options: DetectorOptions) -> Detector:
-    """Load weights/person.safetensors, or the file given."""
-    path = options.weights or find_weights("person")
+def module_spec(weights: Path | None = None) -> tuple[ModuleSpec, PersonConfig]:
+    """What runtimes need to know about the network of weights/person.safetensors, or the file given; its configuration.
+
+    Raises DataError where the header is invalid, MachineError where there is no file.
+    """
+    path = weights or find_weights("person")
     config = read_person_config(path, read_header(path))
 
     def network() -> "nn.Module":
@@ -37,9 +41,13 @@ def build(options: DetectorOptions) -> Detector:
 
         return PersonNetwork(*load_fcos(path))
 
-    key = sha256(path)
     measured = config.architecture in BFLOAT16_MEASURED
-    spec = ModuleSpec(network, key, cpu_batch=1, gpu_batch=8, bfloat16_measured=measured)
+    return ModuleSpec(network, sha256(path), cpu_batch=1, gpu_batch=8, bfloat16_measured=measured), config
+
+
+def build(options: DetectorOptions) -> Detector:
+    """Load weights/person.safetensors, or the file given."""
+    spec, config = module_spec(options.weights)
     compiled = compile_network(spec, device=options.device, runtime=options.runtime, precision=options.precision)
     threshold, verified = config.threshold, config.verified
     if options.threshold is not None:
@@ -60,7 +68,7 @@ def build(options: DetectorOptions) -> Detector:
         threshold,
         compiled.runtime,
         compiled.device,
-        key,
+        spec.key,
         propose=propose,
         verified=verified,
         precision=compiled.precision,

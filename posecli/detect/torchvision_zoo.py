@@ -17,6 +17,7 @@ from posecli.detect.detector import Detector, DetectorOptions
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.runtime.device import is_gpu, resolve_device
 from posecli.runtime.precision import resolve_precision
+from posecli.stages import stage
 from posecli.types import Detections, Frame
 from posecli.weights.files import sha256
 
@@ -55,14 +56,15 @@ def build(name: str, options: DetectorOptions) -> Detector:
         # One image a call: torchvision pads a batch to its largest image, which changes the result.
         result = []
         for frame in frames:
-            pixels = torch.from_numpy(frame.pixels).to(device).permute(2, 0, 1).float() / 255
-            with torch.autocast("cuda" if on_gpu else "cpu", lower, enabled=precision != "float32"):
-                output = model([pixels])[0]
-            sides = output["boxes"][:, 2:] - output["boxes"][:, :2]
-            people = (output["labels"] == PERSON) & (output["scores"] >= threshold) & (sides >= 1).all(dim=1)
-            boxes = output["boxes"][people][: options.max_people].float().cpu().numpy()
-            scores = output["scores"][people][: options.max_people].float().cpu().numpy()
-            result.append(Detections(boxes.astype(np.float32), scores.astype(np.float32)))
+            with stage("detector"):
+                pixels = torch.from_numpy(frame.pixels).to(device).permute(2, 0, 1).float() / 255
+                with torch.autocast("cuda" if on_gpu else "cpu", lower, enabled=precision != "float32"):
+                    output = model([pixels])[0]
+                sides = output["boxes"][:, 2:] - output["boxes"][:, :2]
+                people = (output["labels"] == PERSON) & (output["scores"] >= threshold) & (sides >= 1).all(dim=1)
+                boxes = output["boxes"][people][: options.max_people].float().cpu().numpy()
+                scores = output["scores"][people][: options.max_people].float().cpu().numpy()
+                result.append(Detections(boxes.astype(np.float32), scores.astype(np.float32)))
         return result
 
     return Detector(find, name, threshold, "torch", device, sha256(path), precision=precision)

@@ -21,7 +21,7 @@ BATCH_FRAMES = 8
 # Limit of a batch in pixels, which bounds memory for large photos.
 BATCH_PIXELS = 24_000_000
 # Batches whose networks run at the same time: while one is cut into crops or decoded, another keeps the processor busy.
-_AT_ONCE = 2
+AT_ONCE = 2
 
 Event: TypeAlias = Opened | Read | Closed
 
@@ -78,7 +78,7 @@ class PoseStep:
         self._clips: dict[int, _Clip] = {}
         self._budget = budget or Budget(PIPELINE_BYTES, threading.Event())
         self._failed_inputs = failed_inputs or FailedInputs()
-        self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="estimate")
+        self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="estimate")
 
     def __call__(self, events: Iterable[Event | Flush]) -> Iterator[Opened | Estimated | Closed]:
         """Collect events until a batch is full, then process them. To be called once."""
@@ -99,7 +99,7 @@ class PoseStep:
                     del event  # release the frame while waiting for the next one
                     begun.append(self._begin_batch(waiting))
                     waiting, frames, pixels = [], 0, 0
-                while len(begun) > (0 if at_once else _AT_ONCE):
+                while len(begun) > (0 if at_once else AT_ONCE):
                     yield from self._finish(begun.popleft())
             begun.append(self._begin_batch(waiting))
             while begun:

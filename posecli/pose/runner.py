@@ -54,6 +54,27 @@ class Runner:
         return self.run(crops)
 
 
+def module_spec(
+    network: "Callable[[], SimCC]", config: PoseConfig, *, key: str | None = None, threads: int | None = None
+) -> ModuleSpec:
+    """What runtimes need to know about a pose network. Arguments: see load_runner."""
+
+    def build() -> "nn.Module":
+        from posecli.pose.network import PixelNetwork, for_inference  # imports torch
+
+        return PixelNetwork(for_inference(network()), config)
+
+    return ModuleSpec(
+        build,
+        key,
+        cpu_batch=4,
+        gpu_batch=32,
+        sizes=(config.input_size,),
+        threads=threads,
+        bfloat16_measured=config.backbone in BFLOAT16_MEASURED,
+    )
+
+
 def load_runner(
     network: "Callable[[], SimCC]",
     config: PoseConfig,
@@ -70,20 +91,7 @@ def load_runner(
     converted network may be cached. threads: of OpenVINO, None for all cores.
     """
 
-    def build() -> "nn.Module":
-        from posecli.pose.network import PixelNetwork, for_inference  # imports torch
-
-        return PixelNetwork(for_inference(network()), config)
-
-    spec = ModuleSpec(
-        build,
-        key,
-        cpu_batch=4,
-        gpu_batch=32,
-        sizes=(config.input_size,),
-        threads=threads,
-        bfloat16_measured=config.backbone in BFLOAT16_MEASURED,
-    )
+    spec = module_spec(network, config, key=key, threads=threads)
     compiled = compile_network(spec, device=device, runtime=runtime, precision=precision)
 
     def run(crops: NDArray[np.uint8]) -> Outputs:
