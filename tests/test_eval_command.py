@@ -79,7 +79,7 @@ def test_every_image_once_gives_the_figures_of_pycocotools(seed: int, noise: flo
     truth = people(30, 9, seed)
     scores = score_keypoints(truth.dataset, predicted(truth, noise, seed).results, COCO17)
     for name, (area, thresholds) in FIGURES.items():
-        mine = _Curve(scores.matched[area]).precision(np.ones(scores.images))[thresholds].mean()
+        mine = _Curve(scores.matched[area]).precision(np.ones((1, scores.images)))[0, thresholds].mean()
         expected = scores.values[name]
         assert mine == pytest.approx(expected, abs=1e-12) or (expected == -1 and np.isnan(mine))
 
@@ -99,7 +99,7 @@ def test_drawing_an_image_twice_is_having_it_twice() -> None:
     repeated = {"images": images, "annotations": annotations, "categories": truth.dataset["categories"]}
     expected = score_keypoints(repeated, results, COCO17).values
     curve = _Curve(score_keypoints(truth.dataset, found.results, COCO17).matched["all"])
-    assert curve.precision(drawn).mean() == pytest.approx(expected["AP"], abs=1e-9)
+    assert curve.precision(drawn[None]).mean() == pytest.approx(expected["AP"], abs=1e-9)
 
 
 def test_intervals_hold_the_figure_and_differences_are_paired() -> None:

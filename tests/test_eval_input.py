@@ -142,7 +142,7 @@ def test_nobody_else_lowers_the_figure_of_a_group() -> None:
 
 def test_decoders_and_flips_share_the_network(validation: Path, tiny_weights: Path) -> None:
     truth = read_ground_truth(validation / "annotations" / "person_keypoints_val2017.json", validation / "val2017")
-    names = (["gt"], ["96x64"], ["torch"], ["argmax", "dark", "parabola"], ["none", "shifted", "unshifted"])
+    names = (["gt"], ["96x64"], ["torch"], ["fp32"], ["argmax", "dark", "parabola"], ["none", "shifted", "unshifted"])
     variants = list_variants([str(tiny_weights)], *names)
     together = list(predict_variants(variants, truth, Settings("cpu")))
     assert [c.name for c in together] == name_variants(variants) and together[0].name == "tiny argmax flip none"

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from posecli.evaluate.table import _cell
 from posecli.keypoints import COCO17
 from posecli.results import html
-from posecli.results.charts import Panel, Series, svg
+from posecli.results.charts import Panel, Series
 from posecli.results.gallery import thumbnail_path, write_gallery, write_thumbnail
 from posecli.results.manifest import Finished, manifest
 from posecli.results.records import Summary
+from posecli.results.svg_charts import svg
 from tests.entry_points import posecli
 from tests.media_factory import picture
 from tests.test_output import write_record

@@ -157,7 +157,7 @@ def compare(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def _ap(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
-    return score_keypoints(truth.dataset, results, truth.keypoint_set).values["AP"]
+    return score_keypoints(truth.dataset, results, truth.keypoint_set, all_sizes_only=True).values["AP"]
 
 
 def _labelled(annotation: Mapping[str, Any]) -> float:
@@ -183,7 +183,10 @@ def _by_group(
         if inside.any():
             people = [matches.people[i] for i in np.flatnonzero(inside)]
             results = [predictions.results[i] for i in matches.predicted[inside[matches.true]]]
-            scores = score_keypoints({**truth.dataset, "annotations": people}, results, truth.keypoint_set)
+            # Images without people of the range have no predictions here, either.
+            images = {person["image_id"] for person in people}
+            dataset = {**truth.dataset, "annotations": people}
+            scores = score_keypoints(dataset, results, truth.keypoint_set, image_ids=[*images], all_sizes_only=True)
             row["AP"] = scores.values["AP"]
         rows.append(row)
     return rows

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class GroundTruth:
         """The category id of ground truth and results."""
         return int(self.dataset["categories"][0]["id"])
 
-    @property
+    @cached_property
     def files(self) -> dict[int, Path]:
         """Image id → file, for all images, also those without people: detections there are false positives."""
         return {
@@ -53,7 +54,7 @@ class GroundTruth:
             for i in self.dataset["images"]
         }
 
-    @property
+    @cached_property
     def sizes(self) -> dict[int, tuple[int, int] | None]:
         """Image id → (width, height) that the annotations refer to, None where unknown."""
         return {i["id"]: (i["width"], i["height"]) if i.get("width") else None for i in self.dataset["images"]}

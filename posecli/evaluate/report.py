@@ -21,7 +21,8 @@ from posecli.evaluate.scoring import OKS_THRESHOLDS, RECALLS
 from posecli.geometry import crop_matrices, transform, xywh_to_xyxy
 from posecli.pose.crops import cut_crops
 from posecli.results import html
-from posecli.results.charts import Panel, Series, svg
+from posecli.results.charts import Panel, Series
+from posecli.results.svg_charts import svg
 from posecli.types import PixelArray
 
 SHOWN = 12

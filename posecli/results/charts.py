@@ -1,6 +1,5 @@
-"""Charts in one style by matplotlib, as SVG text for reports or as PNG files."""
+"""Charts in one style: what they show, and PNG files of them by matplotlib."""
 
-import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,11 +39,8 @@ _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
-    "svg.fonttype": "none",
     # Names of users' files may have dollar signs, which are no formulas.
     "text.parse_math": False,
-    # Element ids without random numbers: the same figures give the same file.
-    "svg.hashsalt": "posecli",
 }
 
 
@@ -73,15 +69,6 @@ class Panel:
     x_limits: tuple[float, float] | None = None
 
 
-def svg(panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: float = 3.2) -> str:
-    """The panels as one SVG element with real text."""
-    with _figure(panels, columns, width, height) as figure:
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
-
-
 def png(path: Path, panels: Sequence[Panel], columns: int = 1, width: float = 7.0, height: float = 3.2) -> None:
     """The panels as a PNG file."""
     with _figure(panels, columns, width, height) as figure, AtomicFile(path) as file:
@@ -94,7 +81,7 @@ def _figure(panels: Sequence[Panel], columns: int, width: float, height: float) 
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // columns)
-    # Letters that matplotlib's font lacks are drawn by the browser: no warning is needed.
+    # Letters that matplotlib's font lacks are boxes in the picture: no warning is needed.
     with warnings.catch_warnings(), matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         warnings.filterwarnings("ignore", message="constrained_layout not applied")  # very long names
@@ -109,9 +96,9 @@ def _figure(panels: Sequence[Panel], columns: int, width: float, height: float) 
 
 
 def _draw(axes: Any, panel: Panel) -> None:
-    axes.set_title(_name(panel.title))
-    axes.set_xlabel(_name(panel.x_label))
-    axes.set_ylabel(_name(panel.y_label))
+    axes.set_title(shortened(panel.title))
+    axes.set_xlabel(shortened(panel.x_label))
+    axes.set_ylabel(shortened(panel.y_label))
     if not any(len(series.x) for series in panel.series):
         axes.text(0.5, 0.5, "nothing to show", ha="center", va="center", transform=axes.transAxes, color="#777")
         return
@@ -129,21 +116,21 @@ def _draw(axes: Any, panel: Panel) -> None:
 
 
 def _draw_lines(axes: Any, panel: Panel) -> None:
-    for series, colour in zip(panel.series, _colours(len(panel.series)), strict=True):
+    for series, colour in zip(panel.series, colours(len(panel.series)), strict=True):
         marker = "o" if len(series.x) < 15 else None
         style = "--" if series.dashed else "-"
-        axes.plot(series.x, series.y, style, color=colour, label=_name(series.label), marker=marker, ms=3.5, lw=1.6)
+        axes.plot(series.x, series.y, style, color=colour, label=shortened(series.label), marker=marker, ms=3.5, lw=1.6)
         if series.low is not None and series.high is not None:
             axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, lw=0)
 
 
 def _draw_bars(axes: Any, panel: Panel) -> None:
-    names = [_name(name) for name in panel.series[0].x]
+    names = [shortened(name) for name in panel.series[0].x]
     count = len(panel.series)
     below = [0.0] * len(names)
-    for number, (series, colour) in enumerate(zip(panel.series, _colours(count), strict=True)):
+    for number, (series, colour) in enumerate(zip(panel.series, colours(count), strict=True)):
         if panel.kind == "stacked":
-            axes.bar(range(len(names)), series.y, 0.75, bottom=below, color=colour, label=_name(series.label))
+            axes.bar(range(len(names)), series.y, 0.75, bottom=below, color=colour, label=shortened(series.label))
             below = [a + b for a, b in zip(below, series.y, strict=True)]
             continue
         width = 0.8 / count
@@ -159,7 +146,7 @@ def _draw_bars(axes: Any, panel: Panel) -> None:
             series.y,
             width,
             color=colour,
-            label=_name(series.label),
+            label=shortened(series.label),
             yerr=whiskers,
             error_kw={"lw": 1, "ecolor": "#555"},
         )
@@ -171,11 +158,12 @@ def _draw_bars(axes: Any, panel: Panel) -> None:
     axes.grid(False, axis="x")
 
 
-def _name(value: object) -> str:
+def shortened(value: object) -> str:
     """Each line of a name, shortened."""
     lines = printable(value).split("\n")
     return "\n".join(line if len(line) <= NAME_LETTERS else f"{line[: NAME_LETTERS - 1]}…" for line in lines)
 
 
-def _colours(count: int) -> list[str]:
+def colours(count: int) -> list[str]:
+    """Colours of so many series."""
     return [PALETTE[i % len(PALETTE)] for i in range(count)]
