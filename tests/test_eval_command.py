@@ -1,21 +1,26 @@
 """`posecli eval`: resampling, error types, calibration, comparisons, the report in a browser."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from posecli.evaluate.bootstrap import FIGURES, _Curve, difference, interval, resampled
 from posecli.evaluate.error_types import ERROR_TYPES, calibrate_std, classify_errors, match_people
 from posecli.evaluate.ground_truth import GroundTruth, read_ground_truth
 from posecli.evaluate.predictions import Predictions, suppress
-from posecli.evaluate.scoring import score_keypoints
+from posecli.evaluate.scoring import NAMES, prepare_truth, score_keypoints
 from posecli.keypoints import COCO17
 from posecli.weights.files import load_weights, save_weights
 from posecli.weights.fingerprints import fingerprint
@@ -71,6 +76,38 @@ def as_predictions(ids: list[int], points: np.ndarray, scores: np.ndarray) -> Pr
         for i, p, s in zip(ids, points, scores, strict=True)
     )
     return Predictions(np.array(ids), points, scores, None, None, results)
+
+
+def by_pycocotools(truth: GroundTruth, results: tuple[dict[str, Any], ...]) -> dict[str, float]:
+    """The figures by pycocotools alone."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = prepare_truth(truth.dataset)
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes([dict(r) for r in results]), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(COCO17.sigmas)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(NAMES, map(float, evaluation.stats), strict=True))
+
+
+@given(seed=st.integers(0, 1000), noise=st.sampled_from([1.0, 5.0, 12.0]), unlabelled=st.integers(0, 12))
+@settings(max_examples=15, deadline=None)
+def test_the_figures_are_those_of_pycocotools(seed: int, noise: float, unlabelled: int) -> None:
+    """Also with people without labelled keypoints, whose OKS is of the distance to their box, and crowds."""
+    truth = people(30, 9, seed)
+    results = predicted(truth, noise, seed).results
+    for number, annotation in enumerate(truth.dataset["annotations"][:unlabelled]):
+        annotation |= {"keypoints": [0] * 51, "num_keypoints": 0} if number % 3 else {"iscrowd": 1}
+    expected = by_pycocotools(truth, results)
+    assert score_keypoints(truth.dataset, results, COCO17).values == pytest.approx(expected, abs=1e-12)
+    of_all = score_keypoints(truth.dataset, results, COCO17, all_sizes_only=True).values
+    for name, value in of_all.items():
+        if name[-1] in "ml":
+            assert np.isnan(value)
+        else:
+            assert value == pytest.approx(expected[name], abs=1e-12)
 
 
 @given(seed=st.integers(0, 1000), noise=st.sampled_from([1.0, 5.0, 12.0]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from posecli.predict import load_predictor
 from posecli.runtime import RUNTIMES, ModuleSpec, compile_network, openvino_runtime
 from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.network import FloatArrays
+from posecli.runtime.openvino_requests import Requests, numpy_function
 from tests.entry_points import posecli
 from tests.media_factory import picture
 
@@ -153,6 +155,38 @@ def test_results_do_not_depend_on_who_shares_a_batch(runtime: str) -> None:
         for row in (0, 4, 5):
             assert same(tuple(output[row : row + 1] for output in together), run(many[row : row + 1]))
         assert same(tuple(output[::-1] for output in together), run(many[::-1]))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_several_threads_share_a_network(runtime: str) -> None:
+    run = compile_network(spec_of(Small()), device="cpu", runtime=runtime)
+    batches = [pixels((64, 32), 5, first) for first in range(12)]
+    expected = [run(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(run, batches * 3))
+    assert all(same(a, b) for a, b in zip(expected * 3, found, strict=True))
+
+
+class Failing:
+    """A queue whose requests never end well."""
+
+    def __init__(self, error: str) -> None:
+        self._error = error
+
+    def start_async(self, inputs: object, of_call: object) -> None:
+        """Nothing: the request fails, and its callback is not called."""
+
+    def wait_all(self) -> None:
+        if self._error:
+            raise RuntimeError(self._error)
+
+
+@pytest.mark.parametrize("error", ["out of memory", ""])
+def test_a_request_that_fails_is_an_error_not_an_endless_wait(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posecli.runtime.openvino_requests._PATIENCE", 0.01)
+    run = numpy_function(lambda *size: Requests(Failing(error), ((4,), ())))
+    with pytest.raises(RuntimeError, match=error or "a request failed"):
+        run(pixels((64, 32)))
 
 
 def test_runtimes_agree_on_every_output() -> None:

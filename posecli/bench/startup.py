@@ -38,6 +38,8 @@ def _seconds(line: Sequence[str]) -> float:
     # The package that runs here, wherever the process is started.
     paths = [str(Path(posecli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # An installed package has compiled modules; so have those here after the first process.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
     ended = subprocess.run(
         line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, env=environment

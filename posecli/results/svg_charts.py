@@ -106,7 +106,7 @@ def _wide(limits: tuple[float, float]) -> tuple[float, float]:
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers from low to high: 1, 2 or 5 times a power of ten apart, at most so many."""
     step = 10.0 ** math.floor(math.log10((high - low) / most))
-    step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most - 1)
+    step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most - 0.5)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
 
