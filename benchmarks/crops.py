@@ -102,7 +102,7 @@ def write_sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
 @click.option("--sheets", type=click.Path(path_type=Path), help="Folder of the contact sheets.")
 def main(images: Path | None, videos: Path | None, stride: int, every_frame: bool, sheets: Path | None) -> None:
     """Print the table."""
-    predictor = load_predictor(device="cpu")
+    predictor = load_predictor(device="cpu", precision="fp32")
     click.echo("| | frames | people kept | crops for each | flip tests |\n|---|---|---|---|---|")
     inputs: list[tuple[str, Iterable[Frame]]] = []
     if images is not None:

@@ -63,7 +63,7 @@ def main(ann: str, data: Path | None, threshold: tuple[float, ...], out: Path | 
     ]
     lines.append("|---|---|---|---|---|---|")
     for lowest in threshold:
-        predictor = load_predictor(detector_threshold=lowest)
+        predictor = load_predictor(detector_threshold=lowest, precision="fp32")
         faces = whole = found = found_whole = 0
         shares = []
         for image in truth["images"]:

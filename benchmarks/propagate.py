@@ -71,7 +71,7 @@ def drift(reference: list[Poses], propagated: list[Poses]) -> dict[str, float]:
 @click.option("--detector", default="person")
 def main(videos: tuple[Path, ...], every: tuple[str, ...], detector: str) -> None:
     """Print a Markdown table."""
-    predictor = load_predictor(detector=detector, device="cpu")
+    predictor = load_predictor(detector=detector, device="cpu", precision="fp32")
     click.echo("| clip | people a frame | N | frames detected | drift, mean (95 %) | lost | gained | speed |")
     click.echo("|---|---|---|---|---|---|---|---|")
     for video in videos:

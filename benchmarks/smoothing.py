@@ -107,7 +107,7 @@ def painted(kind: str, errors: Errors, seeds: range) -> dict[str, np.ndarray]:
 
 def real(path: Path) -> str:
     """A row for the person with most frames of a clip."""
-    predictor = load_predictor(device="cpu")
+    predictor = load_predictor(device="cpu", precision="fp32")
     tracker = Tracker(predictor.keypoints)
     clip: Clip = []
     with VideoReader(path) as reader:

@@ -94,7 +94,7 @@ def read_truth(path: Path) -> dict[int, FrameTracks]:
 
 def best(folder: Path, detector: str) -> dict[str, float]:
     """The upper bound with a detector's boxes: boxes that match a true one (IoU 0.5) get its id."""
-    truth, predictor = read_truth(folder / "gt.txt"), load_predictor(detector=detector, device="cpu")
+    truth, predictor = read_truth(folder / "gt.txt"), load_predictor(detector=detector, device="cpu", precision="fp32")
     expected, given, strangers = [], [], itertools.count(1_000_000)
     with VideoReader(folder / f"{folder.name}.mp4") as reader:
         for frame in reader:
@@ -111,7 +111,7 @@ def best(folder: Path, detector: str) -> dict[str, float]:
 def clip(folder: Path, boxes: str, *, propagated: bool = False) -> dict[str, float]:
     """A clip with true boxes ("true") or those of a detector as detections; propagated: as with --detect-every auto."""
     truth = read_truth(folder / "gt.txt")
-    predictor = load_predictor(detector="person" if boxes == "true" else boxes, device="cpu")
+    predictor = load_predictor(detector="person" if boxes == "true" else boxes, device="cpu", precision="fp32")
     tracker = Tracker(predictor.keypoints)
     smoother, propagator = KalmanSmoother(), BoxPropagator(None if propagated else 1, predictor.keypoints)
     expected, tracked, seconds = [], [], np.zeros(3)
