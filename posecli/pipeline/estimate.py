@@ -99,7 +99,8 @@ class PoseStep:
                     del event  # release the frame while waiting for the next one
                     begun.append(self._begin_batch(waiting))
                     waiting, frames, pixels = [], 0, 0
-                while len(begun) > (0 if at_once else AT_ONCE):
+                # A batch with box propagation only has no work to wait for.
+                while begun and (at_once or len(begun) > AT_ONCE or begun[0].estimated is None):
                     yield from self._finish(begun.popleft())
             begun.append(self._begin_batch(waiting))
             while begun:
@@ -111,7 +112,8 @@ class PoseStep:
         """Note the poses of batches that nobody waits for any more, and close the journals."""
         self._workers.shutdown(cancel_futures=True)
         for batch in begun:
-            if batch.estimated is not None and not batch.estimated.cancelled():
+            work = batch.estimated
+            if work is not None and not work.cancelled() and work.exception() is None:
                 self._collect(batch)
         for clip in self._clips.values():
             if clip.journal is not None:
