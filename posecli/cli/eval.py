@@ -117,9 +117,9 @@ EXAMPLES = (
 def eval_command(models: tuple[str, ...], **options: Any) -> int:
     """COCO keypoint AP of MODELS (weights; by default the embedded pose model), with a report.
 
-    Several models, boxes, sizes, runtimes, decoders and flip tests are compared on the same images, all combinations
-    of them. metrics.json, coco_results.json and report.html are written into --out; with several variants each has a
-    folder of its own there, and comparison.json and comparison.md hold all of them and their differences.
+    Several models, boxes, sizes, runtimes, precisions, decoders and flip tests are compared on the same images, all
+    combinations of them. metrics.json, coco_results.json and report.html are written into --out; with several variants
+    each has a folder of its own there, and comparison.json and comparison.md hold all of them and their differences.
     """
     from posecli.results.lock import locked
 

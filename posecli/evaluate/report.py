@@ -40,7 +40,7 @@ def write_report(
     """Write the report of one or several evaluations of the same ground truth; details are of the first."""
     first, found = evaluations[0], predictions[0]
     css = (resources.files("posecli.evaluate") / "report.css").read_text(encoding="utf-8")
-    parts = [html.head(title, css, inline_style=True), f"<main><h1>{html.text(title)}</h1>"]
+    parts = [html.head(title, css), f"<main><h1>{html.text(title)}</h1>"]
     parts.append(
         f"<p>{first.scores.people} people in {first.scores.images} images. Intervals hold 95 % of "
         f"{len(next(iter(first.resamples.values())))} resamplings of the images.</p>"

@@ -43,16 +43,16 @@ def json_for_script(document: object) -> str:
     return data
 
 
-def head(title: object, css: str, script: str = "", *, inline_style: bool = False) -> str:
+def head(title: object, css: str, script: str = "") -> str:
     """A page from its doctype to <body>, with its style and a Content-Security-Policy.
 
     Only the given script may run, as written by script_element. Images, players and links refer to files beside the
-    page; nothing is loaded from elsewhere. inline_style: allow style attributes, which the SVG of charts has.
+    page; nothing is loaded from elsewhere, and style attributes have no effect.
     """
     sources: Mapping[str, str] = {
         "default-src": "'none'",
         "script-src": _hashed(script) if script else "'none'",
-        "style-src": "'unsafe-inline'" if inline_style else _hashed(_block(css)),
+        "style-src": _hashed(_block(css)),
         # For file: URLs some browsers do not count the page's folder as 'self'.
         "img-src": "'self' file: data:",
         "media-src": "'self' file:",
