@@ -136,7 +136,7 @@ def _error_chart(evaluation: Evaluation) -> str:
     rows = [row for row in evaluation.keypoints if row["count"]]
     names = [row["keypoint"] for row in rows]
     series = [Series(kind, names, [row[kind] for row in rows]) for kind in ERROR_TYPES]
-    return svg([Panel("Share of labelled keypoints", "", "", series, kind="stacked", y_limits=(0, 1.25))], height=4.0)
+    return svg([Panel("Share of labelled keypoints", "", "", series, kind="stacked", y_limits=(0, 1))], height=4.0)
 
 
 def _keypoint_table(evaluation: Evaluation) -> str:

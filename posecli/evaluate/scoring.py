@@ -96,19 +96,7 @@ def score_keypoints(
         # Neither annotated nor predicted people: COCO's figures are -1.
         nothing = np.full((len(OKS_THRESHOLDS), len(RECALLS)), -1.0)
         return Scores(dict.fromkeys(NAMES, -1.0), 0, len(chosen), nothing, {}, tuple(chosen), remarks)
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = dataset
-        coco.createIndex()
-        evaluation = _Evaluation(coco, coco.loadRes(checked), "keypoints")
-        evaluation.params.imgIds = chosen
-        evaluation.params.kpt_oks_sigmas = np.array(keypoint_set.sigmas)
-        if all_sizes_only:
-            evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], list(AREAS[:1])
-        evaluation.evaluate()
-        evaluation.accumulate()
-        if not all_sizes_only:
-            evaluation.summarize()
+    evaluation = _evaluated(dataset, checked, chosen, keypoint_set.sigmas, all_sizes_only)
     count = len(chosen)
     areas = AREAS[:1] if all_sizes_only else AREAS
     matched = {area: _matched(evaluation.evalImgs[i * count : (i + 1) * count]) for i, area in enumerate(areas)}
@@ -122,6 +110,30 @@ def score_keypoints(
         tuple(chosen),
         remarks,
     )
+
+
+def _evaluated(
+    dataset: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    sigmas: Sequence[float],
+    all_sizes_only: bool,
+) -> "_Evaluation":
+    """pycocotools' evaluation, which prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = dataset
+        coco.createIndex()
+        evaluation = _Evaluation(coco, coco.loadRes(results), "keypoints")
+        evaluation.params.imgIds = image_ids
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        if all_sizes_only:
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], list(AREAS[:1])
+        evaluation.evaluate()
+        evaluation.accumulate()
+        if not all_sizes_only:
+            evaluation.summarize()
+    return evaluation
 
 
 class _Evaluation(COCOeval):  # type: ignore[misc]
