@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ from posecli.draw.style import DrawStyle
 from posecli.errors import DataError, MediaError
 from posecli.geometry import crop_matrices
 from posecli.keypoints import COCO17
+from posecli.media.colour import colour_of, rgb
 from posecli.media.images import read_image
 from posecli.media.inputs import find_inputs
 from posecli.media.video import VideoReader
@@ -296,3 +299,13 @@ def test_results_do_not_depend_on_which_frames_share_a_batch(
         assert len(seen) == 41 if every == 1 else 5 < len(seen) < 30
         found.append((out / "coco.json").read_bytes())
     assert found[0] == found[1] == found[2] and json.loads(found[0])["annotations"]
+
+
+def test_images_of_a_video_are_not_the_decoders() -> None:
+    """What is drawn on them does not get into later frames, also where the video has RGB itself."""
+    for layout in ("rgb24", "yuv420p"):
+        stored = VideoFrame.from_ndarray(picture(64, 48), "rgb24").reformat(format=layout)
+        before = stored.to_ndarray().copy()
+        image = rgb(stored, colour_of(stored), VideoReformatter())
+        image[:] = 7
+        assert np.array_equal(stored.to_ndarray(), before)

@@ -38,12 +38,13 @@ class Annotator:
     def draw(self, frame: Frame, poses: Poses, *, last: bool = False) -> PixelArray:
         """The annotated image, (height, width, 3) uint8 RGB, of the frame last given to `update`.
 
-        last: the frame is not used afterwards; where possible its own pixels are drawn on, which saves a copy of a
-        large photo.
+        last: the frame is not used afterwards; where possible its own pixels are drawn on, which saves a copy.
         """
         style = self._style
         width, height = style.size(frame.width, frame.height)
-        reuse = last and width == frame.width and frame.pixels.flags.writeable and frame.pixels.flags.c_contiguous
+        # OpenCV draws on rows with gaps between them, but not on mirrored or turned ones.
+        in_rows = frame.pixels.strides[1:] == (3, 1) and frame.pixels.strides[0] >= 3 * frame.width
+        reuse = last and width == frame.width and frame.pixels.flags.writeable and in_rows
         canvas = frame.pixels if reuse else np.zeros((height, width, 3), np.uint8)
         if reuse and style.black:
             canvas[:] = 0

@@ -89,13 +89,18 @@ def rgb(
 ) -> PixelArray:
     """A decoded frame as (height, width, 3) uint8 RGB, scaled to a size (width, height). PQ and HLG are tone mapped.
 
+    The array is the caller's, who may write to it.
+
     reformatter: one for all frames of a video, so that its tables are made once.
     """
     size = size or (frame.width, frame.height)
     if colour.hdr:
         deep = _reformat(reformatter, frame, "rgb48le", colour, None, size)
         return tone_mapped(np.asarray(deep.to_ndarray(), np.uint16), colour.transfer)
-    return np.asarray(_reformat(reformatter, frame, "rgb24", colour, None, size).to_ndarray(), np.uint8)
+    converted = _reformat(reformatter, frame, "rgb24", colour, None, size)
+    pixels = np.asarray(converted.to_ndarray(), np.uint8)
+    # Frames that are RGB already are the decoder's own, which may still need them.
+    return pixels.copy() if converted is frame else pixels
 
 
 class ToYuv:

@@ -74,9 +74,8 @@ class InputWriter:
         better = len(poses) > self._most_people
         if not (self._media or better or self._on_frame is not None):
             return
-        # The decoder of a video may still need the frame.
         with stage("drawing"):
-            drawn = self._annotator.draw(frame, poses, last=self._source is None)
+            drawn = self._annotator.draw(frame, poses, last=True)
         if self._on_frame is not None:
             self._on_frame(drawn)
         if better:
