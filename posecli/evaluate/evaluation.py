@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +99,20 @@ def evaluate(
 ) -> Evaluation:
     """Score, bootstrap and analyse. metadata: further entries of metrics.json, e.g. weights and runtime."""
     start = time.monotonic()
-    keypoint_set = truth.keypoint_set
-    scores = score_keypoints(truth.dataset, predictions.results, keypoint_set)
+    scores = score_keypoints(truth.dataset, predictions.results, truth.keypoint_set)
     scores = dataclasses.replace(scores, remarks=(*truth.notes, *predictions.remarks, *scores.remarks))
+    with ThreadPoolExecutor(1) as beside:
+        # Mostly large arrays, beside which the interpreter analyses the errors.
+        resamples = beside.submit(resampled, scores, count=bootstrap, seed=seed)
+        analysed = _analysed(name, truth, predictions, metadata, scores)
+    seconds = time.monotonic() - start
+    return dataclasses.replace(analysed, resamples=resamples.result(), scoring_seconds=seconds)
+
+
+def _analysed(
+    name: str, truth: GroundTruth, predictions: Predictions, metadata: Mapping[str, Any], scores: Scores
+) -> Evaluation:
+    """The evaluation without resamples."""
     matches = match_people(truth, predictions)
     types = classify_errors(truth, matches)
     labelled = max(1, int((types >= 0).sum()))
@@ -108,7 +120,7 @@ def evaluate(
     if predictions.std is not None and matches.labelled.any():
         residuals = matches.points - matches.labels
         deviations = predictions.std[matches.predicted].astype(np.float64)
-        std = calibrate_std(keypoint_set.names, residuals, deviations, matches.labelled)
+        std = calibrate_std(truth.keypoint_set.names, residuals, deviations, matches.labelled)
     if predictions.keypoint_scores is not None:
         of_keypoints = predictions.keypoint_scores[matches.predicted].astype(np.float64)
         bins = score_calibration(of_keypoints[matches.labelled], matches.similarity[matches.labelled])
@@ -116,7 +128,7 @@ def evaluate(
         name=name,
         metadata=metadata,
         scores=scores,
-        resamples=resampled(scores, count=bootstrap, seed=seed),
+        resamples={},
         matches=matches,
         keypoints=keypoint_table(truth, matches, types),
         error_types={name: float((types == index).sum() / labelled) for index, name in enumerate(ERROR_TYPES)},
@@ -125,7 +137,7 @@ def evaluate(
         by_visible=_by_group(truth, predictions, matches, VISIBLE, _labelled),
         std=std,
         score_bins=bins or [],
-        scoring_seconds=time.monotonic() - start,
+        scoring_seconds=0.0,
     )
 
 
