@@ -19,7 +19,7 @@ from posecli.errors import MachineError, UsageError
 from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.device import is_gpu
 from posecli.runtime.network import CompiledNetwork, ModuleSpec
-from posecli.runtime.openvino_requests import Requests, numpy_function, requests_to
+from posecli.runtime.openvino_requests import Requests, numpy_function
 from posecli.runtime.signals import signal_stack_kept
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Request
 
     core, settings = openvino.Core(), _settings(spec.threads, precision)
     if spec.key is None:
-        return requests_to(
-            core.compile_model(_through_a_file(core, _convert(spec.build(), size), None), "CPU", settings)
-        )
+        return Requests(core.compile_model(_through_a_file(core, _convert(spec.build(), size), None), "CPU", settings))
     folder = cache_folder() / _folder_name(openvino.__version__.split("-")[0], spec.key, size)
     file = folder / f"compiled-{_machine(core, settings)}.blob"
     compiled = _imported(core, file, settings)
@@ -85,7 +83,7 @@ def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Request
             model = _through_a_file(core, _convert(spec.build(), size), folder)
         compiled = core.compile_model(model, "CPU", settings)
         _export(compiled, file)
-    return requests_to(compiled)
+    return Requests(compiled)
 
 
 def _folder_name(version: str, key: str, size: tuple[int, int]) -> str:
@@ -101,7 +99,7 @@ def _is_cached(spec: ModuleSpec, size: tuple[int, int]) -> bool:
 
 def compile_model(core: Any, model: Any, threads: int | None, precision: str = "float32") -> Requests:
     """Requests to a model that takes one item. threads: None for all cores."""
-    return requests_to(core.compile_model(model, "CPU", _settings(threads, precision)))
+    return Requests(core.compile_model(model, "CPU", _settings(threads, precision)))
 
 
 # Without the hint OpenVINO computes in bfloat16 wherever the CPU can.
