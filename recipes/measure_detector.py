@@ -42,16 +42,17 @@ def read_frame(path: Path) -> Frame:
 @click.option("--pose", default="pose", help="Pose weights for the end-to-end figure.")
 @click.option("--threshold", type=float, help="Instead of the weights' default score.")
 @click.option("--flip/--no-flip", default=True)
-def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | None, flip: bool) -> None:
+@click.option("--precision", default="fp32", help="Of both networks, as in posecli run.")
+def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | None, flip: bool, precision: str) -> None:
     """Print the figures as JSON."""
     truth = read_ground_truth(data / "coco/annotations/person_keypoints_val2017.json", data / "coco/val2017")
     frames = {i["id"]: read_frame(data / "coco/val2017" / i["file_name"]) for i in truth.dataset["images"]}
-    estimator = load_estimator(pose, flip=flip)
+    estimator = load_estimator(pose, flip=flip, precision=precision)
     true = score_keypoints(truth.dataset, predict(estimator, truth, true_boxes(truth)).results, truth.keypoint_set)
     report = {}
     for path in weights:
-        detector = load_detector("person", weights=path, threshold=0.02)
-        default = load_detector("person", weights=path, threshold=threshold).threshold
+        detector = load_detector("person", weights=path, threshold=0.02, precision=precision)
+        default = load_detector("person", weights=path, threshold=threshold, precision=precision).threshold
         found = {image_id: detector([frame], [""])[0] for image_id, frame in frames.items()}
         figures, kept = measure_boxes(truth.dataset, found, default)
         own = score_keypoints(truth.dataset, predict(estimator, truth, kept).results, truth.keypoint_set)
@@ -62,7 +63,7 @@ def main(data: Path, weights: tuple[Path, ...], pose: str, threshold: float | No
         ratio = round(own.values["AP"] / max(true.values["AP"], 1e-9), 3)
         report[str(path)] = {"threshold": default} | figures | {"keypoints": keypoints, "ratio": ratio}
         if estimator.config.person_score:
-            proposing = load_detector("person", weights=path, threshold=threshold)
+            proposing = load_detector("person", weights=path, threshold=threshold, precision=precision)
             rescoring = Predictor(replace(proposing, verified=0.0), replace(estimator, flip=False))
             judged = {i: rescored(rescoring, frame) for i, frame in frames.items()}
             figures, _ = measure_boxes(truth.dataset, judged, proposing.verified)
