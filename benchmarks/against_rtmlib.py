@@ -99,9 +99,12 @@ def timed(command: list[str], out: Path) -> tuple[float, int, int]:
 
 
 def write_photos(data: Path, folder: Path, count: int) -> None:
-    """The first photos of COCO's training images, scaled and padded to 640×480."""
+    """Photos of COCO, scaled and padded to 640×480. Raises ClickException where there are fewer."""
     folder.mkdir()
-    sources = sorted((data / "coco" / "train2017").iterdir())[:count]
+    folders = [data / "coco" / name for name in ("train2017", "train2017_more", "val2017")]
+    sources = [path for found in folders for path in sorted(found.iterdir())][:count]
+    if len(sources) < count:
+        raise click.ClickException(f"{data / 'coco'}: {len(sources)} photos, not {count}")
     for path in sources:
         image = read(path)
         scale = min(PHOTO_SIZE[0] / image.shape[1], PHOTO_SIZE[1] / image.shape[0])

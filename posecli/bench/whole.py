@@ -60,7 +60,7 @@ class RunReport:
 
 
 class _Silent:
-    """A run's progress that nobody watches."""
+    """A run's progress that is not shown."""
 
     def begin(self, name: str, frames: int) -> None:
         """An input begins."""

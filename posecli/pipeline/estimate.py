@@ -109,7 +109,7 @@ class PoseStep:
             self._end(begun)
 
     def _end(self, begun: Iterable[_Batch]) -> None:
-        """Note the poses of batches that nobody waits for any more, and close the journals."""
+        """Note the poses of batches that were not finished, and close the journals."""
         self._workers.shutdown(cancel_futures=True)
         for batch in begun:
             work = batch.estimated

@@ -11,6 +11,7 @@ from posecli.keypoints import KeypointSet
 from posecli.pose.config import PoseConfig
 from posecli.pose.loading import load_network
 from posecli.pose.runner import Runner, load_runner
+from posecli.runtime import is_gpu, resolve_device
 from posecli.train.batches import Batch
 from posecli.train.loss import matching_bins
 from posecli.weights.files import sha256
@@ -50,5 +51,8 @@ def load_teacher(path: Path, keypoint_set: KeypointSet, device: str) -> Teacher:
         raise DataError(f"--teacher {path}: its keypoints differ from those of the training set")
     key = sha256(path)
     # On a CPU it shares the threads that torch was given (--threads).
-    runner = load_runner(lambda: network, config, device=device, key=key, threads=torch.get_num_threads())
+    # In float32 there, so that a training gives the same weights on every CPU.
+    precision = "auto" if is_gpu(resolve_device(device)) else "fp32"
+    threads = torch.get_num_threads()
+    runner = load_runner(lambda: network, config, device=device, precision=precision, key=key, threads=threads)
     return Teacher(runner, config, key)
