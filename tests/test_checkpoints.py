@@ -156,7 +156,13 @@ _WATCHED = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.remove", "o
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+")
+    # A first import writes the module's compiled form.
+    if event in ("open", "os.rename") and "__pycache__" in str(arguments[0]):
+        return
+    writes = False
+    if event == "open" and not isinstance(arguments[0], int):  # a descriptor was opened by its path before
+        path, mode, flags = arguments
+        writes = bool(set(mode) & set("wxa+")) if mode is not None else bool(flags & (os.O_WRONLY | os.O_RDWR))
     if writes or event.startswith(_WATCHED) or event.startswith(("socket.connect", "socket.bind", "pickle.find_class")):
         _EVENTS.append(f"{event} {arguments}")
 

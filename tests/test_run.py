@@ -226,7 +226,9 @@ def test_killed_at_random_and_started_again_it_ends_the_same(tmp_path: Path, tin
         kills += process.returncode == -signal.SIGKILL
     assert kills == 2
     final = start("run", root, "-o", out, *options, "--json")
-    document = json.loads(final.communicate(timeout=200)[0])
+    printed, messages = final.communicate(timeout=200)
+    assert final.returncode == 0, messages
+    document = json.loads(printed)
     assert document["totals"]["status"].get("skipped", 0) > 0
     assert files_of(out) == files_of(tmp_path / "one")
 

@@ -18,7 +18,7 @@ from typing import Any
 _SERVER = """
 import json, os, signal, socket, sys
 import posecli.cli.eval, posecli.cli.run, posecli.cli.train, posecli.cli.video
-import posecli.detect.embedded, posecli.evaluate.evaluation, posecli.results.tables, posecli.pipeline
+import posecli.detect.embedded, posecli.evaluate.evaluation, posecli.results.tables, posecli.pipeline.run
 import posecli.pipeline.window, posecli.pose.estimator, posecli.train.loop, posecli.train.visualise
 import posecli.train.validation, posecli.train.calibrate, posecli.tracking.offline, torch
 torch.set_num_threads(1)

@@ -17,6 +17,7 @@ from posecli.detect.detector import Detector, DetectorOptions
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.runtime.device import is_gpu, resolve_device
 from posecli.runtime.precision import resolve_precision
+from posecli.runtime.torch_runtime import COMPUTING
 from posecli.stages import stage
 from posecli.types import Detections, Frame
 from posecli.weights.files import sha256
@@ -56,7 +57,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
         # One image a call: torchvision pads a batch to its largest image, which changes the result.
         result = []
         for frame in frames:
-            with stage("detector"):
+            with stage("detector"), COMPUTING:
                 pixels = torch.from_numpy(frame.pixels).to(device).permute(2, 0, 1).float() / 255
                 with torch.autocast("cuda" if on_gpu else "cpu", lower, enabled=precision != "float32"):
                     output = model([pixels])[0]

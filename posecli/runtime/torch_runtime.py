@@ -1,5 +1,6 @@
 """Networks in torch, on a CPU or a GPU."""
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,10 @@ from torch import Tensor
 
 from posecli.runtime.device import is_gpu
 from posecli.runtime.network import CompiledNetwork, FloatArrays, ModuleSpec
+
+# Held by the thread that computes: torch uses all cores for one call, and the first calls of several threads at once
+# can fail in a forked process ("Invalid thread pool").
+COMPUTING = threading.Lock()
 
 
 def compile_torch(spec: ModuleSpec, device: str, precision: str) -> CompiledNetwork:
@@ -22,8 +27,12 @@ def compile_torch(spec: ModuleSpec, device: str, precision: str) -> CompiledNetw
     size = spec.gpu_batch if on_gpu else spec.cpu_batch
     lower = torch.float16 if precision == "float16" else torch.bfloat16
 
-    @torch.inference_mode()
     def run(pixels: NDArray[np.uint8]) -> FloatArrays:
+        with COMPUTING:
+            return computed(pixels)
+
+    @torch.inference_mode()
+    def computed(pixels: NDArray[np.uint8]) -> FloatArrays:
         parts: list[tuple[Tensor, ...]] = []
         for batch in _batches(pixels, size):
             tensor = torch.from_numpy(batch)
