@@ -161,7 +161,7 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         return
     writes = False
     if event == "open" and not isinstance(arguments[0], int):  # a descriptor was opened by its path before
-        path, mode, flags = arguments
+        mode, flags = arguments[1:]
         writes = bool(set(mode) & set("wxa+")) if mode is not None else bool(flags & (os.O_WRONLY | os.O_RDWR))
     if writes or event.startswith(_WATCHED) or event.startswith(("socket.connect", "socket.bind", "pickle.find_class")):
         _EVENTS.append(f"{event} {arguments}")
