@@ -36,7 +36,17 @@ def main(annotations: Path, images: Path, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds + 1):
             out = Path(folder) / str(number)
-            run = ("run", images, "--detector", f"boxes:{annotations}", "--no-media", "-o", out / "run")
+            run = (
+                "run",
+                images,
+                "--detector",
+                f"boxes:{annotations}",
+                "--no-media",
+                "--precision",
+                "fp32",
+                "-o",
+                out / "run",
+            )
             evaluate = ("eval", "--ann", annotations, "--images", images, "--boxes", annotations, "-o", out / "eval")
             used = [processor_seconds(*command) for command in (run, evaluate)]
             if number == 0:
