@@ -1,4 +1,4 @@
-"""Decoding of SimCC's distributions to coordinates (Li et al., ECCV 2022), in numpy.
+"""Decoding of SimCC's distributions to coordinates (Li et al., ECCV 2022), in numpy and OpenCV.
 
 A keypoint at crop pixel u has its mean at bin μ = k·u. Distances are in bins unless stated otherwise. Labels are made
 in `train/loss.py`.

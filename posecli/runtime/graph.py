@@ -90,7 +90,7 @@ def compile_graph(
         if reverse_channels:
             pixels = pixels.reverse_channels()
         pixels.mean(list(mean)).scale(list(std))
-        queue = compile_model(openvino.Core(), steps.build(), None, precision)
+        requests = compile_model(openvino.Core(), steps.build(), None, precision)
     except Exception as error:  # likewise
         raise DataError(f"{where}: OpenVINO cannot run this graph") from error
-    return CompiledNetwork(numpy_function(lambda *_: queue), "openvino", "cpu", precision)
+    return CompiledNetwork(numpy_function(lambda *_: requests), "openvino", "cpu", precision)
