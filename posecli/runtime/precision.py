@@ -26,7 +26,7 @@ def resolve_precision(name: str, device: str, *, bfloat16_measured: bool) -> str
     if name not in PRECISIONS:
         raise UsageError(f"--precision {name}: auto, {', '.join(PRECISIONS)}")
     if name == "bf16" and not is_gpu(device) and not has_bfloat16():
-        raise MachineError("--precision bf16: no bfloat16 instructions of this CPU are known (only Linux tells); use fp32")
+        raise MachineError("--precision bf16: no bfloat16 instructions of this CPU are known (Linux only); use fp32")
     return PRECISIONS[name]
 
 
