@@ -42,7 +42,7 @@ from posecli.tracking.propagate import BoxPropagator, PropagationOptions
 from posecli.types import Detections, Frame, Poses
 from tests.media_factory import picture, write_photo, write_video
 
-running = importlib.import_module("posecli.pipeline.run")
+running = importlib.import_module("posecli.pipeline.unit")
 
 
 class Still:

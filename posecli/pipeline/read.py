@@ -1,7 +1,7 @@
 """The reading thread: decodes inputs to frames, in order."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _HEADER = 1 << 20
 
 
 def read_all(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job | None],
     out: Path,
     key: str,
     options: RunOptions,
@@ -36,8 +36,9 @@ def read_all(
 ) -> None:
     """Decode all inputs into the channel.
 
-    stop_live: set when the user ends a live source. budget: acquired before each frame is decoded, and released where
-    the frame is no longer used. failed_inputs: their frames are not decoded.
+    jobs: None for a pause, before which the frames that wait for others of their batch are processed. stop_live: set
+    when the user ends a live source. budget: acquired before each frame is decoded, and released where the frame is no
+    longer used. failed_inputs: their frames are not decoded.
     """
 
     def counted(job: Job, frames: Iterator[Frame], size: int) -> Iterator[Frame]:
@@ -58,8 +59,11 @@ def read_all(
             yield frame
             frame = None
 
+    event: Opened | Read | Closed | None
     for job in jobs:
-        event: Opened | Read | Closed | None
+        if job is None:
+            channel.put(Flush())
+            continue
         for event in _read_one(job, out, key, options, overwrite, counted):
             channel.put(event)
             event = None  # release the frame while waiting for the next one

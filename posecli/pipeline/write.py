@@ -1,7 +1,7 @@
 """The writer thread: tracking, drawing, encoding and recording."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -36,13 +36,13 @@ def write_all(
     keypoint_set: KeypointSet,
     options: RunOptions,
     events: Iterable[Opened | Estimated | Closed],
-    finished: list[Finished],
+    ended: Callable[[Job, Finished], None],
     progress: Progress,
     window: Window | None,
     budget: Budget,
     failed_inputs: FailedInputs,
 ) -> None:
-    """Track, draw, encode and record the frames of the events; each input that ends is appended to finished.
+    """Track, draw, encode and record the frames of the events; each input that ends is passed to ended.
 
     key: options key of the records. budget: finished frames are released from it. failed_inputs: receives inputs that
     fail here.
@@ -69,7 +69,7 @@ def write_all(
                     event.job.journal.unlink(missing_ok=True)
                 skipped, place = event.ended is not None, event.job.place
                 done = Finished(item.name, printable(item.shown), item.kind, summary, skipped, place)
-                finished.append(done)
+                ended(event.job, done)
                 progress.finish(done)
             del event  # release the frame while waiting for the next one
 
