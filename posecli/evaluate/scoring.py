@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from posecli.annotations.people import FARTHEST
@@ -121,10 +120,7 @@ def _evaluated(
 ) -> "_Evaluation":
     """pycocotools' evaluation, which prints."""
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = dataset
-        coco.createIndex()
-        evaluation = _Evaluation(coco, coco.loadRes(results), "keypoints")
+        evaluation = _Evaluation(dataset, results)
         evaluation.params.imgIds = image_ids
         evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         if all_sizes_only:
@@ -137,7 +133,25 @@ def _evaluated(
 
 
 class _Evaluation(COCOeval):  # type: ignore[misc]
-    """COCO's evaluation with the OKS of all pairs of an image at once, in a fifth of the time."""
+    """COCO's evaluation without its index of annotations, and with the OKS of all pairs of an image at once.
+
+    dataset: a document of prepare_truth. results: of check_results.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(iouType="keypoints")
+        self.params.catIds = [dataset["categories"][0]["id"]]
+        self._people, self._found = dataset["annotations"], results
+
+    def _prepare(self) -> None:
+        """People and predictions by image and category, as pycocotools' index and loadRes make them."""
+        for person in self._people:
+            person["ignore"] = person["iscrowd"] or person["num_keypoints"] == 0
+            self._gts[person["image_id"], person["category_id"]].append(person)
+        points = np.array([item["keypoints"] for item in self._found]).reshape(len(self._found), -1, 3)[..., :2]
+        areas = np.ptp(points, axis=1).prod(axis=-1).tolist()
+        for number, (item, area) in enumerate(zip(self._found, areas, strict=True), 1):
+            self._dts[item["image_id"], item["category_id"]].append({**item, "area": area, "id": number})
 
     def computeOks(self, imgId: Any, catId: Any) -> Any:
         """OKS (predictions, people) of an image, the best predictions first; [] where there are none."""
