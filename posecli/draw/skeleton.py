@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from posecli.draw.palette import COLOURS, Colour, drawn_side, id_colour, limb_side, side_colours
 from posecli.keypoints import KeypointSet
-from posecli.types import FloatArray, PixelArray, Poses
+from posecli.types import FloatArray, IntArray, PixelArray, Poses
 
 __all__ = ["COLOURS", "draw_on", "draw_person", "draw_poses", "limb_side", "line_thickness"]
 
@@ -77,6 +77,8 @@ def draw_on(
     show_ids: bool = False,
 ) -> None:
     """The same as draw_poses, in place on the image, which may be a view of a larger one."""
+    # Finite, within OpenCV's 32-bit integers, and far enough out to keep a limb's direction.
+    fixed = np.rint(np.clip(np.nan_to_num(poses.keypoints), -_FAR, _FAR) * _ONE).astype(np.int32)
     # The largest people are drawn last, on top: they are usually nearest.
     heights = np.nan_to_num(poses.boxes[:, 3] - poses.boxes[:, 1], nan=0, posinf=0, neginf=0)
     order = np.argsort(heights, kind="stable").tolist()
@@ -88,7 +90,7 @@ def draw_on(
         if show_boxes:
             _draw_box(canvas, poses, person, max(1, thickness // 2), id_colour(ids[person]) if ids else BOX)
         stroke = _Stroke(canvas, max(1, thickness // 2) if filled else thickness, dashed=filled)
-        _draw_person(stroke, poses, person, keypoint_set, keypoint_threshold, colours)
+        _draw_person(stroke, fixed[person], poses.scores[person] >= keypoint_threshold, keypoint_set, colours)
     if ids:
         # After all skeletons, so that no limb crosses a label.
         for person in order:
@@ -114,47 +116,61 @@ class _Stroke:
     def rim(self) -> int:
         return 1 if self.thickness < 4 else 2
 
-    def line(self, start: Point, end: Point, colour: Colour, outline: bool) -> None:
+    def lines(self, ends: IntArray, colour: Colour, outline: bool) -> None:
+        """Lines (N, 2, 2) from their first to their second ends."""
         width = self.thickness + 2 * self.rim if outline else self.thickness
-        for a, b in self._dashes(start, end) if self.dashed else [(start, end)]:
-            cv2.line(self.canvas, a, b, OUTLINE if outline else colour, width, cv2.LINE_AA, _SHIFT)
+        pieces = [dash for line in ends for dash in self._dashes(line)] if self.dashed else list(ends)
+        cv2.polylines(self.canvas, pieces, False, OUTLINE if outline else colour, width, cv2.LINE_AA, _SHIFT)
 
     def dot(self, centre: Point, colour: Colour, outline: bool) -> None:
         radius = 0.9 * self.thickness + 0.6 + (self.rim if outline else 0)
         colour = OUTLINE if outline else colour
         cv2.circle(self.canvas, centre, round(radius * _ONE), colour, -1, cv2.LINE_AA, _SHIFT)
 
-    def _dashes(self, start: Point, end: Point) -> list[tuple[Point, Point]]:
-        """Pieces of the line; at most a few of a very long one."""
-        a, b = np.array(start, np.float64), np.array(end, np.float64)
+    def _dashes(self, line: IntArray) -> list[IntArray]:
+        """Pieces of a line; at most a few of a very long one."""
+        a, b = line.astype(np.float64)
         count = int(np.clip(np.hypot(*(b - a)) / _ONE / (8 * self.thickness + 12), 1, 60))
         places = a + (b - a) * (np.arange(2 * count) / max(1, 2 * count - 1))[:, None]
-        whole = [(x, y) for x, y in np.rint(places).astype(int).tolist()]
-        return list(zip(whole[::2], whole[1::2], strict=True))
+        return list(np.rint(places).astype(np.int32).reshape(count, 2, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class _Limbs:
+    """Limbs (N, 2) that are drawn alike, as indices of their keypoints. fine: of face or hands."""
+
+    side: str
+    fine: bool
+    ends: IntArray
+
+
+@lru_cache(maxsize=64)
+def _limbs(keypoint_set: KeypointSet) -> tuple[_Limbs, ...]:
+    details = detailed(keypoint_set.names)
+    alike: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+    for limb in keypoint_set.skeleton:
+        alike.setdefault((limb_side(keypoint_set, limb), details.issuperset(limb)), []).append(limb)
+    return tuple(_Limbs(side, fine, np.array(limbs)) for (side, fine), limbs in alike.items())
+
+
+@lru_cache(maxsize=64)
+def _sides(keypoint_set: KeypointSet) -> tuple[str, ...]:
+    return tuple(drawn_side(keypoint_set, index) for index in range(len(keypoint_set)))
 
 
 def _draw_person(
-    stroke: _Stroke,
-    poses: Poses,
-    person: int,
-    keypoint_set: KeypointSet,
-    threshold: float,
-    colours: dict[str, Colour],
+    stroke: _Stroke, points: IntArray, shown: NDArray[np.bool_], keypoint_set: KeypointSet, colours: dict[str, Colour]
 ) -> None:
-    shown = poses.scores[person] >= threshold
-    # Finite, within OpenCV's 32-bit integers, and far enough out to keep a limb's direction.
-    points = np.clip(np.nan_to_num(poses.keypoints[person]), -_FAR, _FAR)
-    fixed = np.rint(points * _ONE).astype(int).tolist()
-    limbs = [limb for limb in keypoint_set.skeleton if shown[limb[0]] and shown[limb[1]]]
+    """points (K, 2) in 1/16 pixels; shown (K,)."""
     fine = replace(stroke, thickness=max(1, round(0.3 * stroke.thickness)))
-    details = detailed(keypoint_set.names)
+    details, sides = detailed(keypoint_set.names), _sides(keypoint_set)
+    limbs = [(limbs, points[limbs.ends[shown[limbs.ends].all(axis=1)]]) for limbs in _limbs(keypoint_set)]
+    dots = [(index, points[index].tolist()) for index in np.flatnonzero(shown).tolist()]
     for outline in (True, False):
-        for limb in limbs:
-            used = fine if details.issuperset(limb) else stroke
-            used.line(fixed[limb[0]], fixed[limb[1]], colours[limb_side(keypoint_set, limb)], outline)
-        for index in np.flatnonzero(shown).tolist():
-            used = fine if index in details else stroke
-            used.dot(fixed[index], colours[drawn_side(keypoint_set, index)], outline)
+        for alike, ends in limbs:
+            (fine if alike.fine else stroke).lines(ends, colours[alike.side], outline)
+        for index, centre in dots:
+            (fine if index in details else stroke).dot(centre, colours[sides[index]], outline)
 
 
 @lru_cache(maxsize=64)
