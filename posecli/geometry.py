@@ -76,12 +76,11 @@ def iou(a: ArrayLike, b: ArrayLike) -> Float64Array:
     """Intersection over union (N, M) of boxes (N, 4) and (M, 4), xyxy. Empty boxes overlap nothing."""
     a = np.asarray(a, np.float64).reshape(-1, 4)
     b = np.asarray(b, np.float64).reshape(-1, 4)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap, area_a, area_b = (
-        sides[..., 0] * sides[..., 1]
-        for sides in (np.maximum(corner, 0.0) for corner in (high - low, a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]))
-    )
+    sides = np.minimum(a[:, None, 2:], b[:, 2:])
+    sides -= np.maximum(a[:, None, :2], b[:, :2])
+    np.maximum(sides, 0.0, out=sides)
+    size_a, size_b = np.maximum(a[:, 2:] - a[:, :2], 0.0), np.maximum(b[:, 2:] - b[:, :2], 0.0)
+    overlap, area_a, area_b = sides[..., 0] * sides[..., 1], size_a[:, 0] * size_a[:, 1], size_b[:, 0] * size_b[:, 1]
     union = area_a[:, None] + area_b[None] - overlap
     result: Float64Array = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
     return result
@@ -106,7 +105,9 @@ def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int
         sides = np.maximum(np.minimum(high[row], high[rest]) - np.maximum(low[row], low[rest]), np.float32(0))
         overlap = sides[:, 0] * sides[:, 1]
         with np.errstate(divide="ignore", invalid="ignore"):
-            alive[rest] = ~(overlap / (areas[row] + areas[rest] - overlap) > threshold)
+            ratio = overlap / (areas[row] + areas[rest] - overlap)
+        # The ratio is in float32, the threshold is not.
+        alive[rest] = ~(ratio > np.float64(threshold))
     return np.asarray(order[np.array(kept, np.int64)], np.int64)
 
 

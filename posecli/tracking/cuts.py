@@ -1,5 +1,7 @@
 """Detection of scene cuts from the difference and correlation of thumbnails."""
 
+from weakref import WeakKeyDictionary
+
 import cv2
 import numpy as np
 
@@ -12,10 +14,19 @@ _SIZE = (32, 18)
 # fast motion in one part of the image counts as a cut.
 _DIFFERENCE = 0.12
 _CORRELATION = 0.45
+# Box propagation and tracker need the same thumbnails.
+_KNOWN: "WeakKeyDictionary[Frame, Float64Array]" = WeakKeyDictionary()
 
 
 def thumbnail(frame: Frame) -> Float64Array:
-    """The frame's green channel (18, 32) in [0, 1]."""
+    """The frame's green channel (18, 32) in [0, 1], computed once for a frame."""
+    small = _KNOWN.get(frame)
+    if small is None:
+        small = _KNOWN[frame] = _thumbnail(frame)
+    return small
+
+
+def _thumbnail(frame: Frame) -> Float64Array:
     # Subsampling before the area interpolation is much faster and accurate enough.
     step = max(1, min(frame.height // (2 * _SIZE[1]), frame.width // (2 * _SIZE[0])))
     sparse = np.ascontiguousarray(frame.pixels[::step, ::step, 1])

@@ -191,7 +191,8 @@ class BoxPropagator:
     def _lost(self, poses: Poses) -> Mask:
         """(N,) whether a person has too few keypoints above the threshold, but had enough at the detection."""
         assert self._last is not None
-        return self._unsure(poses) & ~self._unsure(self._last.last_detection)
+        unsure = self._unsure(poses)
+        return unsure & ~self._unsure(self._last.last_detection) if unsure.any() else unsure
 
     def _unsure(self, poses: Poses) -> Mask:
         """(N,) whether a person has too few keypoints above the threshold."""
@@ -200,8 +201,11 @@ class BoxPropagator:
     def _duplicates(self, poses: Poses) -> Mask:
         """(N,) whether a person is a duplicate of one with a better score, and was not at the detection already."""
         assert self._last is not None
-        alike, before = self._alike(poses), self._alike(self._last.last_detection)
-        collapsed = (alike > self._options.duplicate_oks) & (before <= self._options.duplicate_oks)
+        collapsed = self._equal(poses)
+        np.fill_diagonal(collapsed, False)
+        if not collapsed.any():
+            return np.zeros(len(poses), bool)
+        collapsed &= ~self._equal(self._last.last_detection)
         score = poses.person_scores
         # Of equals the earlier row stays.
         better = (score[:, None] > score[None]) | (
@@ -209,12 +213,15 @@ class BoxPropagator:
         )
         return np.asarray((collapsed & better).any(axis=0))
 
-    def _alike(self, poses: Poses) -> Float64Array:
-        """OKS (N, N) between all pairs, over the keypoints that reach the threshold in both."""
+    def _equal(self, poses: Poses) -> Mask:
+        """(N, N) whether two people are duplicates, by the OKS over the keypoints that reach the threshold in both."""
+        if len(poses) < 2:
+            return np.ones((len(poses), len(poses)), bool)
         area = np.prod(poses.boxes[:, 2:] - poses.boxes[:, :2], axis=1)
         confident = np.minimum(poses.scores[:, None], poses.scores[None]) >= self._options.keypoint_threshold
         smaller = np.minimum(area[:, None], area[None])
-        return oks(poses.keypoints[:, None], poses.keypoints[None], confident, smaller, self._sigmas)
+        alike = oks(poses.keypoints[:, None], poses.keypoints[None], confident, smaller, self._sigmas)
+        return np.asarray(alike > self._options.duplicate_oks)
 
 
 def _time(frame: Frame) -> float:
