@@ -9,8 +9,6 @@ from posecli import geometry
 from posecli.geometry import Float64Array
 from posecli.types import FloatArray, PixelArray
 
-# OpenCV's warps address source pixels by 16-bit integers.
-_MAX_SIDE = 32767
 # Larger images are downsampled strip by strip, which bounds memory.
 _HALVED_AT_ONCE = 16_000_000
 
@@ -42,20 +40,22 @@ def warp(image: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
     height, width = crop.shape[:2]
     halvings = max(0, int(-0.5 * np.log2(abs(np.linalg.det(matrix[:2, :2]))) + 1e-9))
     shrink = 2**halvings
-    if shrink > 1 or max(image.shape[:2]) > _MAX_SIDE:
-        # Only the part inside the crop, which is small enough for OpenCV.
-        corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]])
-        seen = geometry.transform(np.linalg.inv(matrix), corners)
-        low = np.clip(np.floor(seen.min(axis=0)).astype(int) - shrink, 0, None)
-        high = np.minimum(np.ceil(seen.max(axis=0)).astype(int) + 1 + shrink, [image.shape[1], image.shape[0]])
-        image = image[low[1] : high[1], low[0] : high[0]]
-        if not image.size:
-            crop[:] = 0
-            return
-        image = _halve(image, halvings)
-        middle = low + (shrink - 1) / 2  # of the first square
-        matrix = matrix @ np.array([[shrink, 0, middle[0]], [0, shrink, middle[1]], [0, 0, 1.0]])
-    cv2.warpAffine(image, matrix[:2], (width, height), dst=crop, flags=cv2.INTER_LINEAR)
+    # Only the part inside the crop, which is small enough for OpenCV.
+    corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]])
+    seen = geometry.transform(np.linalg.inv(matrix), corners)
+    low = np.clip(np.floor(seen.min(axis=0)).astype(int) - shrink, 0, None)
+    high = np.minimum(np.ceil(seen.max(axis=0)).astype(int) + 1 + shrink, [image.shape[1], image.shape[0]])
+    part = image[low[1] : high[1], low[0] : high[0]]
+    if not part.size:
+        crop[:] = 0
+        return
+    if halvings:
+        part = _halve(part, halvings)
+    middle = low + (shrink - 1) / 2  # of the first square
+    matrix = matrix @ np.array([[shrink, 0, middle[0]], [0, shrink, middle[1]], [0, 0, 1.0]])
+    # OpenCV's warp of four channels takes a third of the time of one of three.
+    warped = cv2.warpAffine(cv2.cvtColor(part, cv2.COLOR_RGB2RGBA), matrix[:2], (width, height), flags=cv2.INTER_LINEAR)
+    cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=crop)
 
 
 def _halve(image: PixelArray, times: int) -> PixelArray:
