@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from posecli.errors import MediaError
 from posecli.media.images import decode_image, read_image, stored_size
+from posecli.media.scaling import scaled
 from posecli.media.write_images import photo_name, write_image
 from tests.media_factory import exif_orientation, picture, write_photo
 
@@ -94,3 +95,19 @@ def test_written_photos_keep_their_format(tmp_path: Path) -> None:
         assert np.abs(read_image(tmp_path / "new" / name).astype(int) - picture()).mean() < 6
     assert [path.suffix for path in (tmp_path / "new").iterdir() if path.suffix == ".part"] == []
     assert (photo_name("a.JPG"), photo_name("x/y.avif"), photo_name("none")) == ("a.JPG", "x/y.avif.png", "none.png")
+
+
+@pytest.mark.parametrize(("size", "to"), [((480, 640), (336, 448)), ((481, 643), (120, 160)), ((64, 48), (64, 48))])
+def test_scaled_is_an_area_average(size: tuple[int, int], to: tuple[int, int]) -> None:
+    """Of a smooth image, nearly OpenCV's own area interpolation; no pixel is skipped, so that no fine lines alias."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    waves = 127 + 60 * np.sin(rows / 17) + 60 * np.cos(columns / 23)
+    smooth = np.repeat(waves[..., None], 3, axis=2).astype(np.uint8)
+    small = scaled(smooth, to[1], to[0])
+    expected = cv2.resize(smooth, (to[1], to[0]), interpolation=cv2.INTER_AREA)
+    assert small.shape == (*to, 3)
+    assert np.abs(small.astype(int) - expected).max() <= 4
+    if to != size:
+        lines = np.zeros((*size, 3), np.uint8)
+        lines[::2] = 255
+        assert abs(float(scaled(lines, to[1], to[0]).mean()) - 127.5) < 2

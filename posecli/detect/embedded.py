@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +11,7 @@ from posecli.detect.detector import Detector, DetectorOptions
 from posecli.detect.person_config import PersonConfig, read_person_config
 from posecli.detect.windows import merge_windows, split_windows
 from posecli.geometry import nms
+from posecli.media.scaling import scaled
 from posecli.runtime import CompiledNetwork, ModuleSpec, compile_network
 from posecli.stages import stage
 from posecli.types import Detections, Frame, PixelArray
@@ -143,12 +143,7 @@ def letterbox(pixels: Sequence[PixelArray], size: tuple[int, int]) -> tuple[Pixe
         h, w = image.shape[:2]
         scale = min(height / h, width / w)
         to_h, to_w = min(height, max(1, round(h * scale))), min(width, max(1, round(w * scale)))
-        while min(h, w) > 1 and max(h / to_h, w / to_w) >= 4 and min(h, w) >= 8:
-            # Far above the target size every second pixel is enough.
-            image = image[::2, ::2]
-            h, w = image.shape[:2]
-        method = cv2.INTER_AREA if h > to_h else cv2.INTER_LINEAR
-        canvas[i, :to_h, :to_w] = cv2.resize(np.ascontiguousarray(image), (to_w, to_h), interpolation=method)
+        canvas[i, :to_h, :to_w] = scaled(image, to_w, to_h)
         scales.append((to_w / pixels[i].shape[1], to_h / pixels[i].shape[0]))
     return canvas, scales
 

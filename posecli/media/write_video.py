@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 
 import av
-import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.stream import VideoStream
@@ -18,6 +17,7 @@ from posecli.errors import MediaError, is_full
 from posecli.media.audio import AudioTrack
 from posecli.media.colour import ToYuv
 from posecli.media.encoders import ENCODERS, EncodeOptions
+from posecli.media.scaling import scaled
 from posecli.media.video import VideoReader
 from posecli.types import PixelArray
 
@@ -168,8 +168,7 @@ def _fitted(pixels: PixelArray, width: int, height: int) -> PixelArray:
     wide, high = max(1, min(width, round(columns * scale))), max(1, min(height, round(rows * scale)))
     left, top = (width - wide) // 2, (height - high) // 2
     canvas = np.zeros((height, width, 3), np.uint8)
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    canvas[top : top + high, left : left + wide] = cv2.resize(pixels, (wide, high), interpolation=interpolation)
+    canvas[top : top + high, left : left + wide] = scaled(pixels, wide, high)
     return canvas
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 
 from posecli.atomic import AtomicFile
+from posecli.media.scaling import scaled
 from posecli.results import html
 from posecli.results.curves import compact, read_curves
 from posecli.results.manifest import Finished
@@ -29,7 +30,7 @@ def write_thumbnail(path: Path, pixels: PixelArray) -> None:
     height, width = pixels.shape[:2]
     scale = min(1.0, _THUMBNAIL / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    small = scaled(pixels, *size)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
     path.parent.mkdir(parents=True, exist_ok=True)
     with AtomicFile(path) as file:
