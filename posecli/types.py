@@ -122,6 +122,8 @@ class Poses:
 
     def rows(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "Poses":
         """The people at these positions, or where the mask is true."""
+        if which.dtype == bool and which.all():
+            return self
         return replace(self, **{name: array[which] for name, array in vars(self).items() if array is not None})
 
     def scaled(self, x: float, y: float) -> "Poses":

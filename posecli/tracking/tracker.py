@@ -190,7 +190,8 @@ class Tracker:
         if not len(known) or not len(seen):
             return matched
         active = known.seen == known.seen.max()
-        first, second = _unambiguous(predicted, seen.motion, active)
+        overlap = iou(_corners(predicted.position), _corners(seen.motion.position))
+        first, second = _unambiguous(overlap, active)
         matched[second] = first
         if len(second) == len(seen):
             return matched
@@ -201,7 +202,7 @@ class Tracker:
             if not free.any() or not rows.any():
                 continue
             left, new = np.flatnonzero(rows), np.flatnonzero(free)
-            table = similarity(known[rows], predicted[left], seen[free], time)
+            table = similarity(known[rows], predicted[left], seen[free], overlap[np.ix_(left, new)], time)
             first, second = assign(table)
             good = table[first, second] >= self._options.min_similarity
             left, new = left[first[good]], new[second[good]]
@@ -217,9 +218,10 @@ class Tracker:
         height = known.motion.position[:, 2:].max(axis=1)
         return kalman.predict(known.motion, trusted[:, None], (self._options.acceleration_noise * height[:, None]) ** 2)
 
-    def _near(self, known: Tracks, predicted: KalmanState, seen: Tracks, time: float) -> Float64Array:
+    def _near(
+        self, known: Tracks, predicted: KalmanState, seen: Tracks, overlap: Float64Array, time: float
+    ) -> Float64Array:
         states = seen.motion.position
-        overlap = iou(_corners(predicted.position), _corners(states))
         moved = known.keypoints + (predicted.position - known.motion.position)[:, None, :2]
         # Keypoints are weighted by the lower of both scores.
         weight = np.minimum(known.scores[:, None], seen.scores[None])
@@ -230,7 +232,9 @@ class Tracker:
         similarity -= 0.3 * self._options.appearance_weight * _colour_distance(known.appearance, seen.appearance)
         return np.where(overlap + alike > 0.05, similarity, 0.0)
 
-    def _far(self, known: Tracks, predicted: KalmanState, seen: Tracks, time: float) -> Float64Array:
+    def _far(
+        self, known: Tracks, predicted: KalmanState, seen: Tracks, overlap: Float64Array, time: float
+    ) -> Float64Array:
         gap = (time - known.seen)[:, None]
         size = known.motion.position[:, None, 3]
         states = seen.motion.position
@@ -242,13 +246,15 @@ class Tracker:
         return np.where(possible, 1 - 0.5 * distance / reach - unlike, 0.0)
 
 
-def _unambiguous(predicted: KalmanState, seen: KalmanState, active: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """Rows of tracks and detections whose boxes overlap well and overlap no other box: no assignment is needed."""
-    overlap = iou(_corners(predicted.position), _corners(seen.position))
+def _unambiguous(overlap: Float64Array, active: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """Rows of tracks and detections whose boxes overlap well and overlap no other box: no assignment is needed.
+
+    overlap: IoU (T, N) of the predicted and the detected boxes. active: (T,).
+    """
     touching = overlap > 0.02
     single = (touching.sum(axis=1) == 1)[:, None] & (touching.sum(axis=0) == 1)
-    pairs = np.argwhere(single & (overlap >= 0.6) & active[:, None])
-    return pairs[:, 0], pairs[:, 1]
+    tracks, detections = np.nonzero(single & (overlap >= 0.6) & active[:, None])
+    return np.asarray(tracks, np.int64), np.asarray(detections, np.int64)
 
 
 def _updated(known: Tracks, predicted: KalmanState, seen: Tracks) -> Tracks:
