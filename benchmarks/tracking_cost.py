@@ -48,8 +48,8 @@ def main(clips: tuple[Path, ...], out: Path | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             options = RunOptions(tracking=TrackingOptions(smooth="kalman"))
             found = find_inputs([str(clip)])
-            document = run(found, Path(folder), predictor, options, PlainProgress(1, quiet=True))
-        frames, seconds = document["totals"]["frames"], time.process_time() - start
+            results = run(found, Path(folder), predictor, options, PlainProgress(1, quiet=True))
+        frames, seconds = results.totals["frames"], time.process_time() - start
         lines.append(
             f"| {clip.name} | {frames} | {Timed.people / frames:.1f} | {1000 * Timed.seconds / frames:.2f} "
             f"| {Timed.seconds / seconds:.2%} |"

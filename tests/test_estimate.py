@@ -14,7 +14,6 @@ from posecli.media.inputs import Input, find_inputs
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Read
 from posecli.predict import Predictor
-from posecli.results.records import record_path
 from posecli.types import Detections, Frame, Poses
 from tests.media_factory import write_photo, write_video
 
@@ -56,7 +55,7 @@ class Models:
 
 
 def events(item: Input, out: Path, frames: int, content: str = "c") -> Iterator[Opened | Read | Closed]:
-    job = Job(0, item, "a.mp4", record_path(out, item.name))
+    job = Job(0, item, "a.mp4", out)
     source = types.SimpleNamespace(frame_count=frames) if item.kind == "video" else None
     yield Opened(job, content, source)  # type: ignore[arg-type]
     for index in range(frames):

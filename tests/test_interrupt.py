@@ -196,7 +196,7 @@ def test_a_stream_that_falls_silent_keeps_its_records(warm: Warm, tmp_path: Path
     process = warm.start("run", photo, "-", "-o", out, "--weights", tiny_weights, *QUICK, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(clip.read_bytes()[:-1])
-    until(lambda: any(out.glob(".posecli/records/*.jsonl")), process)
+    until(lambda: any(out.glob(".posecli/records/*/*.jsonl")), process)
     time.sleep(0.4)
     assert ended(process, 2)[0] == 130
     assert len(json.loads((out / "coco.json").read_bytes())["images"]) == 1

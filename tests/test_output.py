@@ -167,7 +167,7 @@ def test_manifest_and_gallery(tmp_path: Path) -> None:
     ]
     document = manifest(finished, {"options": {"crf": 20}})
     assert document["totals"]["status"] == {"done": 1, "failed": 1, "skipped": 1}
-    write_manifest(tmp_path, document)
+    write_manifest(tmp_path, document, finished)
     assert orjson.loads((tmp_path / "run.json").read_bytes())["inputs"][1]["error"] == "in/bad.mp4: <broken>"
     write_gallery(tmp_path, ((item, None) for item in finished), document["totals"], "mobilenet_v2")
     page = (tmp_path / "index.html").read_text()

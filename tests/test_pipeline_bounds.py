@@ -87,13 +87,15 @@ def read_frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def do(root: Path, out: Path, weights: Path, detector: Detector, **options: Any) -> dict[str, Any]:
     estimator = load_estimator(str(weights), device="cpu", runtime="torch")
-    return run(
+    run(
         find_inputs([str(root)]),
         out,
         Predictor(detector, estimator),
         RunOptions(tracking=TrackingOptions(**options)),
         Still(),
     )
+    document: dict[str, Any] = json.loads((out / "run.json").read_bytes())
+    return document
 
 
 # ---- failed clips are left ------------------------------------------------------------------------------

@@ -217,8 +217,8 @@ def test_killed_at_random_and_started_again_it_ends_the_same(tmp_path: Path, tin
     for _ in range(2):
         process = start("run", root, "-o", out, *options)
         records = out / ".posecli" / "records"
-        wanted = len(list(records.glob("*.jsonl"))) + chance.randint(1, 4)
-        while process.poll() is None and len(list(records.glob("*.jsonl"))) < wanted:
+        wanted = len(list(records.glob("*/*.jsonl"))) + chance.randint(1, 4)
+        while process.poll() is None and len(list(records.glob("*/*.jsonl"))) < wanted:
             time.sleep(0.005)
         time.sleep(chance.random() * 0.05)
         process.send_signal(signal.SIGKILL)
@@ -238,7 +238,7 @@ def test_interrupted_it_says_so_keeps_what_is_done_and_goes_on(tmp_path: Path, t
     out = tmp_path / "out"
     process = start("run", root, "-o", out, "--weights", tiny_weights, *QUICK, PYTHONUNBUFFERED="1")
     records = out / ".posecli" / "records"
-    while process.poll() is None and len(list(records.glob("*.jsonl"))) < 2:
+    while process.poll() is None and len(list(records.glob("*/*.jsonl"))) < 2:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -258,7 +258,7 @@ def test_another_recording_of_a_live_source_is_told(tmp_path: Path) -> None:
     jobs = plan([Input(Path("webcam:0"), "webcam-0", "video", address="webcam:0")], tmp_path / "out")
     with output_folder(jobs, tmp_path / "out", (), overwrite=False) as remarks:
         assert remarks == ()
-    jobs[0].record.parent.mkdir()
+    jobs[0].record.parent.mkdir(parents=True)
     jobs[0].record.touch()
     with output_folder(jobs, tmp_path / "out", (), overwrite=False) as remarks:
         assert len(remarks) == 1 and "earlier results of webcam-0 are replaced" in remarks[0]

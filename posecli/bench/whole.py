@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import orjson
 
 from posecli.bench.costs import Duration, RunCost, StageCost, median_run, scaled, timed
 from posecli.bench.machine import cores
@@ -131,10 +132,10 @@ def _run(
     inputs: Sequence[Input], predictor: Predictor, options: RunOptions
 ) -> tuple[dict[str, Any], Duration, dict[str, StageTime]]:
     """One run into a temporary folder: the document of run.json, the time of the run, and of its stages."""
-    documents: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="posecli-bench-") as folder, recorded() as recording:
-        whole = timed(lambda: documents.append(run(inputs, Path(folder), predictor, options, _Silent())))
-    return documents[0], whole, recording.stages
+        whole = timed(lambda: run(inputs, Path(folder), predictor, options, _Silent()))
+        document = orjson.loads((Path(folder) / "run.json").read_bytes())
+    return document, whole, recording.stages
 
 
 def _examples(inputs: Sequence[Input], options: RunOptions) -> tuple[list[Frame], list[str]]:

@@ -1,9 +1,11 @@
 """Standard streams, terminal and clock of a command, as an argument that tests can replace."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -33,6 +35,17 @@ class Environment:
         encoded = orjson.dumps(document, option=orjson.OPT_INDENT_2)
         # UTF-8 whatever the encoding of stdout is.
         click.echo(encoded if hasattr(self.stdout, "buffer") else encoded.decode(), file=self.stdout)
+
+    def print_file(self, path: Path) -> None:
+        """Write a text file in UTF-8 to stdout, a block at a time."""
+        if (buffer := getattr(self.stdout, "buffer", None)) is not None:
+            self.stdout.flush()
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, buffer)
+            buffer.flush()
+            return
+        with path.open(encoding="utf-8", newline="") as text:
+            shutil.copyfileobj(text, self.stdout)
 
 
 def environment() -> Environment:

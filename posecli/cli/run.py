@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from posecli.pipeline.events import Job
     from posecli.pipeline.run_options import RunOptions
     from posecli.predict import Predictor
+    from posecli.results.write import Results
 
 T = TypeVar("T")
 
@@ -108,12 +109,14 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
             window = Window()
             stack.callback(window.close)
         progress = stack.enter_context(progress_of(len(found), options["quiet"], env))
-        document = run(found, out, predictor, run_options, progress, overwrite=overwrite, tables=tables, window=window)
+        results = run(
+            found, out, predictor, run_options, progress, overwrite=overwrite, tables=tables, window=window, jobs=jobs
+        )
     if options["as_json"]:
-        env.print_json(document)
+        env.print_file(out / "run.json")
     if not options["quiet"]:
-        env.say(_summary(document, out))
-    return ExitCode.SOME_FAILED if document["totals"]["status"].get("failed") else ExitCode.OK
+        env.say(_summary(results, out))
+    return ExitCode.SOME_FAILED if results.totals["status"].get("failed") else ExitCode.OK
 
 
 def make_run_options(options: dict[str, Any]) -> "RunOptions":
@@ -205,24 +208,17 @@ def _list(jobs: "Sequence[Job]", out: "Path", as_json: bool, env: Environment) -
     return ExitCode.OK
 
 
-def _summary(document: dict[str, Any], out: "Path") -> str:
+def _summary(results: "Results", out: "Path") -> str:
     """A line with the numbers of inputs, frames and people, and the lost frames with reasons."""
-    totals, status = document["totals"], document["totals"]["status"]
+    totals, status, seconds = results.totals, results.totals["status"], results.document["seconds"]
     done = status.get("done", 0) + status.get("partial", 0)
     parts = [f"{done} done"]
     parts += [f"{status[name]} {name}" for name in ("skipped", "failed") if status.get(name)]
-    lost = f", {totals['lost_frames']} frames lost ({_reasons(document)})" if totals["lost_frames"] else ""
-    rate = totals["frames"] / max(document["seconds"], 1e-9)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in results.lost.items())
+    lost = f", {totals['lost_frames']} frames lost ({reasons})" if totals["lost_frames"] else ""
+    rate = totals["frames"] / max(seconds, 1e-9)
     speed = f", {rate:.1f} frames/s" if not status.get("skipped") else ""
     return (
         f"{', '.join(parts)}: {totals['frames']} frames, {totals['people']} people{lost} "
-        f"in {document['seconds']:.1f} s{speed} → {printed(out / 'index.html')}"
+        f"in {seconds:.1f} s{speed} → {printed(out / 'index.html')}"
     )
-
-
-def _reasons(document: dict[str, Any]) -> str:
-    counts: dict[str, int] = {}
-    for item in document["inputs"]:
-        for reason, count in item["lost"].items():
-            counts[reason] = counts.get(reason, 0) + count
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items())

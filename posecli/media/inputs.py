@@ -24,7 +24,7 @@ __all__ = ["Input", "content_key", "find_inputs", "printable", "sniff"]
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """One photo or video.
 

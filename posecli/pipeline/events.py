@@ -8,24 +8,33 @@ from typing import Protocol
 from posecli.media.inputs import Input
 from posecli.media.video import VideoReader
 from posecli.results.manifest import Finished
-from posecli.results.records import Summary
+from posecli.results.records import Summary, record_path
 from posecli.types import Frame, Poses
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
-    """One input and its output files. place: base name of its tables, "" for the input's name."""
+    """One input and its output files.
+
+    output: path of its media relative to out, the output folder. place: base name of its tables, "" for the input's
+    name. The paths of other files are made when they are asked for: those of a million inputs need much memory.
+    """
 
     number: int
     input: Input
     output: str
-    record: Path
+    out: Path
     place: str = ""
+
+    @property
+    def record(self) -> Path:
+        """The file that marks the input as finished."""
+        return record_path(self.out, self.input.name)
 
     @property
     def journal(self) -> Path:
         """The file of the networks' results for a video until it is finished."""
-        return self.record.parent.with_name("journals") / self.record.name
+        return self.out / ".posecli" / "journals" / self.record.name
 
 
 @dataclass(frozen=True, eq=False)

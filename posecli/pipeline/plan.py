@@ -16,10 +16,10 @@ from posecli.media.write_images import photo_name
 from posecli.media.write_video import video_name
 from posecli.pipeline.events import Job
 from posecli.results.lock import locked
-from posecli.results.names import OutputPlaces, sibling_name
+from posecli.results.names import OutputPlaces, page_count, page_name, sibling_name
 from posecli.results.output_list import OutputList, read_output_list, write_output_list
 from posecli.results.protect import Protected, refuse_replacing
-from posecli.results.records import read_header, record_path
+from posecli.results.records import move_to_subfolders, read_header, record_path
 from posecli.results.tables import TABLES, table_suffix
 from posecli.text import printed
 
@@ -35,7 +35,9 @@ def plan(inputs: Sequence[Input], out: Path) -> list[Job]:
     jobs = []
     for number, item in enumerate(inputs):
         place = places.assign(item.name, item.kind)
-        jobs.append(Job(number, item, _media(place, item.kind), record_path(out, item.name), place))
+        output = _media(place, item.kind)
+        # Equal texts are kept once.
+        jobs.append(Job(number, item, place if output == place else output, out, place))
     return jobs
 
 
@@ -78,11 +80,16 @@ def _sources(jobs: Sequence[Job]) -> Iterator[Path]:
 
 def _planned(jobs: Sequence[Job], tables: Sequence[str], media: bool) -> Iterator[str]:
     yield from (*RESULTS, HIDDEN)
+    yield from _further_pages(jobs)
     for job in jobs:
         if media:
             yield job.output
         for table in tables:
             yield sibling_name(job.place, table_suffix(table))
+
+
+def _further_pages(jobs: Sequence[Job]) -> Iterator[str]:
+    return (page_name(page) for page in range(2, page_count(len(jobs)) + 1))
 
 
 @contextmanager
@@ -94,21 +101,31 @@ def output_folder(
     Raises MachineError where it cannot be written or another run writes there, UsageError where files that posecli did
     not write, or results of other inputs with the same names, would be replaced without overwrite.
     """
-    planned = list(_planned(jobs, tables, media))
     if not overwrite:
         # Checked before anything is created, so that a refused folder is not changed.
-        _refuse_foreign(planned, out, read_output_list(out))
+        _refuse_foreign(_planned(jobs, tables, media), out, read_output_list(out))
     prepare_output(out)
     with locked(out, "--out", f"{HIDDEN}/lock"):
-        output_list = read_output_list(out)
-        if not overwrite:
-            _refuse_namesakes(jobs, output_list)
-        remarks = _remarks(jobs, out, output_list, overwrite)
         try:
-            write_output_list(out, output_list.joined(planned, {job.input.name: _where(job.input) for job in jobs}))
+            move_to_subfolders(out)
+            remarks = _update_list(jobs, out, tables, overwrite, media)
         except OSError as error:
             raise MachineError(f"--out {printed(out)}: cannot be written ({error.strerror})") from error
         yield remarks
+
+
+def _update_list(
+    jobs: Sequence[Job], out: Path, tables: Sequence[str], overwrite: bool, media: bool
+) -> tuple[str, ...]:
+    """Add what is planned to the output list; remarks on earlier results. Raises as output_folder, OSError."""
+    output_list = read_output_list(out)
+    if not overwrite:
+        _refuse_namesakes(jobs, output_list)
+    remarks = _remarks(jobs, out, output_list, overwrite)
+    joined = output_list.joined(_planned(jobs, tables, media), {job.input.name: _where(job.input) for job in jobs})
+    if joined != output_list:
+        write_output_list(out, joined)
+    return remarks
 
 
 def prepare_output(out: Path) -> None:
@@ -127,7 +144,7 @@ def prepare_output(out: Path) -> None:
         raise MachineError(f"--out {printed(out)}: cannot be written ({blocked[0]} is a folder there)")
 
 
-def _refuse_foreign(planned: Sequence[str], out: Path, output_list: OutputList) -> None:
+def _refuse_foreign(planned: Iterable[str], out: Path, output_list: OutputList) -> None:
     """Raise UsageError where existing files that no run wrote would be replaced."""
     root = os.fspath(out)
     foreign = [file for file in planned if not output_list.owns(file) and file != HIDDEN and _is_replaced(root, file)]

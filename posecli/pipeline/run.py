@@ -16,7 +16,7 @@ from posecli.pipeline.unit import process, unit_of
 from posecli.pipeline.window import Window
 from posecli.predict import Predictor
 from posecli.results.manifest import Finished
-from posecli.results.write import write_results
+from posecli.results.write import Results, write_results
 from posecli.text import printed
 
 
@@ -30,16 +30,19 @@ def run(
     overwrite: bool = False,
     tables: Sequence[str] = (),
     window: Window | None = None,
-) -> dict[str, Any]:
+    jobs: Sequence[Job] | None = None,
+) -> Results:
     """Process all inputs; annotated media, coco.json, coco_results.json, run.json, index.html and tables go into out.
 
-    Returns the document of run.json. An input that fails is recorded there, and the run continues with the others.
+    jobs: the plan of the inputs, where it has been made and checked. Returns what run.json says without its list of
+    inputs. An input that fails is recorded there, and the run continues with the others.
     Raises UsageError where an output would replace an input, MachineError where out cannot be written, OSError where
     the disk is full, and KeyboardInterrupt; finished inputs are kept then, and are in the result files. The caller
     locks out against other runs, see plan.output_folder.
     """
-    jobs = plan(inputs, out)
-    refuse_replacing_inputs(jobs, out, tables, media=options.media)
+    if jobs is None:
+        jobs = plan(inputs, out)
+        refuse_replacing_inputs(jobs, out, tables, media=options.media)
     prepare_output(out)
     started = time.monotonic()
     unit = unit_of(out, options, predictor, overwrite=overwrite)
@@ -58,8 +61,8 @@ def run(
                 "seconds": round(time.monotonic() - started, 3),
                 "unfinished": len(jobs) - len(finished),
             }
-            document = _write_results(out, jobs, finished, predictor, described, tables)
-    return document
+            results = _write_results(out, jobs, finished, predictor, described, tables)
+    return results
 
 
 def _write_results(
@@ -69,12 +72,11 @@ def _write_results(
     predictor: Predictor,
     described: Mapping[str, Any],
     tables: Sequence[str],
-) -> dict[str, Any]:
-    """Write the files about all inputs, in the order of the jobs; the document of run.json."""
-    records = {job.input.name: job.record for job in jobs}
+) -> Results:
+    """Write the files about all inputs, in the order of the jobs."""
     items = [finished[job.number] for job in jobs if job.number in finished]
     try:
-        return write_results(out, items, records, predictor.keypoints, described, tables)
+        return write_results(out, items, predictor.keypoints, described, tables)
     except OSError as error:
         if is_full(error):
             raise

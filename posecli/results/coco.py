@@ -1,5 +1,7 @@
 """coco.json and coco_results.json, made from the records of a run."""
 
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,17 +11,21 @@ import orjson
 
 from posecli.atomic import AtomicFile
 from posecli.keypoints import KeypointSet
-from posecli.results.records import read_frames, read_summary
+from posecli.results.records import Summary, read_frames, read_summary
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished input with its record. kind: "photo" or "video". place: see names.OutputPlaces; "" for the name."""
+    """A finished input with its record. kind: "photo" or "video". place: see names.OutputPlaces; "" for the name.
+
+    summary: the record's, where it has been read.
+    """
 
     name: str
     kind: str
     record: Path
     place: str = ""
+    summary: Summary | None = None
 
 
 def coco_category(keypoint_set: KeypointSet) -> dict[str, Any]:
@@ -55,35 +61,44 @@ def write_coco(out: Path, inputs: Sequence[Recorded], keypoint_set: KeypointSet)
 
     Ids count from 1 in that order. Where all inputs are photos named by distinct numbers, as COCO's are, these are the
     image ids, so that the results can be scored against COCO's annotations. Memory does not grow with the records; the
-    same records give the same bytes.
+    same records give the same bytes. Each record is read once; the annotations, which follow the images, are stored in
+    a temporary file meanwhile.
     """
-    ids = _numbers_of(inputs)
-    with AtomicFile(out / "coco.json") as file:
+    folder = out / ".posecli"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        AtomicFile(out / "coco_results.json") as results_file,
+        AtomicFile(out / "coco.json") as file,
+        tempfile.TemporaryFile(dir=folder) as annotations_file,
+    ):
         file.write(b'{"info":' + orjson.dumps({"description": "posecli", "schema": 1}))
         file.write(b',\n"categories":' + orjson.dumps([coco_category(keypoint_set)]))
-        videos = (item for item in inputs if item.kind == "video")
-        file.write(b',\n"videos":')
-        _write_list(file, (_video(i, item) for i, item in enumerate(videos, 1)))
-        file.write(b',\n"images":')
-        _write_list(file, (image for image, _ in _images(inputs, ids)))
-        file.write(b',\n"annotations":')
-        _write_list(file, _annotations(inputs, ids))
+        videos = _List(file, b',\n"videos":')
+        for number, item in enumerate((item for item in inputs if item.kind == "video"), 1):
+            videos.append(_video(number, item))
+        videos.end()
+        images = _List(file, b',\n"images":')
+        annotations, results = _List(annotations_file, b',\n"annotations":'), _List(results_file)
+        for image, people in _images(inputs, _has_own_ids(inputs)):
+            images.append(image)
+            for person in people:
+                annotations.append({**_annotation(annotations.count + 1, image), **person})
+                results.append(result_of(person, image["id"]))
+        for each in (images, annotations, results):
+            each.end()
+        annotations_file.seek(0)
+        shutil.copyfileobj(annotations_file, file, 1 << 20)
         file.write(b"}\n")
-    with AtomicFile(out / "coco_results.json") as file:
-        results = (result_of(person, image["id"]) for image, people in _images(inputs, ids) for person in people)
-        _write_list(file, results)
-        file.write(b"\n")
+        results_file.write(b"\n")
 
 
-def _images(
-    inputs: Sequence[Recorded], ids: Sequence[int] | None
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Every frame as a COCO image, with its people."""
+def _images(inputs: Iterable[Recorded], own_ids: bool) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every frame as a COCO image, with its people. own_ids: see _has_own_ids."""
     image_id = video_id = 0
-    for number, item in enumerate(inputs):
+    for item in inputs:
         video_id += item.kind == "video"
         for frame in read_frames(item.record):
-            image_id = ids[number] if ids else image_id + 1
+            image_id = _number(item) if own_ids else image_id + 1
             image: dict[str, Any] = {"id": image_id, "file_name": item.name}
             if item.kind == "video":
                 image["file_name"] = f"{item.name}#{frame['index']:06d}"
@@ -96,38 +111,53 @@ def _images(
 def _video(number: int, item: Recorded) -> dict[str, Any]:
     """The entry of a video: size, number of frames and, if known, frames per second."""
     video: dict[str, Any] = {"id": number, "name": item.name}
-    summary = read_summary(item.record)
+    summary = _summary(item)
     if summary is not None:
         video |= {"width": summary.width, "height": summary.height, "frames": summary.frames}
         video |= {} if summary.frame_rate is None else {"frame_rate": summary.frame_rate}
     return video
 
 
-def _annotations(inputs: Sequence[Recorded], ids: Sequence[int] | None) -> Iterator[dict[str, Any]]:
-    number = 0
-    for image, people in _images(inputs, ids):
-        for person in people:
-            number += 1
-            yield {"id": number, "image_id": image["id"], "category_id": 1, "iscrowd": 0, **person}
+def _summary(item: Recorded) -> Summary | None:
+    return item.summary or read_summary(item.record)
 
 
-def _numbers_of(inputs: Sequence[Recorded]) -> list[int] | None:
-    stems = [PurePosixPath(item.name).stem for item in inputs]
-    if not stems or any(item.kind != "photo" for item in inputs):
-        return None
-    if not all(stem.isascii() and stem.isdigit() and len(stem) >= 6 for stem in stems):
-        return None
-    numbers = [int(stem) for stem in stems]
-    # JavaScript represents integers up to 2**53 exactly; orjson writes up to 64 bits.
-    distinct = len(set(numbers)) == len(numbers)
-    if any((summary := read_summary(item.record)) is not None and summary.frames > 1 for item in inputs):
-        return None  # each page needs its own id
-    return numbers if distinct and min(numbers) > 0 and max(numbers) < 2**53 else None
+def _annotation(number: int, image: dict[str, Any]) -> dict[str, Any]:
+    return {"id": number, "image_id": image["id"], "category_id": 1, "iscrowd": 0}
 
 
-def _write_list(file: BinaryIO, items: Iterable[dict[str, Any]]) -> None:
-    separator = b"[\n"
-    for item in items:
-        file.write(separator + orjson.dumps(item))
-        separator = b",\n"
-    file.write(b"[]" if separator == b"[\n" else b"\n]")
+def _has_own_ids(inputs: Sequence[Recorded]) -> bool:
+    """Whether the photos' names are numbers that can be their ids: distinct, positive, of one page each."""
+    numbers: set[int] = set()
+    for item in inputs:
+        stem = PurePosixPath(item.name).stem
+        if item.kind != "photo" or not (stem.isascii() and stem.isdigit() and len(stem) >= 6):
+            return False
+        # JavaScript represents integers up to 2**53 exactly; orjson writes up to 64 bits.
+        if not 0 < (number := _number(item)) < 2**53 or number in numbers:
+            return False
+        numbers.add(number)
+        if (summary := _summary(item)) is not None and summary.frames > 1:
+            return False  # each page needs its own id
+    return bool(numbers)
+
+
+def _number(item: Recorded) -> int:
+    return int(PurePosixPath(item.name).stem)
+
+
+class _List:
+    """A JSON list that is written entry by entry. start: written before it."""
+
+    def __init__(self, file: BinaryIO, start: bytes = b"") -> None:
+        self._file, self.count = file, 0
+        file.write(start)
+
+    def append(self, item: dict[str, Any]) -> None:
+        """Write the next entry."""
+        self._file.write((b",\n" if self.count else b"[\n") + orjson.dumps(item))
+        self.count += 1
+
+    def end(self) -> None:
+        """Write the end."""
+        self._file.write(b"\n]" if self.count else b"[]")

@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from posecli.atomic import AtomicFile
 from posecli.results.records import Summary
 
 _PACKAGES = ("torch", "torchvision", "opencv-python", "av", "numpy", "openvino")
+# Numbers of a summary of which the document has totals.
+_COUNTED = ("frames", "people", "lost_frames")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finished:
     """An input that ended. skipped: it was finished by an earlier run, whose outputs are kept.
 
@@ -43,38 +45,60 @@ def versions() -> dict[str, str]:
     return found
 
 
-def manifest(inputs: Sequence[Finished], run: Mapping[str, Any]) -> dict[str, Any]:
-    """The document of run.json. run: entries about the run (options, models, device), copied unchanged."""
-    rows = [
-        {
-            "name": item.name,
-            "path": item.path,
-            "kind": item.kind,
-            "status": "skipped" if item.skipped else item.summary.status,
-            "ended": item.summary.status,
-            "frames": item.summary.frames,
-            "people": item.summary.people,
-            "tracks": item.summary.tracks,
-            "lost_frames": item.summary.lost_frames,
-            "lost": dict(item.summary.lost),
-            "seconds": item.summary.seconds,
-            "error": item.summary.error,
-            "outputs": list(item.summary.outputs),
-            "warnings": list(item.summary.warnings),
-        }
-        for item in inputs
-    ]
-    totals = {
-        "inputs": len(inputs),
-        "status": dict(Counter(row["status"] for row in rows)),
-        "frames": sum(item.summary.frames for item in inputs),
-        "people": sum(item.summary.people for item in inputs),
-        "lost_frames": sum(item.summary.lost_frames for item in inputs),
-    }
-    return {"schema": 1, "versions": versions(), **run, "totals": totals, "inputs": rows}
+def manifest(inputs: Iterable[Finished], run: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of run.json but for its last entry, `inputs`, which write_manifest adds.
+
+    run: entries about the run (options, models, device), copied unchanged.
+    """
+    status: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for item in inputs:
+        status[_status(item)] += 1
+        counts.update({name: getattr(item.summary, name) for name in _COUNTED})
+    totals = {"inputs": status.total(), "status": dict(status), **{name: counts[name] for name in _COUNTED}}
+    return {"schema": 1, "versions": versions(), **run, "totals": totals}
 
 
-def write_manifest(out: Path, document: Mapping[str, Any]) -> None:
-    """Write out/run.json atomically."""
+def write_manifest(out: Path, document: Mapping[str, Any], inputs: Iterable[Finished]) -> None:
+    """Write out/run.json atomically, an input at a time. document: see manifest."""
+    start, end = orjson.dumps({**document, "inputs": []}, option=orjson.OPT_INDENT_2), b"]\n}"
+    separator = b"\n    "
     with AtomicFile(out / "run.json") as file:
-        file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        file.write(start.removesuffix(end))
+        for item in inputs:
+            # A line break within a text is written as \\n.
+            row = orjson.dumps(_row(item), option=orjson.OPT_INDENT_2).replace(b"\n", b"\n    ")
+            file.write(separator + row)
+            separator = b",\n    "
+        file.write((b"\n  " if separator.startswith(b",") else b"") + end + b"\n")
+
+
+def lost_reasons(inputs: Iterable[Finished]) -> dict[str, int]:
+    """Lost frames of all inputs by reason."""
+    counts: Counter[str] = Counter()
+    for item in inputs:
+        counts.update(item.summary.lost)
+    return dict(counts)
+
+
+def _status(item: Finished) -> str:
+    return "skipped" if item.skipped else item.summary.status
+
+
+def _row(item: Finished) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "path": item.path,
+        "kind": item.kind,
+        "status": _status(item),
+        "ended": item.summary.status,
+        "frames": item.summary.frames,
+        "people": item.summary.people,
+        "tracks": item.summary.tracks,
+        "lost_frames": item.summary.lost_frames,
+        "lost": dict(item.summary.lost),
+        "seconds": item.summary.seconds,
+        "error": item.summary.error,
+        "outputs": list(item.summary.outputs),
+        "warnings": list(item.summary.warnings),
+    }

@@ -1,6 +1,7 @@
 """Names of each input's files in the output folder, without conflicts between inputs."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -8,6 +9,26 @@ from posecli.media.identity import name_key
 
 # Longest file name in bytes on common file systems.
 NAME_BYTES = 255
+
+# Inputs on a page of the gallery; more make a browser slow.
+PAGE_CARDS = 500
+
+_PAGE = re.compile(r"index-[0-9]+\.html", re.IGNORECASE)
+
+
+def page_name(number: int) -> str:
+    """The file name of a page of the gallery, from 1."""
+    return "index.html" if number == 1 else f"index-{number}.html"
+
+
+def page_count(inputs: int) -> int:
+    """The number of pages of the gallery of so many inputs."""
+    return max(1, -(-inputs // PAGE_CARDS))
+
+
+def is_page_name(name: str) -> bool:
+    """Whether a page of some gallery has this file name, but for the first."""
+    return _PAGE.fullmatch(name) is not None
 
 
 def shortened_name(name: str, suffix: str = "") -> str:
@@ -35,7 +56,8 @@ def sibling_name(place: str, suffix: str) -> str:
 class OutputPlaces:
     """Assigns each input a place: a path relative to the output folder, its name unless that conflicts with another.
 
-    reserved: names that no input gets. files_of: (place, kind) → all files that an input of this place may have.
+    reserved: names that no input gets; pages of galleries are too, also of larger ones, so that places do not depend on
+    the number of inputs. files_of: (place, kind) → all files that an input of this place may have.
     """
 
     def __init__(self, reserved: Iterable[str], files_of: Callable[[str, str], Sequence[str]]) -> None:
@@ -51,7 +73,7 @@ class OutputPlaces:
         for candidate in _numbered(last):
             place = f"{folder}/{candidate}" if folder else candidate
             keys = [name_key(file) for file in self._files_of(place, kind)]
-            if not any(key in self._files or key in self._folders for key in keys):
+            if not any(key in self._files or key in self._folders or is_page_name(key) for key in keys):
                 break
         self._files.update(keys)
         return place
@@ -63,7 +85,7 @@ class OutputPlaces:
         above = self._folder(parent)
         for candidate in _numbered(shortened_name(last)):
             folder = f"{above}/{candidate}" if above else candidate
-            if name_key(folder) not in self._files:
+            if name_key(folder) not in self._files and not is_page_name(folder):
                 break
         self._folders.add(name_key(folder))
         self._given[wanted] = folder

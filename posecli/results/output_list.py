@@ -4,12 +4,13 @@ It is written before the first output: a file of the folder that is not in the l
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
 
 from posecli.atomic import AtomicFile
+from posecli.results.names import page_name
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,21 @@ def write_output_list(out: Path, output_list: OutputList) -> None:
     }
     with AtomicFile(_path(out)) as file:
         file.write(orjson.dumps({"schema": 1, **document}))
+
+
+def remove_pages(out: Path, pages: int) -> None:
+    """Remove the pages of an earlier gallery that had more of them, where they are in the list. Raises OSError."""
+    number, stale = pages + 1, []
+    while (out / page_name(number)).is_file():
+        stale.append(page_name(number))
+        number += 1
+    if not stale:
+        return
+    output_list = read_output_list(out)
+    ours = [name for name in stale if name in output_list.files]
+    for name in ours:
+        (out / name).unlink(missing_ok=True)
+    write_output_list(out, replace(output_list, files=output_list.files - {*ours}))
 
 
 def _path(out: Path) -> Path:

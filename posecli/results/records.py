@@ -1,6 +1,6 @@
 """The record of a finished input: resuming relies on it, and coco.json is made from it.
 
-A record is a file of JSON lines in OUT/.posecli/records:
+A record is a file of JSON lines in OUT/.posecli/records, in a subfolder named by the first two digits of its name:
 
     {"schema": 1, "name", "kind", "content": key of the input's bytes, "options": key of the settings,
      "keypoints": their names}
@@ -13,8 +13,10 @@ It is written under a temporary name and renamed after its last line: a record i
 
 import contextlib
 import hashlib
+import os
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -25,9 +27,11 @@ from posecli.atomic import remove, temporary
 from posecli.types import Frame, Poses
 
 SCHEMA = 1
+# Digits of a record's name that name its subfolder: no folder has more than some thousand files for a million inputs.
+_SHARD = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The result of an input. status: "done", "partial" (frames were lost), "failed".
 
@@ -52,7 +56,26 @@ class Summary:
 
 def record_path(out: Path, name: str) -> Path:
     """The path of the record of an input."""
-    return out / ".posecli" / "records" / f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.jsonl"
+    digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+    return out / ".posecli" / "records" / digest[:_SHARD] / f"{digest}.jsonl"
+
+
+def move_to_subfolders(out: Path) -> None:
+    """Move records and thumbnails of an older posecli, which had them in one folder, to where they are now.
+
+    Raises OSError.
+    """
+    for kind, suffix in (("records", ".jsonl"), ("thumbnails", ".jpg")):
+        folder = out / ".posecli" / kind
+        try:
+            with os.scandir(folder) as entries:
+                found = [entry.name for entry in entries if entry.name.endswith(suffix) and entry.is_file()]
+        except FileNotFoundError:
+            continue
+        for name in found:
+            shard = folder / name[:_SHARD]
+            shard.mkdir(exist_ok=True)
+            (folder / name).replace(shard / name)
 
 
 class RecordWriter:
@@ -96,7 +119,7 @@ class RecordWriter:
 
     def finish(self, summary: Summary) -> None:
         """Write the last line and rename the record: from now on the input is finished."""
-        self._write({**vars(summary), "outputs": list(summary.outputs), "warnings": list(summary.warnings)})
+        self._write(asdict(summary))
         self._file.close()
         self._part.replace(self._path)
 
@@ -137,9 +160,8 @@ def read_summary(path: Path) -> Summary | None:
         return None
     try:
         values = orjson.loads(lines[-1])
-        return Summary(
-            **{**values, "outputs": tuple(values["outputs"]), "warnings": tuple(values["warnings"])},
-        )
+        values |= {"outputs": tuple(values["outputs"]), "warnings": tuple(values["warnings"])}
+        return Summary(**{**values, "status": sys.intern(values["status"])})
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
 
