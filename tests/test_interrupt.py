@@ -244,7 +244,7 @@ WHERE = {
     "detecting": "import posecli.detect.boxes as b; b.build_whole = wait",
     "drawing": "import posecli.results.input_writer as s; s.write_image = wait",
     "gallery": "import posecli.results.write as r; r.write_gallery = wait",
-    "coco": "import posecli.results.coco as c; c._write_list = wait",
+    "coco": "import posecli.results.coco as c; c._images = wait",
 }
 
 
