@@ -106,6 +106,7 @@ def load_predictor(
     detector_weights: str | Path | None = None,
     max_people: int = 100,
     reestimate: bool = False,
+    detector_runtime: str | None = None,
 ) -> Predictor:
     """Models by name or file, ready to run.
 
@@ -114,7 +115,7 @@ def load_predictor(
     always run in torch. precision: auto, fp32 or bf16; auto is float16 on a GPU, and on a CPU bfloat16 where it is
     native and the network's accuracy does not suffer. decoder: auto, argmax, dark, oks or parabola. flip: average with
     the mirror image. detector_threshold: lowest score of a person, None for the detector's own. reestimate: see
-    Predictor.
+    Predictor. detector_runtime: of the embedded detector, None for runtime.
 
     Raises UsageError (an unknown name), MachineError (no such weights or device) or DataError (a broken file).
     """
@@ -124,7 +125,7 @@ def load_predictor(
     found = load_detector(
         detector,
         device=device,
-        runtime=runtime if detector == "person" else "auto",
+        runtime=(detector_runtime or runtime) if detector == "person" else "auto",
         precision=precision,
         threshold=detector_threshold,
         weights=None if detector_weights is None else Path(detector_weights),

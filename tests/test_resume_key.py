@@ -26,6 +26,7 @@ NO_CHANGE: dict[str, list[str]] = {
     "show": [],
     "as_json": [],
     "quiet": ["--quiet"],
+    "workers": ["--workers", "2"],
     "help": [],
 }
 # Options with a value that differs from the first run's; HERE stands for the test's folder.

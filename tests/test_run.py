@@ -268,13 +268,18 @@ def test_pace_counts_parts_of_the_input_at_work() -> None:
 
     pace = Pace(4)
     assert pace.completed == 0 and pace.left == "unknown"
-    pace.begin(10)
-    pace.advance(5)
+    pace.begin("a", 10)
+    pace.advance("a", 5)
     assert pace.completed == 0.5
-    pace.finish()
-    pace.begin(0)  # a video that does not say how long it is
-    pace.advance(100)
-    assert pace.completed == 1 and pace.frames == 105
+    pace.begin("b", 4)  # read by another process
+    pace.advance("b", 1)
+    assert pace.completed == 0.75
+    pace.finish("a")
+    assert pace.completed == 1.25
+    pace.finish("b")
+    pace.begin("c", 0)  # a video that does not say how long it is
+    pace.advance("c", 100)
+    assert pace.completed == 2 and pace.frames == 106
     assert pace.left.count(":") == 1
 
 

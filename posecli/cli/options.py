@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from posecli.cli.groups import option, option_group
-from posecli.cli.parameters import DETECT_EVERY, DETECTOR, DEVICE, OFFLINE, PERSON, POSITION, WEIGHTS
+from posecli.cli.parameters import DETECT_EVERY, DETECTOR, DEVICE, OFFLINE, PERSON, POSITION, WEIGHTS, WORKERS
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -43,6 +43,14 @@ precision_option = option(
     default="auto",
     help="Floating-point format of the networks. auto: fp16 on a GPU; on a CPU bf16 where it is native and as "
     "accurate, else fp32.",
+)
+
+workers_option = option(
+    "--workers",
+    default="1",
+    type=WORKERS,
+    metavar="N|auto",
+    help="Processes that share the work; results are the same. auto: from inputs, cores and memory.",
 )
 
 people_options = option_group(
@@ -109,6 +117,7 @@ output_options = option_group(
         "--format", "tables", type=click.Choice(TABLE_NAMES), multiple=True, help="Also write this table; repeatable."
     ),
     option("--media/--no-media", default=True, help="Write annotated media."),
+    workers_option,
     option("--overwrite", is_flag=True, help="Process finished inputs again."),
     option("--dry-run", is_flag=True, help="List inputs and outputs only."),
     option("--show", is_flag=True, help="Show annotated frames in a window; q quits."),

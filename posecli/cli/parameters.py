@@ -48,6 +48,14 @@ def _detect_every(text: str) -> int | str:
     return int(text)
 
 
+def _workers(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise UsageError(f"{text!r} is neither a number of processes nor auto")
+    return int(text)
+
+
 def _person(text: str) -> str:
     from posecli.tracking.choose import person_choice
 
@@ -65,6 +73,7 @@ def _input_size(text: str) -> tuple[int, int]:
 INPUT_SIZE = Parsed("HxW", _input_size)
 POSITION = Parsed("TIME|FRAME", _position)
 DETECT_EVERY = Parsed("N|auto", _detect_every, ["auto"])
+WORKERS = Parsed("N|auto", _workers, ["auto"])
 PERSON = Parsed("all|largest|N|id:N", _person, ["all", "largest", "id:"])
 # Checked where they are used; the suggestions are for shell completion only.
 WEIGHTS = Parsed("NAME|FILE", str, ["pose", "pose-fast"])

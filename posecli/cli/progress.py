@@ -20,27 +20,29 @@ class Pace:
 
     def __init__(self, inputs: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.inputs, self.ended, self.frames = inputs, 0, 0
-        self._expected = self._done = 0
+        # Names of the inputs that were begun → frames done, and their estimated number.
+        self._done: dict[str, tuple[int, int]] = {}
         self._clock, self._start = clock, clock()
 
-    def begin(self, frames: int) -> None:
+    def begin(self, name: str, frames: int) -> None:
         """Start of an input. frames: estimated number."""
-        self._expected, self._done = frames, 0
+        self._done[name] = (0, frames)
 
-    def advance(self, frames: int) -> None:
+    def advance(self, name: str, frames: int) -> None:
         """Count written frames."""
         self.frames += frames
-        self._done += frames
+        done, expected = self._done.get(name, (0, 0))
+        self._done[name] = (done + frames, expected)
 
-    def finish(self) -> None:
+    def finish(self, name: str) -> None:
         """It ended."""
         self.ended += 1
-        self._expected = self._done = 0
+        self._done.pop(name, None)
 
     @property
     def completed(self) -> float:
-        """Number of finished inputs, plus the finished part of the current one."""
-        return self.ended + (min(1.0, self._done / self._expected) if self._expected else 0.0)
+        """Number of finished inputs, plus the finished parts of those that were begun."""
+        return self.ended + sum(min(1.0, done / expected) for done, expected in self._done.values() if expected)
 
     @property
     def rate(self) -> float:
@@ -66,12 +68,12 @@ class PlainProgress:
 
     def begin(self, name: str, frames: int) -> None:
         """An input begins."""
-        self._pace.begin(frames)
+        self._pace.begin(name, frames)
 
     def advance(self, name: str, frames: int) -> None:
         """Count frames; write a line if PLAIN_EVERY seconds have passed."""
         pace = self._pace
-        pace.advance(frames)
+        pace.advance(name, frames)
         now = self._environment.clock()
         if now - self._last >= PLAIN_EVERY and not self._quiet:
             self._last = now
@@ -80,7 +82,7 @@ class PlainProgress:
 
     def finish(self, item: "Finished") -> None:
         """Write errors and remarks of an input that ended."""
-        self._pace.finish()
+        self._pace.finish(item.name)
         # Failures are written with --quiet too.
         if not self._quiet or item.summary.status == "failed":
             for line in _remarks(item):
@@ -114,17 +116,17 @@ class LiveProgress:
 
     def begin(self, name: str, frames: int) -> None:
         """An input begins."""
-        self._pace.begin(frames)
+        self._pace.begin(name, frames)
         self._show(name)
 
     def advance(self, name: str, frames: int) -> None:
         """Update the bar."""
-        self._pace.advance(frames)
+        self._pace.advance(name, frames)
         self._show(name)
 
     def finish(self, item: "Finished") -> None:
         """An input ended."""
-        self._pace.finish()
+        self._pace.finish(item.name)
         self._show(item.name)
         style = "red" if item.summary.status == "failed" else "yellow"
         for line in _remarks(item):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from posecli.media.inputs import Input
     from posecli.pipeline.events import Job
+    from posecli.pipeline.models import ModelOptions
     from posecli.pipeline.run_options import RunOptions
     from posecli.predict import Predictor
     from posecli.results.write import Results
@@ -96,13 +97,16 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
     if run_options.tracking.smooth == "offline" and any(item.live for item in found):
         raise UsageError("--smooth offline reads a clip twice, which a live source does not allow: choose another")
     check_tables(tables)
+    workers = _workers(found, options, env)
     with ExitStack() as stack:
         for remark in stack.enter_context(output_folder(jobs, out, tables, overwrite=overwrite, media=media)):
             env.say(remark)
-        predictor = load_models(options)
+        models = make_model_options(options)
+        predictor = models.load()
         # Only now: networks are read in the background while these are imported.
         from posecli.pipeline.run import run
         from posecli.pipeline.window import Window
+        from posecli.pipeline.workers import Workers
 
         window = None
         if options["show"]:
@@ -110,7 +114,16 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
             stack.callback(window.close)
         progress = stack.enter_context(progress_of(len(found), options["quiet"], env))
         results = run(
-            found, out, predictor, run_options, progress, overwrite=overwrite, tables=tables, window=window, jobs=jobs
+            found,
+            out,
+            predictor,
+            run_options,
+            progress,
+            overwrite=overwrite,
+            tables=tables,
+            window=window,
+            jobs=jobs,
+            workers=None if workers == 1 else Workers(workers, models),
         )
     if options["as_json"]:
         env.print_file(out / "run.json")
@@ -158,11 +171,36 @@ def _take(kind: type[T], values: dict[str, Any]) -> T:
     return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
+def _workers(found: "Sequence[Input]", options: dict[str, Any], env: Environment) -> int:
+    """The number of processes. Live sources and a window need this one. Raises UsageError where options contradict."""
+    asked: int | str = options["workers"]
+    if asked == 1:
+        return 1
+    if options["show"] and asked != "auto":
+        raise UsageError(f"--show shows the frames of one process: leave --workers {asked} out")
+    if any(item.live for item in found):
+        env.say("--workers: a live source is read by one process")
+        return 1
+    if options["show"]:
+        return 1
+    if asked != "auto":
+        return int(asked)
+    from posecli.pipeline.machine import automatic_workers, available_memory, usable_cores
+
+    return automatic_workers(len(found), len(usable_cores()), available_memory())
+
+
 def load_models(options: dict[str, Any]) -> "Predictor":
     """The models of the options, ready to run."""
-    from posecli.predict import load_predictor
+    return make_model_options(options).load()
 
-    return load_predictor(
+
+def make_model_options(options: dict[str, Any]) -> "ModelOptions":
+    """The models of the options, by name."""
+    from posecli.pipeline.models import ModelOptions
+
+    boxes = options["detector_weights"]
+    return ModelOptions(
         options["weights"],
         detector=options["detector"],
         device=options["device"],
@@ -171,7 +209,7 @@ def load_models(options: dict[str, Any]) -> "Predictor":
         decoder=options["decoder"],
         flip=options["flip"],
         detector_threshold=options["detector_thr"],
-        detector_weights=options["detector_weights"],
+        detector_weights=None if boxes is None else str(boxes),
         max_people=options["max_people"],
         reestimate=options["reestimate"],
     )

@@ -115,6 +115,17 @@ def photo_bytes(path: Path, max_pixels: int) -> int:
     return path.stat().st_size + 3 * pixels
 
 
+def finished_job(job: Job, out: Path, key: str) -> Summary | None:
+    """As finished_before, but the content is read only where a record with these options exists."""
+    header = read_header(job.record)
+    if header is None or header["options"] != key or job.input.live or job.input.error is not None:
+        return None
+    try:
+        return finished_before(job, out, content_key(job.input.source), key)
+    except OSError:
+        return None
+
+
 def finished_before(job: Job, out: Path, content: str, key: str) -> Summary | None:
     """The summary of an earlier run with the same content and options, if its files still exist."""
     header = read_header(job.record)

@@ -1,7 +1,7 @@
 """A run: the inputs are planned and processed, then the files about all inputs are written from their records."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ from posecli.media.inputs import Input
 from posecli.pipeline.events import Job, Progress
 from posecli.pipeline.keys import describe_models, to_json
 from posecli.pipeline.plan import plan, prepare_output, refuse_replacing_inputs
+from posecli.pipeline.read import finished_job
 from posecli.pipeline.run_options import RunOptions
-from posecli.pipeline.unit import process, unit_of
+from posecli.pipeline.unit import Unit, process, unit_of
 from posecli.pipeline.window import Window
+from posecli.pipeline.workers import Workers, process_in_workers
+from posecli.pipeline.write import finished_of
 from posecli.predict import Predictor
 from posecli.results.manifest import Finished
 from posecli.results.write import Results, write_results
@@ -31,10 +34,12 @@ def run(
     tables: Sequence[str] = (),
     window: Window | None = None,
     jobs: Sequence[Job] | None = None,
+    workers: Workers | None = None,
 ) -> Results:
     """Process all inputs; annotated media, coco.json, coco_results.json, run.json, index.html and tables go into out.
 
-    jobs: the plan of the inputs, where it has been made and checked. Returns what run.json says without its list of
+    jobs: the plan of the inputs, where it has been made and checked. workers: processes that share the work; None to
+    do it in this one, as are live sources and what a window shows. Returns what run.json says without its list of
     inputs. An input that fails is recorded there, and the run continues with the others.
     Raises UsageError where an output would replace an input, MachineError where out cannot be written, OSError where
     the disk is full, and KeyboardInterrupt; finished inputs are kept then, and are in the result files. The caller
@@ -53,7 +58,11 @@ def run(
 
     with interrupt.interruptible():
         try:
-            process(unit, jobs, predictor, ended, progress, window)
+            if workers is None:
+                process(unit, jobs, predictor, ended, progress, window)
+            else:
+                rest = [job for job in jobs if not _skipped(job, unit, ended, progress)]
+                process_in_workers(unit, rest, workers, predictor, ended, progress)
         finally:
             described = {
                 "models": describe_models(predictor),
@@ -63,6 +72,17 @@ def run(
             }
             results = _write_results(out, jobs, finished, predictor, described, tables)
     return results
+
+
+def _skipped(job: Job, unit: Unit, ended: Callable[[Job, Finished], None], progress: Progress) -> bool:
+    """Whether an earlier run finished the job, which has ended then."""
+    summary = None if unit.overwrite else finished_job(job, unit.out, unit.key)
+    if summary is None:
+        return False
+    item = finished_of(job, summary, skipped=True)
+    ended(job, item)
+    progress.finish(item)
+    return True
 
 
 def _write_results(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from av.error import FFmpegError
 
+from posecli.atomic import temporary
 from posecli.errors import PosecliError
 from posecli.keypoints import KeypointSet
 from posecli.media.inputs import printable
@@ -16,6 +17,7 @@ from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Estimated, Job, Opened, Progress
 from posecli.pipeline.run_options import RunOptions
 from posecli.pipeline.window import Window
+from posecli.results.gallery import thumbnail_path
 from posecli.results.input_writer import InputWriter
 from posecli.results.journal import Journal, read_journal
 from posecli.results.manifest import Finished
@@ -62,16 +64,19 @@ def write_all(
             else:
                 summary = event.ended or (writer.close(event) if writer is not None else _failure(event.error))
                 writer = None
-                item = event.job.input
                 with suppress(OSError):  # a later run ignores what cannot be removed
                     if summary.status == "failed":
                         event.job.record.unlink(missing_ok=True)
                     event.job.journal.unlink(missing_ok=True)
-                skipped, place = event.ended is not None, event.job.place
-                done = Finished(item.name, printable(item.shown), item.kind, summary, skipped, place)
+                done = finished_of(event.job, summary, skipped=event.ended is not None)
                 ended(event.job, done)
                 progress.finish(done)
             del event  # release the frame while waiting for the next one
+
+
+def finished_of(job: Job, summary: Summary, *, skipped: bool = False) -> Finished:
+    """The result of a job. skipped: an earlier run finished it."""
+    return Finished(job.input.name, printable(job.input.shown), job.input.kind, summary, skipped, job.place)
 
 
 class ClipWriter:
@@ -194,3 +199,17 @@ def _draft_path(job: Job) -> Path:
 
 def _failure(error: str | None) -> Summary:
     return Summary("failed", error=error)
+
+
+def discard(job: Job, out: Path, *, failed: bool = False) -> None:
+    """Delete temporary files that a killed process left of an input, but not its journal, from which it goes on.
+
+    failed: the input is not tried again, so delete its other files as well.
+    """
+    thumbnail, media = thumbnail_path(out, job.record), out / job.output
+    paths = [*map(temporary, (media, job.record, thumbnail)), _draft_path(job)]
+    if failed:
+        paths += [job.record, job.journal, thumbnail, *([media] if job.input.kind == "photo" else [])]
+    for path in paths:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
