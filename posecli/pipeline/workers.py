@@ -207,7 +207,7 @@ class _Driver:
         cores = share_of(self._cores, place, self._count) if common.torch_threads is None else None
         ours, theirs = self._context.Pipe()
         setup = Setup(common.unit, common.models, os.getpid(), cores, common.torch_threads)
-        process = self._context.Process(target=main, args=(theirs, setup), name=f"posecli worker {place}", daemon=True)
+        process = self._context.Process(target=main, args=(theirs, setup), name=f"posecli-worker-{place}", daemon=True)
         try:
             with _signals_held():
                 process.start()
