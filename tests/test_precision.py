@@ -143,6 +143,11 @@ def test_networks_that_cannot_be_measured_run_in_openvino(clock: Clock) -> None:
     assert fastest(replace(SPEC, sizes=()), "float32", compilers) == "openvino"
 
 
+def test_a_network_of_any_size_is_compared_at_a_usual_one(clock: Clock) -> None:
+    compilers = {"torch": clock.network("torch", 0.5), "openvino": clock.network("openvino", 1.0)}
+    assert fastest(replace(SPEC, sizes=(), compared_at=(96, 64)), "float32", compilers) == "torch"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"runtime": "abacus"}', b'{"runtime": 3}'])
 def test_a_damaged_choice_is_measured_again(clock: Clock, tmp_path: Path, content: bytes) -> None:
     compilers = {"torch": clock.network("torch", 0.5), "openvino": clock.network("openvino", 1.0)}

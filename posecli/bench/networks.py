@@ -38,7 +38,7 @@ class Network:
 class NetworkTime:
     """A network in one runtime and precision.
 
-    seconds: for one item, many at once, median of the rounds. ratio: of seconds to those of the combination that `auto`
+    seconds: for one item, many at once, least of the rounds. ratio: of seconds to those of the combination that `auto`
     chooses. auto: whether it is that one. gflops: achieved GFLOP/s. peak_share: of the GEMM peak of the precision, None
     where that was not measured.
     """

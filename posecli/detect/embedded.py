@@ -42,7 +42,10 @@ def module_spec(weights: Path | None = None) -> tuple[ModuleSpec, PersonConfig]:
         return PersonNetwork(*load_fcos(path))
 
     measured = config.architecture in BFLOAT16_MEASURED
-    return ModuleSpec(network, sha256(path), cpu_batch=1, gpu_batch=8, bfloat16_measured=measured), config
+    spec = ModuleSpec(
+        network, sha256(path), cpu_batch=1, gpu_batch=8, compared_at=config.input_size, bfloat16_measured=measured
+    )
+    return spec, config
 
 
 def build(options: DetectorOptions) -> Detector:
