@@ -22,8 +22,8 @@ class ModuleSpec:
     under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
     torch computes at once. sizes: (height, width) of the pixels where known in advance; these are compiled immediately.
     compared_at: a size at which runtimes are compared where none is known in advance. threads: CPU threads of OpenVINO,
-    None for one a core; torch has its own setting. bfloat16_measured: whether the accuracy of such a network in bfloat16
-    is known to be that in float32 (results/precision.md).
+    None for one a core; torch has its own setting. bfloat16_measured: whether such networks are
+    known to be as accurate in bfloat16 as in float32 (results/precision.md).
     """
 
     build: Callable[[], "nn.Module"]
