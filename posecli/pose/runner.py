@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posecli.pose.config import PoseConfig
-from posecli.runtime import ModuleSpec, compile_network
+from posecli.runtime import ModuleSpec, compile_network, is_gpu, resolve_device
+from posecli.runtime.precision import resolve_precision
 
 if TYPE_CHECKING:
     from torch import nn
 
     from posecli.pose.network import SimCC
+    from posecli.pose.resident import ResidentPose
 
 Float = NDArray[np.float32]
 Logits = tuple[Float, Float]
@@ -42,12 +44,16 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Runner:
-    """A network ready to run. run: uint8 crops (N, H, W, 3) → its outputs. The rest: see runtime.CompiledNetwork."""
+    """A network ready to run. run: uint8 crops (N, H, W, 3) → its outputs. The rest: see runtime.CompiledNetwork.
+
+    resident: the network with crops and decoding on its device; None where these are done on the CPU.
+    """
 
     run: Callable[[NDArray[np.uint8]], Outputs]
     runtime: str
     device: str
     precision: str
+    resident: "ResidentPose | None" = None
 
     def __call__(self, crops: NDArray[np.uint8]) -> Outputs:
         """Crops (N, H, W, 3) uint8 RGB, N ≥ 1 → float32 outputs."""
@@ -84,17 +90,27 @@ def load_runner(
     precision: str = "fp32",
     key: str | None = None,
     threads: int | None = None,
+    resident: bool | None = None,
 ) -> Runner:
     """Prepare a network for a device; see runtime.compile_network.
 
     network: makes the network; not called where a converted one is cached. key: the weights' SHA-256, under which a
-    converted network may be cached. threads: of OpenVINO, None for all cores.
+    converted network may be cached. threads: of OpenVINO, None for all cores. resident: whether crops and decoding are
+    done on the device too (pose.resident), None for on a GPU; a CPU's is for tests.
     """
-
     spec = module_spec(network, config, key=key, threads=threads)
-    compiled = compile_network(spec, device=device, runtime=runtime, precision=precision)
+    where = resolve_device(device)
+    if resident is None:
+        resident = is_gpu(where) and runtime in ("auto", "torch")
+    if not resident:
+        compiled = compile_network(spec, device=where, runtime=runtime, precision=precision)
 
-    def run(crops: NDArray[np.uint8]) -> Outputs:
-        return Outputs.of(compiled(crops))
+        def run(crops: NDArray[np.uint8]) -> Outputs:
+            return Outputs.of(compiled(crops))
 
-    return Runner(run, compiled.runtime, compiled.device, compiled.precision)
+        return Runner(run, compiled.runtime, compiled.device, compiled.precision)
+    from posecli.pose.resident import ResidentPose  # imports torch
+
+    computed = resolve_precision(precision, where, bfloat16_measured=spec.bfloat16_measured)
+    with_crops = ResidentPose(spec, config, where, computed)
+    return Runner(with_crops.outputs, "torch", where, computed, with_crops)
