@@ -61,8 +61,10 @@ class ResidentDetector:
         boxes, scores = self._network(images)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         scores, order = scores[:, :CANDIDATES], order[:, :CANDIDATES]
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)) / numbers[:, None, [0, 1, 0, 1]]
-        boxes = torch.minimum(boxes.clamp(min=0), numbers[:, None, [2, 3, 2, 3]])
+        # No lists as indices: nothing can be copied to a GPU while a graph is captured.
+        scale, limit = (numbers[:, None, first : first + 2].repeat(1, 1, 2) for first in (0, 2))
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)) / scale
+        boxes = torch.minimum(boxes.clamp(min=0), limit)
         large = ((boxes[..., 2:] - boxes[..., :2]) >= 1).all(dim=-1)
         kept, settled = suppress(boxes, large & (scores >= numbers[:, 4:]), self._iou)
         return torch.cat([boxes.flatten(1), scores, kept.float(), settled.float()[:, None]], dim=1)

@@ -92,7 +92,8 @@ class FixedBatch:
             first = last
         assert found is not None
         lane.synchronise()
-        return found.numpy()
+        # A copy: page-locked memory is scarce.
+        return found.numpy().copy() if found.is_pinned() else found.numpy()
 
     def _computed(self, inputs: tuple[Tensor, ...], size: int, lane: Lane) -> Tensor:
         padded = tuple(_padded(tensor, size) for tensor in inputs)
