@@ -37,7 +37,7 @@ def run_tests(device: str, seconds: float) -> Iterable[Row]:
     try:
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         yield {"tests": f"not finished in {seconds:.0f} s"}
