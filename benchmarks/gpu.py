@@ -141,9 +141,10 @@ def main(out: Path, device: str, minutes: float, quick: bool, tests: bool, sampl
         ("Stages", 30, lambda: measures.stages(setting)),
         ("Training", 60, lambda: measures.training(setting, workers)),
         ("Tests", 60, lambda: run_tests(device, max(1.0, end - time.monotonic()))),
+        ("Compiled network", 90, lambda: measures.compiled_network(setting, peaks, max(batches))),
     )
     for title, least, rows in parts:
-        if title == "Tests" and not tests:
+        if (title == "Tests" and not tests) or (title == "Compiled network" and device == "cpu"):
             continue
         if not quick and time.monotonic() + least > end:
             report.add(title, [{"left out": "no time left"}])

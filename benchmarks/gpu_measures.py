@@ -207,6 +207,26 @@ def networks(setting: Setting, peaks: dict[str, float], batches: Sequence[int]) 
                 }
 
 
+def compiled_network(setting: Setting, peaks: dict[str, float], batch: int) -> Iterator[Row]:
+    """The first network by torch.compile: what its fused kernels would bring."""
+    name, network, config = next(iter(_models(setting)))
+    module = PixelNetwork(network, config).eval()
+    flops, random = _flops(module, config), torch.randint(0, 256, (batch, *config.input_size, 3), dtype=torch.uint8)
+    for precision in ("bf16", "fp16"):
+        kind = PRECISIONS[precision]
+        prepared = prepare(module, setting.where, kind, compiled=True)
+        speed = batch / _captured_seconds(setting, prepared, random)
+        share = speed * flops / 1e9 / peaks[kind] if peaks.get(kind) else None
+        yield {
+            "network": f"{name}, torch.compile",
+            "precision": precision,
+            "batch": batch,
+            "people/s": speed,
+            "TFLOP/s": speed * flops / 1e12,
+            "share of peak": share,
+        }
+
+
 def _models(setting: Setting) -> Iterator[tuple[str, SimCC, PoseConfig]]:
     """Networks of random weights, and the embedded one of Lite-HRNet."""
     size, deconv = ((64, 64), (16,)) if setting.quick else ((256, 192), (256, 256, 256))

@@ -18,7 +18,8 @@ def suppress(boxes: Tensor, usable: Tensor, threshold: float) -> tuple[Tensor, T
     overlap = sides[..., 0] * sides[..., 1]
     areas = (high[..., 0] - low[..., 0]) * (high[..., 1] - low[..., 1])
     # As in geometry.nms, the better box's area first.
-    better = overlap / (areas[:, :, None] + areas[:, None] - overlap) > threshold
+    ratio = overlap / (areas[:, :, None] + areas[:, None] - overlap)
+    better = ratio.double() > threshold  # the ratio is in float32, the threshold is not
     better = better & torch.ones_like(better).triu(1)
     kept, before = usable, usable
     for _ in range(_TURNS):

@@ -1,6 +1,7 @@
 """Resizing on a device, within one level of 255: media.scaling's, and OpenCV's area and linear interpolation.
 
-Interpolation is a product with a matrix for each axis.
+Area averages and blurs are products with a matrix for each axis. Linear interpolation repeats the integers of OpenCV,
+since proposals near a threshold depend on single levels.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +67,12 @@ def _on_device(kind: str, device: torch.device, *sizes: float) -> Tensor:
 
 
 def resize(image: Tensor, size: tuple[int, int], kind: str) -> Tensor:
-    """An image (..., h, w, 3) uint8, or several of one size, as (..., height, width, 3) uint8. kind: of KINDS."""
+    """An image (..., h, w, 3) uint8, or several of one size, as (..., height, width, 3) uint8.
+
+    kind: "area", which only reduces, or "linear".
+    """
+    if kind == "linear":
+        return _linear(image, size)
     height, width = image.shape[-3:-1]
     rows = _on_device(kind, image.device, height, size[0])
     columns = _on_device(kind, image.device, width, size[1])
@@ -83,11 +89,36 @@ def scaled(image: Tensor, height: int, width: int) -> Tensor:
         if w % 2:
             image = torch.cat([image, image[:, -1:]], dim=1)
         image, shrink = halve(image[None])[0], 2 * shrink
-    if image.shape[:2] == (height, width) == (before_h // shrink, before_w // shrink):
-        return image
+    if image.shape[:2] == (before_h // shrink, before_w // shrink):
+        return image if image.shape[:2] == (height, width) else _linear(image, (height, width))
     rows = _on_device("linear", image.device, image.shape[0], height, before_h / height / shrink)
     columns = _on_device("linear", image.device, image.shape[1], width, before_w / width / shrink)
     return levels(product(image.float(), rows, columns))
+
+
+def _linear(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """OpenCV's linear interpolation of uint8: weights of 11 bits, the row's one first."""
+    below, beyond, weight, other = _taps(image.device, image.shape[-2], size[1])
+    pixels = image.to(torch.int32)
+    weights = weight[:, None], other[:, None]
+    lines = pixels.index_select(-2, below) * weights[0] + pixels.index_select(-2, beyond) * weights[1]
+    below, beyond, weight, other = _taps(image.device, image.shape[-3], size[0])
+    upper = (lines.index_select(-3, below) >> 4) * weight[:, None, None] >> 16
+    lower = (lines.index_select(-3, beyond) >> 4) * other[:, None, None] >> 16
+    return ((upper + lower + 2) >> 2).to(torch.uint8)
+
+
+@lru_cache(maxsize=512)
+def _taps(device: torch.device, before: int, after: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each new pixel along an axis the two old ones, and their weights times 2048."""
+    place = ((np.arange(after) + 0.5) * (before / after) - 0.5).astype(np.float32)
+    low = np.floor(place).astype(np.int64)
+    part = np.where((low < 0) | (low >= before - 1), np.float32(0), place - low.astype(np.float32))
+    low = np.clip(low, 0, before - 1)
+    weights = [np.rint(values * np.float32(2048)).astype(np.int32) for values in (1 - part, part)]
+    arrays = (low, np.minimum(low + 1, before - 1), *weights)
+    first, second, weight, other = (torch.from_numpy(values).to(device) for values in arrays)
+    return first, second, weight, other
 
 
 def halve(images: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ _LOWER = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 Prepared = Callable[[Tensor], tuple[Tensor, ...]]
 
 
-def prepare(module: nn.Module, device: torch.device, precision: str) -> Prepared:
+def prepare(module: nn.Module, device: torch.device, precision: str, *, compiled: bool = False) -> Prepared:
     """The module as a function on the device, with float32 outputs.
 
     precision: "float32", "float16" or "bfloat16", by autocast; the weights of convolutions and linear layers are stored
-    in it. The module itself is not changed.
+    in it. The module itself is not changed. compiled: by torch.compile, which chooses kernels by their time: for
+    measurements.
     """
     ready = fold_norms(copy.deepcopy(module).eval()).requires_grad_(False)
     ready.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -31,11 +32,13 @@ def prepare(module: nn.Module, device: torch.device, precision: str) -> Prepared
             if isinstance(layer, _PRODUCTS):
                 layer.to(lower)
 
+    called = torch.compile(ready, mode="max-autotune-no-cudagraphs") if compiled else ready
+
     def run(pixels: Tensor) -> tuple[Tensor, ...]:
         # Kernels are not chosen by their time: another one may be chosen in another run, with other rounding errors.
         kernels = cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with kernels, torch.autocast(device.type, lower, enabled=lower is not None, cache_enabled=False):
-            outputs = ready(pixels)
+            outputs = called(pixels)
         return tuple(output.float() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
     return run
