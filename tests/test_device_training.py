@@ -143,7 +143,7 @@ def test_a_training_with_it_has_the_same_curve(crops: Crops, tmp_path: Path, dev
     """And a training that is resumed ends in the same bytes on a CPU, where kernels are deterministic."""
     recipe = Recipe(
         model=PoseConfig(deconv_channels=(8,), input_size=(64, 64), sigma=(3, 3), person_score=True),
-        stages=(Stage((32, 32), 400, 8), Stage((64, 64), 400, 8)),
+        stages=(Stage((32, 32), 800, 8), Stage((64, 64), 400, 8)),
         warmup_samples=100,
     )
     for name, where, on_device in (("numpy", "cpu", False), ("device", device, True)):

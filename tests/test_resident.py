@@ -14,11 +14,13 @@ from posecli.detect import load_detector
 from posecli.device.nms import suppress
 from posecli.errors import DataError
 from posecli.geometry import iou, nms
-from posecli.pose import codec, codec_torch
+from posecli.pose import codec, codec_torch, runner
 from posecli.pose.codec_torch import AxisDecoder
 from posecli.pose.estimator import Estimator, load_estimator
 from posecli.predict import Predictor
+from posecli.runtime.fixed_batch import CapturedFunction
 from posecli.types import Detections, Frame, Poses
+from tests.entry_points import posecli as command
 from tests.media_factory import picture
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -180,3 +182,26 @@ def test_damaged_weights_are_refused(device: str, tiny_weights: Path) -> None:
         broken._network = lambda crops: tuple(output * torch.inf for output in network(crops))
         frame = Frame(picture())
         resident([frame], [people(1, 2, frame)])
+
+
+def test_an_error_of_the_device_fails_the_input_concerned(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its line says what failed; the other photo of the same batch is finished."""
+    for name, pixels in (("a.png", picture(60, 80)), ("b.png", np.full((80, 60, 3), 250, np.uint8))):
+        cv2.imwrite(str(tmp_path / name), pixels)
+    called = CapturedFunction.__call__
+
+    def fails_on_white(self: CapturedFunction, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        if (inputs[0] == 250).float().mean() > 0.05:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return called(self, inputs)
+
+    monkeypatch.setattr(CapturedFunction, "__call__", fails_on_white)
+    monkeypatch.setattr(runner, "is_gpu", lambda device: True)  # the path of a GPU, on the CPU
+    options = ["--detector", "whole", "--weights", tiny_weights, "--device", "cpu", "--precision", "fp32"]
+    finished = command(capfd, "run", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out", *options)
+    assert finished.code == 1
+    (line,) = [line for line in finished.err.splitlines() if "out of memory" in line and "b.png" in line]
+    assert "use --device cpu" in line and "Traceback" not in finished.err
+    assert list((tmp_path / "out").rglob("a.png")) and not list((tmp_path / "out").rglob("b.png"))
