@@ -1,7 +1,6 @@
 """The embedded person detector: letterbox, network, non-maximum suppression."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.detect.person_config import PersonConfig, read_person_config
-from posecli.detect.windows import Window, merge_windows, split_windows
+from posecli.detect.views import CANDIDATES, GREY, Locate, View, fitted
+from posecli.detect.windows import merge_windows, split_windows
 from posecli.geometry import nms
 from posecli.media.scaling import scaled
 from posecli.runtime import CompiledNetwork, ModuleSpec, compile_network, is_gpu, resolve_device
@@ -25,38 +25,9 @@ if TYPE_CHECKING:
 
 # Architectures whose accuracy in bfloat16 was measured to be that in float32: results/precision.md.
 BFLOAT16_MEASURED = ("fcos_cspnext",)
-GREY = 114
 MIN_SIDE = 192
 # Views in memory at the same time.
 _MOST_VIEWS = 64
-# Best boxes of a view, before NMS.
-CANDIDATES = 400
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A frame, or a window of it."""
-
-    frame: Frame
-    window: Window
-
-    @property
-    def rectangle(self) -> tuple[int, int, int, int]:
-        """Left, top, and right and bottom (exclusive), in pixels of the frame."""
-        window = self.window
-        if window.across:
-            return window.begin, 0, window.end, self.frame.height
-        return 0, window.begin, self.frame.width, window.end
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        left, top, right, bottom = self.rectangle
-        return bottom - top, right - left
-
-
-# Views of one canvas (height, width), and the lowest score → people of each view, in its pixels.
-Locate = Callable[[Sequence[View], tuple[int, int], float], list[Detections]]
 
 
 def module_spec(weights: Path | None = None) -> tuple[ModuleSpec, PersonConfig]:
@@ -194,13 +165,6 @@ def letterbox(pixels: Sequence[PixelArray], size: tuple[int, int]) -> tuple[Pixe
         canvas[i, :to_h, :to_w] = scaled(image, to_w, to_h)
         scales.append((to_w / pixels[i].shape[1], to_h / pixels[i].shape[0]))
     return canvas, scales
-
-
-def fitted(image: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) that an image of (height, width) has in a canvas."""
-    scale = min(whole / side for side, whole in zip(image, canvas, strict=True))
-    height, width = (min(whole, max(1, round(side * scale))) for side, whole in zip(image, canvas, strict=True))
-    return height, width
 
 
 def select(

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posecli.detect.embedded import CANDIDATES, GREY, View, fitted
 from posecli.detect.person_config import PersonConfig
+from posecli.detect.views import CANDIDATES, GREY, View, fitted
 from posecli.device.images import Place, image_store, send
 from posecli.device.nms import suppress
 from posecli.device.resizing import letterbox

@@ -16,8 +16,9 @@ from posecli.pose.config import PoseConfig, read_pose_config
 from posecli.pose.crops import cut_crops
 from posecli.pose.graphs import load_graph
 from posecli.pose.located import Located
+from posecli.pose.outputs import Outputs
 from posecli.pose.pull import find_or_pull
-from posecli.pose.runner import Outputs, Runner, load_runner
+from posecli.pose.runner import Runner, load_runner
 from posecli.stages import stage
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 from posecli.weights.files import read_header, sha256

@@ -14,7 +14,7 @@ from posecli.geometry import Float64Array
 from posecli.pose.codec_torch import AxisDecoder, merge_flipped
 from posecli.pose.config import PoseConfig
 from posecli.pose.located import Located
-from posecli.pose.runner import Outputs
+from posecli.pose.outputs import Outputs
 from posecli.runtime.fixed_batch import FixedBatch
 from posecli.runtime.lanes import working
 from posecli.runtime.network import ModuleSpec

@@ -1,6 +1,6 @@
 """A SimCC network ready to run: crops to its outputs as arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posecli.pose.config import PoseConfig
+from posecli.pose.outputs import Outputs
 from posecli.runtime import ModuleSpec, compile_network, is_gpu, resolve_device
 from posecli.runtime.precision import resolve_precision
 
@@ -17,29 +18,8 @@ if TYPE_CHECKING:
     from posecli.pose.network import SimCC
     from posecli.pose.resident import ResidentPose
 
-Float = NDArray[np.float32]
-Logits = tuple[Float, Float]
-
 # Backbones whose accuracy in bfloat16 was measured to be that in float32: results/precision.md.
 BFLOAT16_MEASURED = ("lite_hrnet",)
-
-
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """The network's outputs for N crops.
-
-    logits: x (N, K, W·k) and y (N, K, H·k). person_log_odds: log-odds of a person (N,), None without a person score.
-    box_sides: sides of the person's box (N, 4), see network.BoxHead, or None.
-    """
-
-    logits: Logits
-    person_log_odds: Float | None = None
-    box_sides: Float | None = None
-
-    @classmethod
-    def of(cls, arrays: Sequence[Float]) -> "Outputs":
-        """From the network's outputs in their order."""
-        return cls((arrays[0], arrays[1]), *arrays[2:])
 
 
 @dataclass(frozen=True)
