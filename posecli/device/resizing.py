@@ -57,13 +57,10 @@ def blur_matrices(size: int, sigmas: Tensor) -> Tensor:
     return matrices / matrices.sum(dim=2, keepdim=True)
 
 
-KINDS: dict[str, Callable[..., Matrix]] = {"area": area_matrix, "linear": linear_matrix}
-
-
 @lru_cache(maxsize=512)
-def _on_device(kind: str, device: torch.device, *sizes: float) -> Tensor:
+def _on_device(matrix: Callable[..., Matrix], device: torch.device, *sizes: float) -> Tensor:
     # It is used for a long time, so that the copy may be a synchronous one.
-    return torch.from_numpy(KINDS[kind](*sizes).astype(np.float32)).to(device)
+    return torch.from_numpy(matrix(*sizes).astype(np.float32)).to(device)
 
 
 def resize(image: Tensor, size: tuple[int, int], kind: str) -> Tensor:
@@ -74,8 +71,8 @@ def resize(image: Tensor, size: tuple[int, int], kind: str) -> Tensor:
     if kind == "linear":
         return _linear(image, size)
     height, width = image.shape[-3:-1]
-    rows = _on_device(kind, image.device, height, size[0])
-    columns = _on_device(kind, image.device, width, size[1])
+    rows = _on_device(area_matrix, image.device, height, size[0])
+    columns = _on_device(area_matrix, image.device, width, size[1])
     return levels(product(image.float(), rows, columns))
 
 
@@ -91,8 +88,8 @@ def scaled(image: Tensor, height: int, width: int) -> Tensor:
         image, shrink = halve(image[None])[0], 2 * shrink
     if image.shape[:2] == (before_h // shrink, before_w // shrink):
         return image if image.shape[:2] == (height, width) else _linear(image, (height, width))
-    rows = _on_device("linear", image.device, image.shape[0], height, before_h / height / shrink)
-    columns = _on_device("linear", image.device, image.shape[1], width, before_w / width / shrink)
+    rows = _on_device(linear_matrix, image.device, image.shape[0], height, before_h / height / shrink)
+    columns = _on_device(linear_matrix, image.device, image.shape[1], width, before_w / width / shrink)
     return levels(product(image.float(), rows, columns))
 
 
