@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from posecli.media.inputs import Input
-from posecli.pipeline import workers
+from posecli.pipeline import parts, workers
 from posecli.pipeline.events import Job
-from posecli.pipeline.machine import WORKER_BYTES, automatic_workers, share_of
 from posecli.pipeline.worker import Advanced, Ended
+from posecli.processes import WORKER_BYTES, automatic_workers, share_of
+from posecli.tracking import propagate
 from tests import worker_killer
 from tests.entry_points import Result, posecli, start
 from tests.media_factory import picture, write_photo, write_video
@@ -92,7 +94,7 @@ def test_two_workers_write_the_same_bytes_and_skip_what_is_finished(
 
 
 def killing(monkeypatch: pytest.MonkeyPatch, moments: list[int]) -> list[int]:
-    """Kill a worker at these numbers of messages; returns the places of those killed."""
+    """Kill a worker at these numbers of messages; returns the numbers of the processes."""
     killed: list[int] = []
     take, count = workers._Driver._take, 0
 
@@ -101,10 +103,11 @@ def killing(monkeypatch: pytest.MonkeyPatch, moments: list[int]) -> list[int]:
         take(driver, worker, message)
         count += isinstance(message, Advanced | Ended)
         hit_before = any(driver._deaths[number] for number in worker.in_hand)
-        if moments and count >= moments[0] and worker.in_hand and not hit_before:
+        pid = worker.process.pid
+        if moments and count >= moments[0] and worker.in_hand and not hit_before and pid not in killed:
             del moments[0]
-            killed.append(worker.place)
-            os.kill(worker.process.pid, signal.SIGKILL)
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
 
     monkeypatch.setattr(workers._Driver, "_take", counting)
     return killed
@@ -241,6 +244,42 @@ def test_after_the_driver_is_stopped_the_same_command_ends_in_the_same_bytes(
     for files in (first, second):
         del files["index.html"], files["run.json"]  # they say what was skipped
     assert ended[0] == ended[1] and first == second
+
+
+def test_a_long_video_is_shared_also_when_a_worker_is_killed(
+    tmp_path: Path, tiny_weights: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (propagate, parts):
+        monkeypatch.setattr(module, "RESTART_EVERY", worker_killer.RESTART)
+    times = np.random.default_rng(0).choice([17, 33, 34, 50], 89).cumsum().tolist()
+    write_video(tmp_path / "in" / "a.mp4", 90, times=[0, *times], options={"g": "12", "bf": "2"})
+    command = ["run", tmp_path / "in", "--weights", tiny_weights, *QUICK, "-o"]
+    assert posecli(capfd, *command, tmp_path / "plain").code == 0
+    split: list[tuple[int, int | None]] = []
+    send = workers._Driver._send
+
+    def sending(driver: Any, worker: Any, order: Any) -> None:
+        send(driver, worker, order)
+        if isinstance(order, Job) and order.part is not None:
+            split.append(order.part)
+            if len(split) == 2:
+                os.kill(worker.process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(workers._Driver, "_send", sending)
+    monkeypatch.setattr(workers, "main", worker_killer.frequent_restarts)
+    result = posecli(capfd, *command, tmp_path / "out", "--workers", 2)
+    assert result.code == 0 and split == [(0, 48), (48, None), (48, None)], (result.err, split)
+    same_files(tmp_path / "plain", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_three_minutes_in_two_workers(tmp_path: Path, tiny_weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    steps = np.random.default_rng(0).choice([17, 33, 34, 50], 5399).cumsum().tolist()
+    write_video(tmp_path / "in" / "a.mp4", 5400, times=[0, *steps], sound="aac", options={"g": "60", "bf": "2"})
+    command = ["run", tmp_path / "in", "--weights", tiny_weights, *QUICK, "-o"]
+    for workers_, out in ((1, "plain"), (2, "out")):
+        assert posecli(capfd, *command, tmp_path / out, "--workers", workers_).code == 0
+    same_files(tmp_path / "plain", tmp_path / "out")
 
 
 def test_long_inputs_are_handed_out_first(tmp_path: Path) -> None:

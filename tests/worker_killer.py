@@ -6,6 +6,7 @@ from typing import Any
 
 from posecli.pipeline import worker
 from posecli.pipeline.write import ClipWriter
+from posecli.tracking import propagate
 
 # Inputs with this in their names kill the process that draws them.
 DEADLY = "deadly"
@@ -40,3 +41,12 @@ def full_disk(connection: Any, setup: Any) -> None:
 def killed_while_it_starts(connection: Any, setup: Any) -> None:
     """Killed before it is ready."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+RESTART = 16
+
+
+def frequent_restarts(connection: Any, setup: Any) -> None:
+    """Box propagation restarts often, so that a short video has several parts."""
+    propagate.RESTART_EVERY = RESTART
+    worker.main(connection, setup)

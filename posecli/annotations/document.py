@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-try:
-    import orjson
-except ImportError:  # on a machine that only trains: the slower json reads the same
-    orjson = None  # type: ignore[assignment]
+import orjson
 
 from posecli.errors import DataError
 
@@ -45,7 +42,7 @@ def read_json(path: Path) -> Any:
     if not content.strip(b"\0 \t\r\n\xef\xbb\xbf"):
         raise DataError(f"{path}: not JSON (the file is empty)")
     try:
-        if orjson is not None and not _LONG_NUMBER.search(content):
+        if not _LONG_NUMBER.search(content):
             try:
                 return orjson.loads(content)
             except orjson.JSONDecodeError:

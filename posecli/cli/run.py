@@ -183,11 +183,9 @@ def _workers(found: "Sequence[Input]", options: dict[str, Any], env: Environment
         return 1
     if options["show"]:
         return 1
-    if asked != "auto":
-        return int(asked)
-    from posecli.pipeline.machine import automatic_workers, available_memory, usable_cores
+    from posecli.processes import count_workers
 
-    return automatic_workers(len(found), len(usable_cores()), available_memory())
+    return count_workers(asked, len(found))
 
 
 def load_models(options: dict[str, Any]) -> "Predictor":

@@ -14,9 +14,7 @@ Find = Callable[[Sequence[Frame], Sequence[str]], list[Detections]]
 class DetectorOptions:
     """Options of a detector.
 
-    argument: the part of its name after the colon. threshold: lowest score, None for the detector's default. resident:
-    whether letterbox and selection are done on the device of the embedded detector, None for on a GPU; a CPU's is for
-    tests.
+    argument: the part of its name after the colon. threshold: lowest score, None for the detector's default.
     """
 
     argument: str = ""
@@ -26,7 +24,6 @@ class DetectorOptions:
     threshold: float | None = None
     weights: Path | None = None
     max_people: int = 100
-    resident: bool | None = None
 
 
 @dataclass(frozen=True)

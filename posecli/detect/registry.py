@@ -59,9 +59,8 @@ def load_detector(
     threshold: float | None = None,
     weights: Path | None = None,
     max_people: int = 100,
-    resident: bool | None = None,
 ) -> Detector:
-    """A detector by name, ready to run. boxes:FILE takes people from a file. resident: see DetectorOptions.
+    """A detector by name, ready to run. boxes:FILE takes people from a file.
 
     Raises UsageError for an unknown name, MachineError for missing weights, DataError for a broken file.
     """
@@ -70,5 +69,5 @@ def load_detector(
         raise UsageError(f"--detector {name}: choose from {', '.join(DETECTORS)} (boxes:FILE)")
     if bool(argument) != (kind == "boxes"):
         raise UsageError(f"--detector {name}: only boxes takes, and needs, a file: boxes:FILE")
-    options = DetectorOptions(argument, device, runtime, precision, threshold, weights, max_people, resident)
+    options = DetectorOptions(argument, device, runtime, precision, threshold, weights, max_people)
     return replace(DETECTORS[kind](options), options=options)

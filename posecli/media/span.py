@@ -74,6 +74,14 @@ class Span:
 
     def count(self, frames: int, rate: Fraction | None) -> int:
         """Estimated number of the span's frames; 0 where unknown. frames, rate: of the source."""
+        limits = self.limits(frames, rate)
+        return 0 if limits is None else -(-max(0, limits[1] - limits[0]) // self.stride)
+
+    def limits(self, frames: int, rate: Fraction | None) -> tuple[int, int] | None:
+        """Estimated numbers of the span's first frame and of that after its last one; None where unknown.
+
+        frames, rate: of the source.
+        """
 
         def number(limit: Position) -> int | None:
             if isinstance(limit, int):
@@ -86,9 +94,8 @@ class Span:
             length = number(self.duration)
             end = None if length is None else start + length
         if start is None or (self.ends and end is None) or (not frames and end is None):
-            return 0
-        last = min(frames, end) if frames and end is not None else (frames or end or 0)
-        return -(-max(0, last - start) // self.stride)
+            return None
+        return start, min(frames, end) if frames and end is not None else (frames or end or 0)
 
 
 def parse_position(text: str) -> Position:

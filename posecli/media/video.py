@@ -27,11 +27,13 @@ class VideoReader:
     """A video open for reading; iterate it once for its frames, and close it (it is a context manager).
 
     source: a file's Path, or a string, see source_of: "-", a URL, "webcam:0", "frame_%05d.png".
-    span: the part that is read. image_rate: frames per second of numbered images.
+    span: what is read. image_rate: frames per second of numbered images. part: of the span's frames only those from
+    this number on and before the second one are converted and given; lost frames are not counted then.
 
     width, height: of the first upright frame, in square pixels; later ones may have another size.
     time_base: the unit of the source's timestamps. frame_rate and frame_count (of the span): declared by the container,
-    not reliable; None or 0 where unknown.
+    not reliable; None or 0 where unknown. frame_limits: estimated numbers of the span's first frame and of that after
+    its last one, None where unknown.
     first_time: the timestamp of the source's first frame in seconds, from which the span counts.
     hidden: number of the source's frames that its edit list does not show; they are neither read nor lost.
     lost: reason → number of lost frames of the span; complete after all frames were read.
@@ -39,9 +41,16 @@ class VideoReader:
     Raises MediaError for a source that is not a video or has no video stream.
     """
 
-    def __init__(self, source: Path | str, span: Span | None = None, *, image_rate: Fraction = IMAGES_RATE) -> None:
+    def __init__(
+        self,
+        source: Path | str,
+        span: Span | None = None,
+        *,
+        image_rate: Fraction = IMAGES_RATE,
+        part: tuple[int, int | None] | None = None,
+    ) -> None:
         self.source: VideoSource = source_of(source)
-        self.span = span or Span()
+        self.span, self._part = span or Span(), part
         self.lost: Counter[str] = Counter()
         self._warnings: list[str] = []
         self.decoder = Decoder(self.source, image_rate)
@@ -77,6 +86,7 @@ class VideoReader:
             self._warnings.append(f"{frames} hidden by its edit list: left out, as players do")
         if first.frame.interlaced_frame:
             self._warnings.append("interlaced: both fields are shown in one picture, as stored")
+        self.frame_limits = self.span.limits(self._declared(), self.frame_rate)
         self.frame_count = self.span.count(self._declared(), self.frame_rate)
 
     def _declared(self) -> int:
@@ -134,7 +144,10 @@ class VideoReader:
                 break
             steps.add(item.pts, item.index)
             kept, last = kept + 1, item
-            if (item.index - first.index) % self.span.stride == 0:
+            if self._part is not None and self._part[1] is not None and item.index >= self._part[1]:
+                return
+            before = self._part is not None and item.index < self._part[0]
+            if (item.index - first.index) % self.span.stride == 0 and not before:
                 yield from self._converted(item)
         else:
             if first is None:

@@ -12,7 +12,7 @@ from posecli.pipeline.channel import PIPELINE_BYTES, Budget, FailedInputs
 from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Read
 from posecli.predict import Predictor
-from posecli.results.journal import Journal
+from posecli.results.journal import Journal, join_parts
 from posecli.stages import stage
 from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Detections, Frame, Poses
@@ -171,7 +171,10 @@ class PoseStep:
         journal = None
         if event.content:
             try:
-                journal = Journal(event.job.journal, f"{event.content} {self._inference_key}")
+                key = f"{event.content} {self._inference_key}"
+                if event.job.part is None:
+                    join_parts(event.job.journal, key)
+                journal = Journal(event.job.journal, key)
             except OSError as error:
                 self._fail(event.job, error)
         propagator = None if self._every == 1 else BoxPropagator(self._every, self._predictor.keypoints)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from posecli.media.inputs import Input
 from posecli.media.video import VideoReader
+from posecli.results.journal import part_path
 from posecli.results.manifest import Finished
 from posecli.results.records import Summary, record_path
 from posecli.types import Frame, Poses
@@ -17,7 +18,10 @@ class Job:
     """One input and its output files.
 
     output: path of its media relative to out, the output folder. place: base name of its tables, "" for the input's
-    name. The paths of other files are made when they are asked for: those of a million inputs need much memory.
+    name. part: of a video, the first frame's number and that after the last one (None for all): only the networks run
+    on these frames, and their outputs are written into a journal, which the job without part uses.
+
+    The paths of other files are made when they are asked for: those of a million inputs need much memory.
     """
 
     number: int
@@ -25,6 +29,7 @@ class Job:
     output: str
     out: Path
     place: str = ""
+    part: tuple[int, int | None] | None = None
 
     @property
     def record(self) -> Path:
@@ -33,8 +38,9 @@ class Job:
 
     @property
     def journal(self) -> Path:
-        """The file of the networks' results for a video until it is finished."""
-        return self.out / ".posecli" / "journals" / self.record.name
+        """The file of the networks' results for a video, or for its part, until the video is finished."""
+        path = self.out / ".posecli" / "journals" / self.record.name
+        return path if self.part is None else part_path(path, self.part[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from posecli.pipeline.run_options import RunOptions
 from posecli.pose.estimator import Estimator
 from posecli.predict import Predictor
 from posecli.results.records import SCHEMA
+from posecli.tracking.propagate import RESTART_EVERY
 
 
 def describe_models(predictor: Predictor) -> dict[str, Any]:
@@ -85,5 +86,7 @@ def _models_key(predictor: Predictor) -> dict[str, Any]:
 
 
 def _digest(values: dict[str, Any]) -> str:
-    document = orjson.dumps({"posecli": __version__, **values}, option=orjson.OPT_SORT_KEYS, default=str)
+    # Both keys are of outputs that depend on the frames at which box propagation restarts.
+    values = {"posecli": __version__, "restart_every": RESTART_EVERY, **values}
+    document = orjson.dumps(values, option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.blake2b(document, digest_size=16).hexdigest()

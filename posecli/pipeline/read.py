@@ -97,7 +97,7 @@ def _read_one(
                 del frame
             yield Closed(job, content, lost=dict(photo.lost), damage=photo.damage)
             return
-        with VideoReader(source, span=options.span) as reader:
+        with VideoReader(source, span=options.span, part=job.part) as reader:
             yield Opened(job, content, reader)
             for frame in counted(job, iter(reader), 3 * reader.width * reader.height):
                 yield Read(job, frame)

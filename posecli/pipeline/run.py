@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from posecli.pipeline.window import Window
 from posecli.pipeline.workers import Workers, process_in_workers
 from posecli.pipeline.write import finished_of
 from posecli.predict import Predictor
+from posecli.results.journal import remove_journals
 from posecli.results.manifest import Finished
 from posecli.results.write import Results, write_results
 from posecli.text import printed
@@ -79,6 +81,9 @@ def _skipped(job: Job, unit: Unit, ended: Callable[[Job, Finished], None], progr
     summary = None if unit.overwrite else finished_job(job, unit.out, unit.key)
     if summary is None:
         return False
+    if job.input.kind == "video":
+        with suppress(OSError):
+            remove_journals(job.journal)  # the earlier run ended before it did
     item = finished_of(job, summary, skipped=True)
     ended(job, item)
     progress.finish(item)

@@ -3,13 +3,10 @@
 It ends when the driver does: the other end of the pipe is closed then. Signals are the driver's to handle.
 """
 
-import ctypes
 import logging
 import os
 import pickle
 import queue
-import signal
-import sys
 import threading
 import time
 import traceback
@@ -22,13 +19,11 @@ from posecli.errors import MachineError
 from posecli.pipeline.events import Job
 from posecli.pipeline.models import ModelOptions
 from posecli.pipeline.unit import Unit, process, unit_of
+from posecli.processes import bind, follow
 from posecli.results.manifest import Finished
 
 # Seconds between two messages about written frames.
 _ADVANCE_EVERY = 0.1
-_PR_SET_PDEATHSIG = 1
-# Signals that a terminal sends to all processes of a command.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass(frozen=True)
@@ -101,18 +96,25 @@ class Pause:
     """The driver's answer while there is no job, but may be one later."""
 
 
-# From the driver: a job, Pause, or None when there will be no more jobs.
-Order: TypeAlias = Job | Pause | None
+@dataclass(frozen=True)
+class Unbind:
+    """The worker may use these cores from now on: there is no work for the others."""
+
+    cores: tuple[int, ...]
+
+
+# From the driver: a job, Pause, Unbind, or None when there will be no more jobs.
+Order: TypeAlias = Job | Pause | Unbind | None
 
 
 def main(connection: "Connection[Message, Order]", setup: Setup) -> NoReturn:
     """Process the driver's jobs until there are no more."""
-    _follow_driver(setup.driver)
+    follow(setup.driver)
     port = _Port(connection)
     try:
-        if setup.cores is not None and hasattr(os, "sched_setaffinity"):
+        if setup.cores is not None:
             # Before any library counts the cores: all of them start as many threads as this process may use.
-            os.sched_setaffinity(0, setup.cores)
+            bind(setup.cores)
         logging.getLogger().addHandler(logging.NullHandler())  # the driver has logged what loading says
         predictor = setup.models.load()
         if setup.torch_threads is not None:
@@ -142,25 +144,12 @@ def _portable(error: BaseException) -> BaseException:
     return copied
 
 
-def _follow_driver(driver: int) -> None:
-    """Leave signals to the driver, and end with it."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    if sys.platform.startswith("linux"):
-        # At once, before the lock of the output folder can be taken by another run.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != driver:
-            os._exit(1)
-
-
 class _Port:
     """The worker's end of the pipe: gives jobs, takes reports (it is a Progress). For several threads."""
 
     def __init__(self, connection: "Connection[Message, Order]") -> None:
         self._connection = connection
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Job | Pause | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._written, self._told = 0, time.monotonic()
         threading.Thread(target=self._receive, name="orders", daemon=True).start()
@@ -168,9 +157,13 @@ class _Port:
     def _receive(self) -> None:
         while True:
             try:
-                self._orders.put(self._connection.recv())
+                order = self._connection.recv()
             except (EOFError, OSError):
                 os._exit(1)  # the driver is gone
+            if isinstance(order, Unbind):
+                bind(order.cores)
+            else:
+                self._orders.put(order)
 
     def send(self, message: Message) -> None:
         """Send a message to the driver."""

@@ -3,22 +3,20 @@
 import logging
 import multiprocessing
 import os
-import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from posecli.errors import MachineError
 from posecli.pipeline.events import Job, Progress
-from posecli.pipeline.machine import share_of, usable_cores
 from posecli.pipeline.models import ModelOptions
+from posecli.pipeline.parts import split
 from posecli.pipeline.unit import Unit
 from posecli.pipeline.worker import (
-    SIGNALS,
     Advanced,
     Begun,
     Broken,
@@ -28,11 +26,13 @@ from posecli.pipeline.worker import (
     Order,
     Pause,
     Setup,
+    Unbind,
     Wanted,
     main,
 )
 from posecli.pipeline.write import discard, finished_of
 from posecli.predict import Predictor
+from posecli.processes import cause_of, share_of, signals_held, usable_cores
 from posecli.results.manifest import Finished
 from posecli.results.records import Summary
 from posecli.text import printed
@@ -145,6 +145,14 @@ def _setup_of(unit: Unit, models: ModelOptions, predictor: Predictor) -> _Common
     return _Common(unit, models.resolved(predictor), threads)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """A video that was split. left: numbers of the parts that have not ended."""
+
+    job: Job
+    left: set[int]
+
+
 class _Driver:
     """State of a run in workers, see process_in_workers."""
 
@@ -169,10 +177,15 @@ class _Driver:
         self._written: Counter[str] = Counter()
         self._furthest: Counter[str] = Counter()
         self._logged: set[tuple[str, str]] = set()
+        self._next_number = max((job.number for job in jobs), default=0) + 1
+        # Videos that were split, by their numbers; numbers of parts → of the video.
+        self._parts: dict[int, _Parts] = {}
+        self._whole: dict[int, int] = {}
 
     def run(self) -> None:
         """Until all jobs have ended."""
-        for place in range(min(self._count, self._left)):
+        self._waiting.appendleft(self._split(self._waiting.popleft()))
+        for place in range(min(self._count, len(self._waiting))):
             self._start(place)
         while self._left:
             workers = [*self._workers.values()]
@@ -209,7 +222,7 @@ class _Driver:
         setup = Setup(common.unit, common.models, os.getpid(), cores, common.torch_threads)
         process = self._context.Process(target=main, args=(theirs, setup), name=f"posecli-worker-{place}", daemon=True)
         try:
-            with _signals_held():
+            with signals_held():
                 process.start()
                 self._workers[place] = _Worker(process, ours, place)
         except OSError as error:
@@ -249,6 +262,9 @@ class _Driver:
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
 
     def _finish(self, job: Job, item: Finished) -> None:
+        if job.part is not None:
+            self._end_part(job)
+            return
         self._left -= 1
         self._ended(job, item)
         self._progress.finish(item)
@@ -260,6 +276,8 @@ class _Driver:
                 continue
             job = self._next(worker)
             if job is not None:
+                if job.number in self._parts and not self._waiting and self._common.torch_threads is None:
+                    self._send(worker, Unbind(self._cores))
                 worker.in_hand[job.number] = job
                 worker.wanting = worker.paused = False
                 self._send(worker, job)
@@ -271,11 +289,32 @@ class _Driver:
         if worker.alone:
             return None
         if self._waiting:
-            return self._waiting.popleft()
+            return self._split(self._waiting.popleft())
         if self._again and not worker.in_hand:
             worker.alone = True
             return self._again.popleft()
         return None
+
+    def _split(self, job: Job) -> Job:
+        """The job, or the first of its parts, where there are fewer jobs than workers."""
+        waiting = len(self._waiting) + 1
+        if job.part is not None or job.number in self._parts or waiting >= self._count:
+            return job
+        parts = split(job, self._unit.options.span, -(-self._count // waiting), self._next_number)
+        if not parts:
+            return job
+        self._next_number += len(parts)
+        self._parts[job.number] = _Parts(job, {part.number for part in parts})
+        self._whole.update({part.number: job.number for part in parts})
+        self._waiting.extendleft(reversed(parts[1:]))
+        return parts[0]
+
+    def _end_part(self, part: Job) -> None:
+        """After the last part of a video, the video itself; what is missing of a part that failed is computed then."""
+        parts = self._parts[self._whole[part.number]]
+        parts.left.discard(part.number)
+        if not parts.left:
+            self._waiting.appendleft(parts.job)
 
     def _send(self, worker: _Worker, order: Order) -> None:
         with suppress(OSError):  # it died, which is noticed when its end of the pipe is read
@@ -286,7 +325,7 @@ class _Driver:
         del self._workers[worker.place]
         worker.connection.close()
         worker.process.join()
-        cause = _cause(worker.process.exitcode)
+        cause = cause_of(worker.process.exitcode)
         if not worker.ready:
             self._early_deaths += 1
             if self._early_deaths == _MOST_EARLY_DEATHS:
@@ -306,27 +345,7 @@ class _Driver:
         if self._deaths[job.number] < _MOST_DEATHS:
             self._again.append(job)
             return
-        discard(job, self._unit.out, failed=True)
+        if job.part is None:
+            discard(job, self._unit.out, failed=True)
         error = f"{printed(job.input.shown)}: its worker process ended twice ({cause})"
         self._finish(job, finished_of(job, Summary("failed", error=error)))
-
-
-def _cause(code: int | None) -> str:
-    """Words for the exit code of a worker that died."""
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name if -code in {int(known) for known in signal.Signals} else f"signal {-code}"
-    return f"{name}, out of memory?" if name == "SIGKILL" else name
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """A process that starts in this block begins with the signals blocked; here they arrive at its end."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

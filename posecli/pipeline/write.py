@@ -19,7 +19,7 @@ from posecli.pipeline.run_options import RunOptions
 from posecli.pipeline.window import Window
 from posecli.results.gallery import thumbnail_path
 from posecli.results.input_writer import InputWriter
-from posecli.results.journal import Journal, read_journal
+from posecli.results.journal import Journal, read_journal, remove_journals
 from posecli.results.manifest import Finished
 from posecli.results.records import Summary
 from posecli.stages import stage
@@ -53,7 +53,15 @@ def write_all(
     with ExitStack() as stack:
         stack.callback(lambda: writer.abort() if writer is not None else None)
         for event in events:
-            if isinstance(event, Opened):
+            if event.job.part is not None:  # the networks' outputs are in its journal
+                if isinstance(event, Estimated):
+                    budget.release(event.frame.pixels.nbytes)
+                elif isinstance(event, Closed):
+                    ended(
+                        event.job,
+                        finished_of(event.job, Summary("done") if event.error is None else _failure(event.error)),
+                    )
+            elif isinstance(event, Opened):
                 progress.begin(event.job.input.name, 1 if event.source is None else event.source.frame_count)
                 writer = ClipWriter(out, key, keypoint_set, options, event, window, failed_inputs)
             elif isinstance(event, Estimated):
@@ -67,7 +75,8 @@ def write_all(
                 with suppress(OSError):  # a later run ignores what cannot be removed
                     if summary.status == "failed":
                         event.job.record.unlink(missing_ok=True)
-                    event.job.journal.unlink(missing_ok=True)
+                    if event.job.input.kind == "video":
+                        remove_journals(event.job.journal)
                 done = finished_of(event.job, summary, skipped=event.ended is not None)
                 ended(event.job, done)
                 progress.finish(done)
@@ -209,7 +218,9 @@ def discard(job: Job, out: Path, *, failed: bool = False) -> None:
     thumbnail, media = thumbnail_path(out, job.record), out / job.output
     paths = [*map(temporary, (media, job.record, thumbnail)), _draft_path(job)]
     if failed:
-        paths += [job.record, job.journal, thumbnail, *([media] if job.input.kind == "photo" else [])]
+        with suppress(OSError):
+            remove_journals(job.journal)
+        paths += [job.record, thumbnail, *([media] if job.input.kind == "photo" else [])]
     for path in paths:
         with suppress(OSError):
             path.unlink(missing_ok=True)

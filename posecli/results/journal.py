@@ -29,7 +29,7 @@ class Journal:
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = orjson.dumps({"journal": 1, "key": key}) + b"\n"
+        self._header = header = orjson.dumps({"journal": 1, "key": key}) + b"\n"
         if not _is_plain(path):
             remove(path)
         self._file: BinaryIO = path.open("r+b") if path.is_file() else path.open("x+b")
@@ -44,17 +44,45 @@ class Journal:
 
         After the first frame that is not stored, the rest of the file is cut off.
         """
+        place = self._file.tell()
+        found = self.next()
+        if found is not None and found[0] == index:
+            return found[1], found[2]
+        if self._recalls:
+            self._cut(place)
+        return None
+
+    def next(self) -> tuple[int, Poses, bool] | None:
+        """The next stored frame: its number, poses, and whether the detector ran on it; None at the end.
+
+        An incomplete line, and what follows it, is cut off.
+        """
         if not self._recalls:
             return None
         place = self._file.tell()
-        line = self._file.readline()
-        found = _read(line)
-        if found is not None and found[0] == index:
-            return found[1], found[2]
+        found = _read(self._file.readline())
+        if found is None:
+            self._cut(place)
+        return found
+
+    def _cut(self, place: int) -> None:
         self._recalls = False
         self._file.seek(place)
         self._file.truncate()
-        return None
+
+    def append_from(self, part: Path, last: int) -> int:
+        """Store the frames after the number last that another journal of the same key has; returns the last number."""
+        with part.open("rb") as file:
+            if file.readline() != self._header:
+                return last
+            for line in file:
+                found = _read(line)
+                if found is None:
+                    break
+                if found[0] > last:
+                    self._file.write(line)
+                    last = found[0]
+        return last
 
     def append(self, index: int, poses: Poses, detected: bool = True, time: Fraction | None = None) -> None:
         """Store a frame's poses. They survive the end of the process; a power failure may lose the last ones."""
@@ -88,6 +116,38 @@ def read_journal(path: Path) -> Iterator[tuple[Fraction, Poses]]:
             if found is None:
                 return
             yield Fraction(orjson.loads(line)["time"]), found[1]
+
+
+def part_path(path: Path, first: int) -> Path:
+    """The journal of the part of a video that begins with this frame. path: the video's own."""
+    return path.with_name(f"{path.stem}-{first:09d}{path.suffix}")
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+
+
+def join_parts(path: Path, key: str) -> None:
+    """Append the journals of a video's parts to its own, in the order of frames, and delete them. Raises OSError."""
+    parts = _parts(path)
+    if not parts:
+        return
+    journal = Journal(path, key)
+    last = -1
+    while (found := journal.next()) is not None:
+        last = found[0]
+    for part in parts:
+        if _is_plain(part):
+            last = journal.append_from(part, last)
+    journal.close()
+    for part in parts:
+        remove(part)
+
+
+def remove_journals(path: Path) -> None:
+    """Delete the journal of a video and those of its parts, if they exist. Raises OSError."""
+    for file in (path, *_parts(path)):
+        file.unlink(missing_ok=True)
 
 
 def _is_plain(path: Path) -> bool:

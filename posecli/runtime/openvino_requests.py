@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 
 from posecli.runtime.network import FloatArrays
 
+# Held by the first inference of the process, before which no other starts: OpenVINO's bindings initialise themselves in
+# it without regard to Python's lock, and two threads at once would wait for each other for ever.
+_FIRST = threading.Lock()
+_begun = threading.Event()
+
 
 class Requests:
     """A compiled network of one item, called with many.
@@ -30,6 +35,14 @@ class Requests:
         return tuple(np.concatenate(output) for output in zip(*found, strict=True))
 
     def _infer(self, row: NDArray[np.uint8]) -> FloatArrays:
+        if _begun.is_set():
+            return self._inferred(row)
+        with _FIRST:
+            outputs = self._inferred(row)
+            _begun.set()
+        return outputs
+
+    def _inferred(self, row: NDArray[np.uint8]) -> FloatArrays:
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = self._compiled.create_infer_request()
