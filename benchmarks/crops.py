@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from posecli import draw_poses, load_predictor, read_image, read_video
-from posecli.pose.runner import Outputs
+from posecli.pose.outputs import Outputs
 from posecli.predict import Predictor
 from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Detections, Frame

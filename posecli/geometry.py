@@ -62,6 +62,28 @@ def transform(matrices: ArrayLike, points: ArrayLike) -> Float64Array:
     return np.asarray(points, np.float64) @ np.swapaxes(m[..., :2, :2], -1, -2) + m[..., None, :2, 2]
 
 
+def halvings(matrix: ArrayLike) -> int:
+    """How often an image is halved before it is warped by a matrix (3, 3): until it is reduced to less than half."""
+    m = np.asarray(matrix, np.float64)
+    return max(0, int(-0.5 * np.log2(abs(np.linalg.det(m[:2, :2]))) + 1e-9))
+
+
+def seen_window(
+    matrix: ArrayLike, size: tuple[int, int], image: tuple[int, int], margin: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first pixel (x, y) and the one after the last of the part of an image that a crop of size (H, W) shows.
+
+    matrix: (3, 3) from source to crop pixels. image: its (height, width). margin: in pixels of the image. Where the
+    crop is outside of the image, the second is not above the first.
+    """
+    height, width = size
+    corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]])
+    seen = transform(np.linalg.inv(np.asarray(matrix, np.float64)), corners)
+    low = np.clip(np.floor(seen.min(axis=0)).astype(int) - margin, 0, None)
+    high = np.minimum(np.ceil(seen.max(axis=0)).astype(int) + 1 + margin, [image[1], image[0]])
+    return low, high
+
+
 def crop_to_source(sides: ArrayLike, matrices: ArrayLike, size: tuple[int, int]) -> Float64Array:
     """Boxes (N, 4) xyxy in source pixels from sides (N, 4) relative to crops of size (height, width).
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
@@ -65,6 +64,8 @@ def write_video(
     options: the encoder's. colour: code points of matrix, primaries and transfer. pictures: RGB, or in pix_fmt where
     they have another shape, instead of picture(seed=0, 1, ...).
     """
+    import av  # here, since the tests for GPUs do without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = None

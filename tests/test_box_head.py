@@ -16,7 +16,7 @@ from posecli.pose.config import PoseConfig
 from posecli.pose.estimator import Estimator, load_estimator, mirrored_sides
 from posecli.pose.loading import load_network
 from posecli.pose.network import BoxHead, SimCC
-from posecli.pose.runner import Outputs
+from posecli.pose.outputs import Outputs
 from posecli.pose.verification import BOX_HEAD_SHARE, refine_boxes, verify
 from posecli.train.init import build_model, read_init
 from posecli.types import Detections, Frame, Poses

@@ -17,8 +17,9 @@ from posecli.cli.export import FORMAT_NAMES
 from posecli.detect.person import PersonNetwork, load_fcos
 from posecli.errors import DataError, UsageError
 from posecli.export import FORMATS, export_weights, formats
-from posecli.export.decoding import AxisDecoder, Decoder
+from posecli.export.decoding import Decoder
 from posecli.pose import codec
+from posecli.pose.codec_torch import AxisDecoder
 from posecli.pose.config import AttentionSizes, PoseConfig, Preprocessing
 from posecli.pose.estimator import load_estimator
 from posecli.pose.foreign import Given

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
+try:
+    import orjson
+except ImportError:  # on a machine that only trains: the slower json reads the same
+    orjson = None  # type: ignore[assignment]
 
 from posecli.errors import DataError
 
@@ -42,7 +45,7 @@ def read_json(path: Path) -> Any:
     if not content.strip(b"\0 \t\r\n\xef\xbb\xbf"):
         raise DataError(f"{path}: not JSON (the file is empty)")
     try:
-        if not _LONG_NUMBER.search(content):
+        if orjson is not None and not _LONG_NUMBER.search(content):
             try:
                 return orjson.loads(content)
             except orjson.JSONDecodeError:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from posecli.annotations.document import Repairs, quoted_name
 from posecli.errors import MediaError
-from posecli.media.images import decode_image
 from posecli.types import PixelArray
 
 # Remarks on images; each is reported with its count.
@@ -24,6 +23,8 @@ def read_pixels(path: Path, size: tuple[int, int] | None) -> tuple[PixelArray, s
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise MediaError(f"{quoted_name(path)}: {getattr(error, 'strerror', None) or error}") from error
+    from posecli.media.images import decode_image  # imports av, which training on packed crops does without
+
     pixels = decode_image(content, str(path))
     height, width = pixels.shape[:2]
     if size == (width, height):

@@ -54,14 +54,22 @@ def _packages() -> Iterator[Finding]:
 def _gpu() -> Iterator[Finding]:
     import torch
 
+    from posecli.runtime.device import has_nvidia_driver
+    from posecli.runtime.probe import gpu_problem
+
+    problem = gpu_problem("cuda")
     if not torch.cuda.is_available():
-        built = "this torch is built for CUDA" if torch.version.cuda else "this torch is built without CUDA"
-        yield Finding("gpu", "note", f"no usable NVIDIA GPU ({built}): everything runs on the CPU")
+        driver = "a driver is there" if has_nvidia_driver() else "no NVIDIA driver"
+        yield Finding("gpu", "note", f"{problem}, {driver}: everything runs on the CPU")
         return
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
-        memory = properties.total_memory / 2**30
-        yield Finding("gpu", "ok", f"cuda:{number} {properties.name}, {memory:.0f} GiB")
+        text = f"cuda:{number} {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        problem = gpu_problem(f"cuda:{number}")
+        if problem is None:
+            yield Finding("gpu", "ok", f"{text}; it computes")
+        else:
+            yield Finding("gpu", "note", f"{text}; not usable: {problem}: --device auto runs on the CPU")
 
 
 def _cpu() -> Iterator[Finding]:

@@ -14,7 +14,9 @@ Find = Callable[[Sequence[Frame], Sequence[str]], list[Detections]]
 class DetectorOptions:
     """Options of a detector.
 
-    argument: the part of its name after the colon. threshold: lowest score, None for the detector's default.
+    argument: the part of its name after the colon. threshold: lowest score, None for the detector's default. resident:
+    whether letterbox and selection are done on the device of the embedded detector, None for on a GPU; a CPU's is for
+    tests.
     """
 
     argument: str = ""
@@ -24,6 +26,7 @@ class DetectorOptions:
     threshold: float | None = None
     weights: Path | None = None
     max_people: int = 100
+    resident: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The embedded person detector: letterbox, network, non-maximum suppression."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,12 @@ from numpy.typing import NDArray
 
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.detect.person_config import PersonConfig, read_person_config
+from posecli.detect.views import CANDIDATES, GREY, Locate, View, fitted
 from posecli.detect.windows import merge_windows, split_windows
 from posecli.geometry import nms
 from posecli.media.scaling import scaled
-from posecli.runtime import CompiledNetwork, ModuleSpec, compile_network
+from posecli.runtime import CompiledNetwork, ModuleSpec, compile_network, is_gpu, resolve_device
+from posecli.runtime.precision import resolve_precision
 from posecli.stages import stage
 from posecli.types import Detections, Frame, PixelArray
 from posecli.weights.files import find_weights, read_header, sha256
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
 # Architectures whose accuracy in bfloat16 was measured to be that in float32: results/precision.md.
 BFLOAT16_MEASURED = ("fcos_cspnext",)
-GREY = 114
 MIN_SIDE = 192
 # Views in memory at the same time.
 _MOST_VIEWS = 64
@@ -51,13 +53,26 @@ def module_spec(weights: Path | None = None) -> tuple[ModuleSpec, PersonConfig]:
 def build(options: DetectorOptions) -> Detector:
     """Load weights/person.safetensors, or the file given."""
     spec, config = module_spec(options.weights)
-    compiled = compile_network(spec, device=options.device, runtime=options.runtime, precision=options.precision)
+    where = resolve_device(options.device)
+    resident = options.resident
+    if resident is None:
+        resident = is_gpu(where) and options.runtime in ("auto", "torch")
+    if resident:
+        from posecli.detect.resident import ResidentDetector  # imports torch
+
+        computed = resolve_precision(options.precision, where, bfloat16_measured=spec.bfloat16_measured)
+        locate: Locate = ResidentDetector(spec, config, where, computed, options.max_people)
+        runtime = "torch"
+    else:
+        compiled = compile_network(spec, device=where, runtime=options.runtime, precision=options.precision)
+        locate = partial(_locate, compiled, config, options.max_people)
+        runtime, computed = compiled.runtime, compiled.precision
     threshold, verified = config.threshold, config.verified
     if options.threshold is not None:
         threshold = verified = options.threshold
 
     def search(frames: Sequence[Frame], score_threshold: float) -> list[Detections]:
-        return _search(compiled, config, frames, score_threshold, options.max_people)
+        return _search(locate, config, frames, score_threshold, options.max_people)
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         return search(frames, threshold)
@@ -69,46 +84,28 @@ def build(options: DetectorOptions) -> Detector:
         find,
         "person",
         threshold,
-        compiled.runtime,
-        compiled.device,
+        runtime,
+        where,
         spec.key,
         propose=propose,
         verified=verified,
-        precision=compiled.precision,
+        precision=computed,
     )
 
 
 def _search(
-    network: CompiledNetwork, config: PersonConfig, frames: Sequence[Frame], score_threshold: float, max_people: int
+    locate: Locate, config: PersonConfig, frames: Sequence[Frame], score_threshold: float, max_people: int
 ) -> list[Detections]:
     """People of each frame whose score reaches the threshold."""
     # A very wide or tall frame is searched in several views, any other one in a single view.
     windows = [split_windows(frame.width, frame.height) for frame in frames]
-    views = [
-        frame if len(parts) == 1 else window.of(frame)
-        for frame, parts in zip(frames, windows, strict=True)
-        for window in parts
-    ]
+    views = [View(frame, window) for frame, parts in zip(frames, windows, strict=True) for window in parts]
     result: dict[int, Detections] = {}
-    shapes = [canvas_shape((view.height, view.width), config.input_size) for view in views]
+    shapes = [canvas_shape(view.size, config.input_size) for view in views]
     for shape in dict.fromkeys(shapes):
         every = [i for i, other in enumerate(shapes) if other == shape]
         for rows in (every[first : first + _MOST_VIEWS] for first in range(0, len(every), _MOST_VIEWS)):
-            with stage("letterbox", len(rows)):
-                images, scales = letterbox([views[i].pixels for i in rows], shape)
-            with stage("detector", len(rows)):
-                boxes, scores = network(images)
-            with stage("selection", len(rows)):
-                for k, i in enumerate(rows):
-                    result[i] = select(
-                        boxes[k],
-                        scores[k],
-                        scales[k],
-                        views[i],
-                        score_threshold,
-                        config.nms_iou,
-                        max_people,
-                    )
+            result |= zip(rows, locate([views[i] for i in rows], shape, score_threshold), strict=True)
     found, first = [], 0
     for parts in windows:
         people = result[first]
@@ -118,6 +115,27 @@ def _search(
         found.append(people)
         first += len(parts)
     return found
+
+
+def _locate(
+    network: CompiledNetwork,
+    config: PersonConfig,
+    max_people: int,
+    views: Sequence[View],
+    shape: tuple[int, int],
+    score_threshold: float,
+) -> list[Detections]:
+    """People of each view, in its pixels, by a network of numpy arrays."""
+    frames = [view.window.of(view.frame) for view in views]
+    with stage("letterbox", len(views)):
+        images, scales = letterbox([frame.pixels for frame in frames], shape)
+    with stage("detector", len(views)):
+        boxes, scores = network(images)
+    with stage("selection", len(views)):
+        return [
+            select(boxes[k], scores[k], scales[k], frame, score_threshold, config.nms_iou, max_people)
+            for k, frame in enumerate(frames)
+        ]
 
 
 def canvas_shape(image: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
@@ -143,9 +161,7 @@ def letterbox(pixels: Sequence[PixelArray], size: tuple[int, int]) -> tuple[Pixe
     canvas = np.full((len(pixels), height, width, 3), GREY, np.uint8)
     scales = []
     for i, image in enumerate(pixels):
-        h, w = image.shape[:2]
-        scale = min(height / h, width / w)
-        to_h, to_w = min(height, max(1, round(h * scale))), min(width, max(1, round(w * scale)))
+        to_h, to_w = fitted((image.shape[0], image.shape[1]), size)
         canvas[i, :to_h, :to_w] = scaled(image, to_w, to_h)
         scales.append((to_w / pixels[i].shape[1], to_h / pixels[i].shape[0]))
     return canvas, scales
@@ -162,7 +178,7 @@ def select(
 ) -> Detections:
     """Boxes (A, 4) in letterbox pixels to people of the frame: threshold, clipping, NMS, limit."""
     rows = np.flatnonzero(scores >= threshold)
-    rows = rows[np.argsort(-scores[rows], kind="stable")][:400]
+    rows = rows[np.argsort(-scores[rows], kind="stable")][:CANDIDATES]
     sx, sy = scale
     found = boxes[rows] / np.array([sx, sy, sx, sy], np.float32)
     found = np.clip(found, 0, np.array([frame.width, frame.height] * 2, np.float32))

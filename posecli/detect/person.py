@@ -72,7 +72,7 @@ class PersonNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, H, W, 3) uint8 → boxes (N, A, 4), scores (N, A)."""
         pixels = self.normalise(images)
-        centres, sizes = (places.to(pixels.device) for places in locations(tuple(images.shape[1:3]), self.strides))
+        centres, sizes = locations_on(tuple(images.shape[1:3]), self.strides, pixels.device)
         return self.boxes(pixels, centres, sizes)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -104,3 +104,10 @@ def locations(input_size: tuple[int, int], strides: tuple[int, ...]) -> tuple[Te
         centres.append(torch.stack([x, y], dim=-1).reshape(-1, 2).float())
         sizes.append(torch.full((height * width,), float(stride)))
     return torch.cat(centres), torch.cat(sizes)
+
+
+@lru_cache(maxsize=64)
+def locations_on(input_size: tuple[int, int], strides: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The same on a device. Cached, since nothing can be copied to a GPU while a graph is captured."""
+    centres, sizes = locations(input_size, strides)
+    return centres.to(device), sizes.to(device)

@@ -59,8 +59,9 @@ def load_detector(
     threshold: float | None = None,
     weights: Path | None = None,
     max_people: int = 100,
+    resident: bool | None = None,
 ) -> Detector:
-    """A detector by name, ready to run. boxes:FILE takes people from a file.
+    """A detector by name, ready to run. boxes:FILE takes people from a file. resident: see DetectorOptions.
 
     Raises UsageError for an unknown name, MachineError for missing weights, DataError for a broken file.
     """
@@ -69,5 +70,5 @@ def load_detector(
         raise UsageError(f"--detector {name}: choose from {', '.join(DETECTORS)} (boxes:FILE)")
     if bool(argument) != (kind == "boxes"):
         raise UsageError(f"--detector {name}: only boxes takes, and needs, a file: boxes:FILE")
-    options = DetectorOptions(argument, device, runtime, precision, threshold, weights, max_people)
+    options = DetectorOptions(argument, device, runtime, precision, threshold, weights, max_people, resident)
     return replace(DETECTORS[kind](options), options=options)

@@ -16,6 +16,7 @@ from torchvision.models import get_model, get_model_weights
 from posecli.detect.detector import Detector, DetectorOptions
 from posecli.errors import DataError, MachineError, UsageError
 from posecli.runtime.device import is_gpu, resolve_device
+from posecli.runtime.lanes import gpu_errors
 from posecli.runtime.precision import resolve_precision
 from posecli.runtime.torch_runtime import COMPUTING
 from posecli.stages import stage
@@ -57,7 +58,7 @@ def build(name: str, options: DetectorOptions) -> Detector:
         # One image a call: torchvision pads a batch to its largest image, which changes the result.
         result = []
         for frame in frames:
-            with stage("detector"), COMPUTING:
+            with stage("detector"), COMPUTING, gpu_errors(torch.device(device)):
                 pixels = torch.from_numpy(frame.pixels).to(device).permute(2, 0, 1).float() / 255
                 with torch.autocast("cuda" if on_gpu else "cpu", lower, enabled=precision != "float32"):
                     output = model([pixels])[0]

@@ -18,7 +18,8 @@ from posecli.evaluate.ground_truth import GroundTruth, is_evaluated
 from posecli.evaluate.scoring import check_results
 from posecli.geometry import oks, xywh_to_xyxy
 from posecli.pose.estimator import Estimator, person_scores
-from posecli.pose.runner import Outputs, Runner
+from posecli.pose.outputs import Outputs
+from posecli.pose.runner import Runner
 from posecli.predict import Predictor
 from posecli.results.coco import result_of
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses

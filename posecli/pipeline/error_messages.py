@@ -1,6 +1,6 @@
 """One-line messages for errors of an input."""
 
-from posecli.errors import PosecliError, is_full
+from posecli.errors import MachineError, PosecliError, is_full
 from posecli.text import printed
 
 
@@ -9,6 +9,8 @@ def error_message(error: BaseException, shown: str) -> str:
     if is_full(error):
         raise error
     text = printed(" ".join(str(error).splitlines()))
+    if isinstance(error, MachineError) and printed(shown) not in text:  # of a device, which knows no input
+        return f"{printed(shown)}: {text}"
     if isinstance(error, PosecliError):
         return text
     if isinstance(error, MemoryError):

@@ -38,13 +38,10 @@ def warp(image: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
     needed, against aliasing.
     """
     height, width = crop.shape[:2]
-    halvings = max(0, int(-0.5 * np.log2(abs(np.linalg.det(matrix[:2, :2]))) + 1e-9))
+    halvings = geometry.halvings(matrix)
     shrink = 2**halvings
     # Only the part inside the crop, which is small enough for OpenCV.
-    corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]])
-    seen = geometry.transform(np.linalg.inv(matrix), corners)
-    low = np.clip(np.floor(seen.min(axis=0)).astype(int) - shrink, 0, None)
-    high = np.minimum(np.ceil(seen.max(axis=0)).astype(int) + 1 + shrink, [image.shape[1], image.shape[0]])
+    low, high = geometry.seen_window(matrix, (height, width), image.shape[:2], shrink)
     part = image[low[1] : high[1], low[0] : high[0]]
     if not part.size:
         crop[:] = 0

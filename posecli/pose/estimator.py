@@ -15,8 +15,10 @@ from posecli.pose import codec
 from posecli.pose.config import PoseConfig, read_pose_config
 from posecli.pose.crops import cut_crops
 from posecli.pose.graphs import load_graph
+from posecli.pose.located import Located
+from posecli.pose.outputs import Outputs
 from posecli.pose.pull import find_or_pull
-from posecli.pose.runner import Outputs, Runner, load_runner
+from posecli.pose.runner import Runner, load_runner
 from posecli.stages import stage
 from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 from posecli.weights.files import read_header, sha256
@@ -87,22 +89,20 @@ class Estimator:
         outputs are not finite.
         """
         config, corners = self.config, [people.boxes for people in boxes]
-        with stage("crops", sum(map(len, corners))):
-            crops, matrices = cut_crops(
-                [frame.pixels for frame in frames], corners, config.input_size, config.preprocessing.padding
-            )
-        if not len(crops):
+        if not any(map(len, corners)):
             return [Estimate(Poses.empty(len(config.keypoints))) for _ in frames]
-        outputs = self._run(crops, needs_flip_test)
-        every = np.concatenate(corners)
-        with stage("decoding", len(crops)):
-            in_crop, std, scores = decode_logits(outputs.logits, config, every, matrices, self.decoder)
-        keypoints = geometry.transform(np.linalg.inv(matrices), in_crop).astype(np.float32)
+        locate = self._on_cpu if self.runner.resident is None else self._on_device
+        found, matrices = locate(frames, corners, needs_flip_test)
+        # Damaged weights whose values are plausible one by one; their poses must not be written.
+        if not found.finite:
+            raise DataError("the pose network answers with values that are not finite: its weights are damaged")
+        scores = found.scores
+        keypoints = geometry.transform(np.linalg.inv(matrices), found.keypoints).astype(np.float32)
         pixel_size = 1 / np.stack([matrices[:, 0, 0], matrices[:, 1, 1]], axis=-1)[:, None]
-        deviations = (std * pixel_size * config.std_scale).astype(np.float32)
+        deviations = (found.std * pixel_size * config.std_scale).astype(np.float32)
         refined = None
-        if outputs.box_sides is not None:
-            refined = geometry.crop_to_source(outputs.box_sides, matrices, config.input_size)
+        if found.box_sides is not None:
+            refined = geometry.crop_to_source(found.box_sides, matrices, config.input_size)
         result, first = [], 0
         for people in boxes:
             rows = slice(first, first + len(people))
@@ -115,9 +115,50 @@ class Estimator:
                 box_scores=people.scores,
                 person_scores=person_scores(people.scores, scores[rows]),
             )
-            odds = None if outputs.person_log_odds is None else outputs.person_log_odds[rows]
+            odds = None if found.person_log_odds is None else found.person_log_odds[rows]
             result.append(Estimate(poses, odds, None if refined is None else refined[rows]))
         return result
+
+    def _on_cpu(
+        self, frames: Sequence[Frame], corners: Sequence[FloatArray], needs_flip_test: NeedsFlipTest | None
+    ) -> tuple[Located, geometry.Float64Array]:
+        """The people of boxes (n, 4) of each frame, and the matrices (N, 3, 3) from source to crop pixels."""
+        config = self.config
+        with stage("crops", sum(map(len, corners))):
+            crops, matrices = cut_crops(
+                [frame.pixels for frame in frames], corners, config.input_size, config.preprocessing.padding
+            )
+        outputs = self._run(crops, needs_flip_test)
+        every = (*outputs.logits, outputs.person_log_odds, outputs.box_sides)
+        finite = all(np.isfinite(values).all() for values in every if values is not None)
+        with stage("decoding", len(crops)):
+            decoded = decode_logits(outputs.logits, config, np.concatenate(corners), matrices, self.decoder)
+        return Located(*decoded, outputs.person_log_odds, outputs.box_sides, finite), matrices
+
+    def _on_device(
+        self, frames: Sequence[Frame], corners: Sequence[FloatArray], needs_flip_test: NeedsFlipTest | None
+    ) -> tuple[Located, geometry.Float64Array]:
+        """The same by the runner's resident form."""
+        from posecli.pose.resident import Decoding  # imports torch
+
+        config, every = self.config, np.concatenate(corners)
+        assert self.runner.resident is not None
+        matrices = geometry.crop_matrices(every, config.input_size, config.preprocessing.padding)
+        found = self.runner.resident(
+            frames,
+            np.repeat(np.arange(len(frames)), [len(boxes) for boxes in corners]),
+            matrices,
+            oks_sigmas(config, every, matrices),
+            Decoding(self.refinement, self._flip_ratio),
+            flip=self.flip,
+            needs_flip_test=needs_flip_test,
+        )
+        return found, matrices
+
+    @property
+    def _flip_ratio(self) -> float:
+        """With a split ratio of 1 the mirrored bins are only reversed, without a shift."""
+        return self.config.split_ratio if self.shift_flipped else 1.0
 
     def _run(self, crops: PixelArray, needs_flip_test: NeedsFlipTest | None) -> Outputs:
         """The network's outputs for the crops (N, H, W, 3), averaged with the mirrored ones in a flip test."""
@@ -133,13 +174,7 @@ class Estimator:
         if len(rows) and config.keypoints.mirrors:
             with stage("network", len(rows)):
                 other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
-            # With a split ratio of 1 the mirrored bins are only reversed, without a shift.
-            ratio = config.split_ratio if self.shift_flipped else 1.0
-            outputs = flip_average(outputs, other, rows, config.keypoints.flip_indices, ratio)
-        # Damaged weights whose values are plausible one by one; their poses must not be written.
-        every = (*outputs.logits, outputs.person_log_odds, outputs.box_sides)
-        if not all(np.isfinite(values).all() for values in every if values is not None):
-            raise DataError("the pose network answers with values that are not finite: its weights are damaged")
+            outputs = flip_average(outputs, other, rows, config.keypoints.flip_indices, self._flip_ratio)
         return outputs
 
 
@@ -181,14 +216,19 @@ def decode_logits(
     In crop pixels; the deviations as predicted, without config.std_scale. boxes: (N, 4) xyxy in source pixels.
     matrices: (N, 3, 3) from source to crop pixels.
     """
-    square_bins = matrices[:, 0, 0] * matrices[:, 1, 1] * config.split_ratio**2
-    oks_sigma_bins = codec.oks_sigmas_in_bins(config.keypoints.sigmas, geometry.person_areas(boxes) * square_bins)
+    wanted = oks_sigmas(config, boxes, matrices)
     x, y = (
-        codec.decode(axis, sigma, choose_decoder(decoder, config), config.temperature, oks_sigma_bins)
+        codec.decode(axis, sigma, choose_decoder(decoder, config), config.temperature, wanted)
         for axis, sigma in zip(logits, config.sigma, strict=True)
     )
     keypoints, std = (np.stack(pair, axis=-1) / config.split_ratio for pair in ((x.bins, y.bins), (x.std, y.std)))
     return keypoints, std, np.minimum(x.scores, y.scores)
+
+
+def oks_sigmas(config: PoseConfig, boxes: ArrayLike, matrices: geometry.Float64Array) -> FloatArray | None:
+    """Standard deviations (N, K) in bins of OKS's Gaussians, see codec.oks_sigmas_in_bins. Arguments: decode_logits."""
+    square_bins = matrices[:, 0, 0] * matrices[:, 1, 1] * config.split_ratio**2
+    return codec.oks_sigmas_in_bins(config.keypoints.sigmas, geometry.person_areas(boxes) * square_bins)
 
 
 def person_scores(box_scores: FloatArray, scores: FloatArray) -> FloatArray:
@@ -213,11 +253,13 @@ def load_estimator(
     flip: bool = False,
     shift_flipped: bool = True,
     input_size: tuple[int, int] | None = None,
+    resident: bool | None = None,
 ) -> Estimator:
     """The pose model of a weights file or an embedded name, ready to run.
 
     input_size: (height, width) other than the model's own; the classifiers are resampled to it without training.
-    precision: see runtime.precision; float32 by default, so that figures are the same on every CPU.
+    precision: see runtime.precision; float32 by default, so that figures are the same on every CPU. resident: see
+    load_runner.
     Raises MachineError (no such weights or device), DataError (not a pose model's weights) or UsageError (a decoder
     that the keypoints do not support).
     """
@@ -244,5 +286,7 @@ def load_estimator(
         return resize_network(own, trained, config) if resampled else own
 
     if runner is None:
-        runner = load_runner(network, config, device=device, runtime=runtime, precision=precision, key=key)
+        runner = load_runner(
+            network, config, device=device, runtime=runtime, precision=precision, key=key, resident=resident
+        )
     return Estimator(config, runner, decoder, flip, shift_flipped, path, key, resampled)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from posecli.errors import DataError, UsageError
 from posecli.pose.config import LARGEST_SIDE, PoseConfig, read_pose_config
-from posecli.pose.runner import Outputs, Runner
+from posecli.pose.outputs import Outputs
+from posecli.pose.runner import Runner
 from posecli.runtime import is_gpu, resolve_device
 from posecli.runtime.graph import compile_graph, fix_size, metadata_of, names_of, read_graph, sizes_of
 from posecli.runtime.precision import resolve_precision

@@ -93,6 +93,7 @@ class SimCC(nn.Module):
         self.deconv = nn.Sequential(*layers)
         widths = zip(levels, config.deconv_channels, strict=False)
         if config.laterals:
+            self.called_singly = ("deconv",)
             self.laterals = nn.ModuleList(nn.Conv2d(width, out, 1, bias=False) for (_, width), out in widths)
         self.final = nn.Conv2d(channels, len(config.keypoints), 1)
         cells = config.map_size[0] * config.map_size[1]

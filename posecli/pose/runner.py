@@ -1,6 +1,6 @@
 """A SimCC network ready to run: crops to its outputs as arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,46 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posecli.pose.config import PoseConfig
-from posecli.runtime import ModuleSpec, compile_network
+from posecli.pose.outputs import Outputs
+from posecli.runtime import ModuleSpec, compile_network, is_gpu, resolve_device
+from posecli.runtime.precision import resolve_precision
 
 if TYPE_CHECKING:
     from torch import nn
 
     from posecli.pose.network import SimCC
-
-Float = NDArray[np.float32]
-Logits = tuple[Float, Float]
+    from posecli.pose.resident import ResidentPose
 
 # Backbones whose accuracy in bfloat16 was measured to be that in float32: results/precision.md.
 BFLOAT16_MEASURED = ("lite_hrnet",)
 
 
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """The network's outputs for N crops.
-
-    logits: x (N, K, W·k) and y (N, K, H·k). person_log_odds: log-odds of a person (N,), None without a person score.
-    box_sides: sides of the person's box (N, 4), see network.BoxHead, or None.
-    """
-
-    logits: Logits
-    person_log_odds: Float | None = None
-    box_sides: Float | None = None
-
-    @classmethod
-    def of(cls, arrays: Sequence[Float]) -> "Outputs":
-        """From the network's outputs in their order."""
-        return cls((arrays[0], arrays[1]), *arrays[2:])
-
-
 @dataclass(frozen=True)
 class Runner:
-    """A network ready to run. run: uint8 crops (N, H, W, 3) → its outputs. The rest: see runtime.CompiledNetwork."""
+    """A network ready to run. run: uint8 crops (N, H, W, 3) → its outputs. The rest: see runtime.CompiledNetwork.
+
+    resident: the network with crops and decoding on its device; None where these are done on the CPU.
+    """
 
     run: Callable[[NDArray[np.uint8]], Outputs]
     runtime: str
     device: str
     precision: str
+    resident: "ResidentPose | None" = None
 
     def __call__(self, crops: NDArray[np.uint8]) -> Outputs:
         """Crops (N, H, W, 3) uint8 RGB, N ≥ 1 → float32 outputs."""
@@ -84,17 +70,27 @@ def load_runner(
     precision: str = "fp32",
     key: str | None = None,
     threads: int | None = None,
+    resident: bool | None = None,
 ) -> Runner:
     """Prepare a network for a device; see runtime.compile_network.
 
     network: makes the network; not called where a converted one is cached. key: the weights' SHA-256, under which a
-    converted network may be cached. threads: of OpenVINO, None for all cores.
+    converted network may be cached. threads: of OpenVINO, None for all cores. resident: whether crops and decoding are
+    done on the device too (pose.resident), None for on a GPU; a CPU's is for tests.
     """
-
     spec = module_spec(network, config, key=key, threads=threads)
-    compiled = compile_network(spec, device=device, runtime=runtime, precision=precision)
+    where = resolve_device(device)
+    if resident is None:
+        resident = is_gpu(where) and runtime in ("auto", "torch")
+    if not resident:
+        compiled = compile_network(spec, device=where, runtime=runtime, precision=precision)
 
-    def run(crops: NDArray[np.uint8]) -> Outputs:
-        return Outputs.of(compiled(crops))
+        def run(crops: NDArray[np.uint8]) -> Outputs:
+            return Outputs.of(compiled(crops))
 
-    return Runner(run, compiled.runtime, compiled.device, compiled.precision)
+        return Runner(run, compiled.runtime, compiled.device, compiled.precision)
+    from posecli.pose.resident import ResidentPose  # imports torch
+
+    computed = resolve_precision(precision, where, bfloat16_measured=spec.bfloat16_measured)
+    with_crops = ResidentPose(spec, config, where, computed)
+    return Runner(with_crops.outputs, "torch", where, computed, with_crops)

@@ -1,34 +1,42 @@
 """Choice of the device that networks run on."""
 
 import ctypes
+import logging
 import os
 import sys
+from functools import cache
 
 from posecli.errors import MachineError, UsageError
 
+LOG = logging.getLogger(__name__)
+
 
 def resolve_device(name: str) -> str:
-    """'auto', 'cpu', 'cuda' or 'cuda:N' as the name of an existing device, as torch.device takes it.
+    """'auto', 'cpu', 'cuda' or 'cuda:N' as the name of a device that works, as torch.device takes it.
 
-    torch is imported only where there may be a GPU. Raises MachineError where the requested GPU is missing, UsageError
-    for other names.
+    torch is imported only where there may be a GPU. "auto" is a GPU that computes (gpu_problem), else the CPU. Raises
+    MachineError where the requested GPU is missing or does not work, UsageError for other names.
     """
     if name == "cpu" or (name == "auto" and not has_nvidia_driver()):
         return "cpu"
-    if name == "auto":
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
-    if kind != "cuda" or (number and not number.isdigit()):
+    if name != "auto" and (kind != "cuda" or (number and not number.isdigit())):
         raise UsageError(f"--device {name}: auto, cpu, cuda or cuda:N")
-    import torch
+    from posecli.runtime.probe import gpu_problem  # imports torch
 
-    if not torch.cuda.is_available():
-        raise MachineError(f"--device {name}: no usable NVIDIA GPU (posecli doctor says more); use --device cpu")
-    if int(number or 0) >= torch.cuda.device_count():
-        raise MachineError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0")
-    return name
+    wanted = "cuda" if name == "auto" else name
+    problem = gpu_problem(wanted)
+    if problem is None:
+        return wanted
+    if name != "auto":
+        raise MachineError(f"--device {name}: {problem} (posecli doctor says more); use --device cpu")
+    _warn_once(f"the GPU is not used: {problem}; --device cpu avoids this warning")
+    return "cpu"
+
+
+@cache
+def _warn_once(message: str) -> None:
+    LOG.warning(message)
 
 
 def is_gpu(device: str) -> bool:

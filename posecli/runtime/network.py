@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from posecli.runtime.device import is_gpu
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -34,6 +36,10 @@ class ModuleSpec:
     compared_at: tuple[int, int] | None = None
     threads: int | None = None
     bfloat16_measured: bool = False
+
+    def batch(self, device: str) -> int:
+        """Items that torch computes at once on a device."""
+        return self.gpu_batch if is_gpu(device) else self.cpu_batch
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def compile_torch(spec: ModuleSpec, device: str, precision: str) -> CompiledNetw
     """
     module = spec.build().eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     on_gpu = is_gpu(device)
-    size = spec.gpu_batch if on_gpu else spec.cpu_batch
+    size = spec.batch(device)
     lower = torch.float16 if precision == "float16" else torch.bfloat16
 
     def run(pixels: NDArray[np.uint8]) -> FloatArrays:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +14,8 @@ from posecli.pose.crops import warp
 from posecli.train.proposals import disturbed_box, sides_in_crop
 
 Float = NDArray[np.float64]
+# A part of an image: top, bottom, left, right, the latter of each pair exclusive.
+Part = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,37 @@ class AugmentedSample(NamedTuple):
     sides_weight: float
 
 
+class PixelChanges(NamedTuple):
+    """Changes of a crop's pixels, in this order; None for none.
+
+    colour: (3, 4), an affine map of RGB. downscale: factor of a lower resolution. blur: σ in pixels. erased: top, left,
+    height and width of a rectangle, with its colour erased_colour (3,).
+    """
+
+    colour: Float | None = None
+    downscale: float | None = None
+    blur: float | None = None
+    erased: tuple[int, int, int, int] | None = None
+    erased_colour: tuple[int, int, int] = (0, 0, 0)
+
+
+class Plan(NamedTuple):
+    """What is done to an image and its labels for one sample; it does not depend on the pixels.
+
+    matrix: (3, 3) from the image to the crop. hidden: parts of the image, top, bottom, left, right, that are hidden by
+    black, or by the image that beyond names. changes: of the crop. The rest: see AugmentedSample.
+    """
+
+    matrix: Float
+    hidden: tuple[Part, ...]
+    beyond: Any
+    changes: PixelChanges
+    keypoints: Float
+    weights: Float
+    sides: Float
+    sides_weight: float
+
+
 def augment_sample(
     pixels: NDArray[np.uint8],
     box: Float,
@@ -89,11 +122,47 @@ def augment_sample(
     pixels: (h, w, 3) uint8 RGB; box (4,) xyxy, keypoints (K, 2) and weights (K,) in them. size: (height, width) of the
     crop. other: gives another image, to hide a part of the person.
     """
+    shape = pixels.shape[:2]
+    plan = plan_sample(shape, box, keypoints, weights, keypoint_set, size, augmentation, random, padding, other)
+    crop = crop_of(plan, pixels, plan.beyond, size)
+    return AugmentedSample(crop, plan.keypoints, plan.weights, plan.sides, plan.sides_weight)
+
+
+def crop_of(
+    plan: Plan, pixels: NDArray[np.uint8], beyond: NDArray[np.uint8] | None, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The crop (H, W, 3) of a plan for an image; beyond: the image that hides parts of it, None for black."""
+    for part in plan.hidden:
+        pixels = hide(pixels, part, beyond)
+    crop = np.empty((*size, 3), np.uint8)
+    warp(pixels, plan.matrix, crop)
+    return apply_changes(crop, plan.changes)
+
+
+def plan_sample(
+    shape: tuple[int, int],
+    box: Float,
+    keypoints: Float,
+    weights: Float,
+    keypoint_set: KeypointSet,
+    size: tuple[int, int],
+    augmentation: Augmentation,
+    random: np.random.Generator,
+    padding: float = 1.25,
+    other: Callable[[], Any] | None = None,
+) -> Plan:
+    """The plan of a sample, with all of its random numbers. shape: (h, w) of the image. The rest: see augment_sample.
+
+    other: gives Plan.beyond.
+    """
     height, width = size
+    hidden: list[Part] = []
+    beyond = None
     if random.random() < augmentation.truncation_p:
         beyond = other() if other is not None and random.random() < 0.5 else None
         for _ in range(1 + int(random.random() < 0.3)):
-            pixels, box, weights = truncate(pixels, box, keypoints, weights, random, beyond)
+            part, box, weights = hidden_part(shape, box, keypoints, weights, random)
+            hidden += [part] if part is not None else []
         person = box
     else:
         person = box
@@ -109,13 +178,11 @@ def augment_sample(
         matrix = mirror @ matrix
         order = list(keypoint_set.flip_indices)
         keypoints, weights = keypoints[order], weights[order]
-    crop = np.empty((height, width, 3), np.uint8)
-    warp(pixels, matrix, crop)
     points = geometry.transform(matrix, keypoints)
     inside = ((points >= -0.5) & (points <= np.array([width, height]) - 0.5)).all(axis=-1)
     sides, sides_weight = sides_in_crop(person, matrix, size)
-    crop = change_pixels(crop, augmentation, random)
-    return AugmentedSample(crop, points, weights * inside, sides, sides_weight)
+    changes = draw_changes(size, augmentation, random)
+    return Plan(matrix, tuple(hidden), beyond, changes, points, weights * inside, sides, sides_weight)
 
 
 def crop_matrix(
@@ -154,6 +221,17 @@ def truncate(
     beyond: the image on the other side of the line, black by default. Unchanged where fewer than 2 labelled keypoints
     would be left.
     """
+    part, box, weights = hidden_part(pixels.shape[:2], box, keypoints, weights, random)
+    return (pixels if part is None else hide(pixels, part, beyond)), box, weights
+
+
+def hidden_part(
+    shape: tuple[int, int], box: Float, keypoints: Float, weights: Float, random: np.random.Generator
+) -> tuple[Part | None, Float, Float]:
+    """The part of an image (h, w) beyond a random line through the person: (part, the box up to the line, weights).
+
+    None, with box and weights as they are, where fewer than 2 labelled keypoints would be left.
+    """
     side = int(random.choice(4, p=_TRUNCATED_SIDES))
     share = random.uniform(0.15, 0.85)
     axis = 1 if side in (0, 3) else 0
@@ -163,17 +241,25 @@ def truncate(
     border = low + share * (high - low) if after else high - share * (high - low)
     inside = keypoints[:, axis] < border if after else keypoints[:, axis] > border
     if np.count_nonzero((weights > 0) & inside) < 2:
-        return pixels, box, weights
-    box, place = box.copy(), int(np.clip(round(border), 0, pixels.shape[1 - axis]))
+        return None, box, weights
+    box, length = box.copy(), shape[1 - axis]
+    place = int(np.clip(round(border), 0, length))
     box[axis + 2 if after else axis] = border
+    first, end = (place, length) if after else (0, place)
+    part = (first, end, 0, shape[1]) if axis == 1 else (0, shape[0], first, end)
+    return part, box, weights * inside
+
+
+def hide(pixels: NDArray[np.uint8], part: Part, beyond: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """A copy of an image with a part hidden by another image, or by black."""
     pixels = pixels.copy()
-    gone = slice(place, None) if after else slice(0, place)
-    region = pixels[(gone, slice(None)) if axis == 1 else (slice(None), gone)]
+    top, bottom, left, right = part
+    region = pixels[top:bottom, left:right]
     if beyond is None or not region.size:
         region[:] = 0
     else:
         region[:] = cv2.resize(beyond, region.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return pixels, box, weights * inside
+    return pixels
 
 
 def half_body_box(
@@ -196,34 +282,55 @@ def change_pixels(
     crop: NDArray[np.uint8], augmentation: Augmentation, random: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Colour, downscaling, blur and erasing."""
-    if augmentation.colour:
-        crop = _change_colour(crop, augmentation.colour, random)
-    if random.random() < augmentation.downscale_p:
-        crop = _downscale(crop, random.uniform(0.15, 0.6))
-    if random.random() < augmentation.blur_p:
-        crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), random.uniform(0.5, 1.5)), np.uint8)
-    if random.random() < augmentation.erasing_p:
-        height, width = crop.shape[:2]
-        h, w = (random.uniform(0.1, 0.35, 2) * (height, width)).astype(int)
-        top, left = random.integers(0, height - h), random.integers(0, width - w)
-        crop[top : top + h, left : left + w] = random.integers(0, 256, 3)
+    return apply_changes(crop, draw_changes((crop.shape[0], crop.shape[1]), augmentation, random))
+
+
+def draw_changes(size: tuple[int, int], augmentation: Augmentation, random: np.random.Generator) -> PixelChanges:
+    """Random changes of a crop (height, width)."""
+    height, width = size
+    colour = _colour_map(augmentation.colour, random) if augmentation.colour else None
+    downscale = random.uniform(0.15, 0.6) if random.random() < augmentation.downscale_p else None
+    blur = random.uniform(0.5, 1.5) if random.random() < augmentation.blur_p else None
+    if random.random() >= augmentation.erasing_p:
+        return PixelChanges(colour, downscale, blur)
+    h, w = (int(side) for side in random.uniform(0.1, 0.35, 2) * (height, width))
+    top, left = int(random.integers(0, height - h)), int(random.integers(0, width - w))
+    red, green, blue = random.integers(0, 256, 3).tolist()
+    return PixelChanges(colour, downscale, blur, (top, left, h, w), (red, green, blue))
+
+
+def apply_changes(crop: NDArray[np.uint8], changes: PixelChanges) -> NDArray[np.uint8]:
+    """The changed crop; its memory may be used."""
+    if changes.colour is not None:
+        crop = np.asarray(cv2.transform(crop, changes.colour), np.uint8)
+    if changes.downscale is not None:
+        crop = _downscale(crop, changes.downscale)
+    if changes.blur is not None:
+        crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), changes.blur), np.uint8)
+    if changes.erased is not None:
+        top, left, h, w = changes.erased
+        crop[top : top + h, left : left + w] = changes.erased_colour
     return crop
 
 
-def _change_colour(crop: NDArray[np.uint8], strength: float, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Brightness, contrast, saturation and channel gains as one affine map of RGB."""
+def _colour_map(strength: float, random: np.random.Generator) -> Float:
+    """Brightness, contrast, saturation and channel gains as one affine map (3, 4) of RGB."""
     brightness, contrast, saturation = 1 + random.uniform(-strength, strength, 3)
     gains = 1 + random.uniform(-strength, strength, 3) * 0.3
     luma = np.array([0.299, 0.587, 0.114])
     mix = saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * luma
     mix = contrast * brightness * gains[:, None] * mix
     offset = np.full(3, (1 - contrast) * 116.0)
-    return np.asarray(cv2.transform(crop, np.hstack([mix, offset[:, None]])), np.uint8)
+    return np.hstack([mix, offset[:, None]])
+
+
+def downscaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """(height, width) of a crop at a lower resolution."""
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _downscale(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     """The crop downsampled by a factor and upsampled again."""
     height, width = crop.shape[:2]
-    small = (max(1, round(width * factor)), max(1, round(height * factor)))
-    few = cv2.resize(crop, small, interpolation=cv2.INTER_AREA)
+    few = cv2.resize(crop, downscaled_size((height, width), factor)[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(few, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

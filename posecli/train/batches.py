@@ -1,7 +1,8 @@
 """Batches of training samples as tensors."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from posecli.pose.config import PoseConfig
 from posecli.train.distributed import Distributed
 from posecli.train.loader import prefetch
 from posecli.train.packing import Crops
+from posecli.train.pixel_store import PixelStore, Planner
 from posecli.train.recipe import Recipe, Stage
 from posecli.train.samples import Sampler
 
@@ -77,20 +79,33 @@ def batches(
     unlabelled: Crops | None = None,
     workers: int = 0,
     device: torch.device | None = None,
+    store: PixelStore | None = None,
 ) -> Generator[Batch, None, None]:
     """Batches for samples start to end of the run, prefetched by a thread or by worker processes.
 
     They do not depend on workers; see samples.Sampler, also for the other arguments. device: that of training; for CUDA
-    batches are in pinned memory.
+    batches are in pinned memory. store: augments on its device, where the crops stay; None for numpy and OpenCV.
     """
     distributed = distributed or Distributed()
     rank, size = distributed.rank, distributed.size
     sampler = Sampler(crops, recipe, stage, end, rank, size, negatives, teacher_size, unlabelled)
     on_gpu = device is not None and device.type == "cuda"
-    for found in prefetch(sampler, range(start, end, stage.batch_size), workers):
-        tensors: dict[str, Any] = {n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in found.items()}
-        batch = Batch(**tensors, weight_sum=tensors["weights"].sum())
-        yield batch.pinned() if on_gpu else batch
+    keys = range(start, end, stage.batch_size)
+    if store is None:
+        for found in prefetch(sampler, keys, workers):
+            batch = _batch(found)
+            yield batch.pinned() if on_gpu else batch
+        return
+    for samples, values, pixels in prefetch(Planner(sampler, not store.resident), keys, workers):
+        labels = {**values, "crops": torch.empty((len(samples), 0)), "large": None}
+        batch = _batch(labels)
+        made, large = store.crops(samples, pixels, sampler)
+        yield replace(batch.pinned() if on_gpu else batch, crops=made, large=large)
+
+
+def _batch(fields: Mapping[str, Any]) -> Batch:
+    tensors: dict[str, Any] = {n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in fields.items()}
+    return Batch(**tensors, weight_sum=tensors["weights"].sum())
 
 
 def normalise(crops: Tensor, config: PoseConfig, device: torch.device) -> Tensor:
@@ -99,6 +114,11 @@ def normalise(crops: Tensor, config: PoseConfig, device: torch.device) -> Tensor
     pixels = crops.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
     if preprocessing.channels == "BGR":
         pixels = pixels.flip(1)
-    mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+    mean, std = (_channels(values, device) for values in (preprocessing.mean, preprocessing.std))
     return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=16)
+def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """(1, 3, 1, 1); cached, since each copy to a GPU would wait for it."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)

@@ -106,11 +106,12 @@ class MovingAverage:
         """Update with the model; the decay is smaller in the first updates."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self.state[name].lerp_(tensor, 1 - decay)
-            else:
-                self.state[name].copy_(tensor)
+        found = model.state_dict()
+        moved = [name for name, tensor in found.items() if tensor.is_floating_point()]
+        # On a GPU few kernels for all of them.
+        torch._foreach_lerp_([self.state[name] for name in moved], [found[name] for name in moved], 1 - decay)
+        for name in found.keys() - set(moved):
+            self.state[name].copy_(found[name])
 
     def half(self) -> dict[str, Tensor]:
         """The averaged state with floating-point tensors in half precision."""

@@ -19,6 +19,7 @@ from posecli.train.engine import append_row, run_steps, truncate_rows
 from posecli.train.init import Init
 from posecli.train.objective import PoseLoss
 from posecli.train.packing import Crops
+from posecli.train.pixel_store import PixelStore
 from posecli.train.recipe import Recipe
 from posecli.train.state import Placement, State, export, first_state, next_stage, restore, save
 from posecli.train.teacher import Teacher
@@ -59,12 +60,14 @@ def train(
     compiled: bool = False,
     workers: int = 0,
     callbacks: PoseCallbacks | None = None,
+    device_augmentation: bool | None = None,
 ) -> Path:
     """Train through all stages, resuming where folder holds a state; the path of the last weights.
 
     negatives: crops without a person, for a model with a person score (recipe.model.person_score). teacher: a trained
     model for distillation on the same crops (recipe.teacher_weight). unlabelled: people without labels, only for
     distillation. workers: processes that make batches, 0 for a thread; the results do not depend on them.
+    device_augmentation: whether crops are augmented on the device, None for on a GPU.
 
     Writes metrics.csv, evaluations.csv, state.pt (for resuming), last.safetensors and best.safetensors (by AP; see
     callbacks.keep_best) into folder. Ctrl-C saves first; a resumed run ends in the same bytes as an uninterrupted one.
@@ -72,7 +75,11 @@ def train(
     """
     placement = Placement(torch.device(device), distributed or Distributed(), compiled)
     callbacks = callbacks or PoseCallbacks()
-    run = _Run(recipe, crops, folder, placement, negatives, unlabelled, teacher, workers, callbacks)
+    store = None
+    if placement.device.type == "cuda" if device_augmentation is None else device_augmentation:
+        sources = {"people": crops, "negatives": negatives, "unlabelled": unlabelled}
+        store = PixelStore(placement.device, sources)
+    run = _Run(recipe, crops, folder, placement, negatives, unlabelled, teacher, workers, callbacks, store)
     folder.mkdir(parents=True, exist_ok=True)
     state = restore(recipe, folder, placement)
     if placement.distributed.is_main:
@@ -99,6 +106,7 @@ class _Run:
     teacher: Teacher | None
     workers: int
     callbacks: PoseCallbacks
+    store: PixelStore | None
 
     @property
     def is_main(self) -> bool:
@@ -150,6 +158,7 @@ class _Run:
             unlabelled=self.unlabelled,
             workers=self.workers,
             device=self.placement.device,
+            store=self.store,
         )
         with closing(found):
             yield from counted_together(found, self.placement.distributed, self.placement.device)

@@ -19,6 +19,7 @@ from posecli import geometry
 from posecli.annotations.document import Repairs
 from posecli.annotations.pixels import add_remark, read_pixels
 from posecli.errors import DataError, MediaError
+from posecli.media.headers import stored_size
 from posecli.pose.crops import warp
 from posecli.train.data import People
 from posecli.train.distributed import Distributed
@@ -28,6 +29,8 @@ from posecli.weights.fingerprints import BYTES, content_hash, fingerprint_of
 PACK_PADDING = 1.25 * 1.5
 # Part of the cache's name: files of another format are not read.
 _FORMAT = 2
+# The size stands within the first bytes of a crop's JPEG.
+_HEADER_BYTES = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,14 @@ class Crops:
         if image is None:
             raise DataError(f"packed crop {index} is damaged: delete the cache and start again")
         return np.asarray(image, np.uint8)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of one crop, by its header."""
+        first, end = self.spans[index]
+        found = stored_size(self.data[first : min(end, first + _HEADER_BYTES)].tobytes())
+        if found is None:
+            raise DataError(f"packed crop {index} is damaged: delete the cache and start again")
+        return found[1], found[0]
 
     @property
     def contents(self) -> dict[Path, bytes]:

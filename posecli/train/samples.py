@@ -1,6 +1,6 @@
 """Training samples as a pure function of the recipe and the sample's number. Does not import torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posecli.train.augment import AugmentedSample, augment_sample
+from posecli.train.augment import Plan, crop_of, plan_sample
 from posecli.train.packing import Crops
 from posecli.train.recipe import Recipe, Stage
 
@@ -24,14 +24,17 @@ def sample_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Sample:
-    """One augmented crop, (H, W, 3) uint8 RGB.
+    """One sample: its plan, and what is learned from it.
 
-    points (K, 2) in its pixels, weights (K,). present: 1 for a person, 0 for a negative, -1 for a person without
+    kind: "people", "negatives" or "unlabelled", the crops that row is a row of. points (K, 2) in pixels of the
+    augmented crop, weights (K,). present: 1 for a person, 0 for a negative, -1 for a person without
     labels. sides (4,): the person's box relative to the crop's size, with its weight. taught: weight of the divergence
     from the teacher. id: text that identifies the person.
     """
 
-    crop: NDArray[np.uint8]
+    kind: str
+    row: int
+    plan: Plan
     points: Float
     weights: Float
     present: float
@@ -64,13 +67,23 @@ class Sampler:
 
     def __call__(self, first: int) -> dict[str, Any]:
         """This process's part of the batch that starts with sample first: the fields of a Batch by name."""
+        samples, values = self.planned(first)
+        crops = np.stack([self._crop(sample) for sample in samples])
+        height, width = self.stage.input_size
+        if crops.shape[1:3] == (height, width):
+            return {**values, "crops": crops, "large": None}
+        small = [cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA) for crop in crops]
+        return {**values, "crops": np.stack(small), "large": crops}
+
+    def planned(self, first: int) -> tuple[list[Sample], dict[str, Any]]:
+        """The same without pixels: the samples, and all fields of the Batch but crops and large."""
         numbers = range(first, min(first + self.stage.batch_size, self.end))
         # Where the last batch has no sample left for a process, it gets one that does not count.
         mine = numbers[self.rank :: self.size]
         samples = [self.sample(number) for number in mine or numbers[:1]]
         counts = float(bool(mine))
-        return {
-            **self._pixels_and_points(samples),
+        return samples, {
+            "points": self._points(samples),
             "weights": _stacked([s.weights for s in samples]) * np.float32(counts),
             "present": np.array([s.present if mine else -1 for s in samples], np.float32),
             "sides": _stacked([s.sides for s in samples]),
@@ -79,6 +92,17 @@ class Sampler:
             "ids": tuple(s.id for s in samples),
             "samples": len(numbers),
         }
+
+    @property
+    def made_size(self) -> tuple[int, int]:
+        """(height, width) at which crops are made."""
+        return self.teacher_size or self.stage.input_size
+
+    def crops_of(self, kind: str) -> Crops:
+        """The crops of a sample's kind."""
+        found = {"people": self.crops, "negatives": self.negatives, "unlabelled": self.unlabelled}[kind]
+        assert found is not None
+        return found
 
     def sample(self, number: int) -> Sample:
         """Sample number n of the run."""
@@ -94,53 +118,53 @@ class Sampler:
             # Random points in place of keypoints, so that negatives get the same augmentation as people.
             box = negatives.people.boxes[row]
             points = random.uniform(box[:2], box[2:], (len(negatives.people.keypoint_set), 2))
-            crop, points, weights, sides, _ = self._augmented(
-                negatives, row, points, np.ones(len(points)), number, random
-            )
-            return Sample(crop, points, weights * 0, 0.0, sides, 0.0, 0.0, negatives.people.ids[row])
+            plan = self._plan(negatives, row, points, np.ones(len(points)), number, random)
+            nothing = plan.weights * 0
+            name = negatives.people.ids[row]
+            return Sample("negatives", row, plan, plan.keypoints, nothing, 0.0, plan.sides, 0.0, 0.0, name)
         epoch, place = divmod(number, len(self.crops))
         row = int(sample_order(len(self.crops), self.recipe.seed, epoch)[place])
         people = self.crops.people
-        crop, points, weights, sides, sides_weight = self._augmented(
-            self.crops, row, people.keypoints[row], people.weights[row], number, random
-        )
-        return Sample(crop, points, weights, 1.0, sides, sides_weight, 1.0, people.ids[row])
+        plan = self._plan(self.crops, row, people.keypoints[row], people.weights[row], number, random)
+        labels = plan.keypoints, plan.weights, 1.0, plan.sides, plan.sides_weight, 1.0
+        return Sample("people", row, plan, *labels, people.ids[row])
 
     def _without_labels(self, source: Crops, number: int, random: np.random.Generator) -> Sample:
         """A person without labels: the keypoints, which are the teacher's, guide the augmentation only."""
         people, row = source.people, int(random.integers(len(source)))
-        crop, points, weights, sides, _ = self._augmented(
-            source, row, people.keypoints[row], people.weights[row], number, random
-        )
+        plan = self._plan(source, row, people.keypoints[row], people.weights[row], number, random)
         taught = float(people.weights[row].max())  # the folder's weight
-        return Sample(crop, points, weights * 0, -1.0, sides, 0.0, taught, people.ids[row])
+        labels = plan.keypoints, plan.weights * 0, -1.0, plan.sides, 0.0, taught
+        return Sample("unlabelled", row, plan, *labels, people.ids[row])
 
-    def _augmented(
+    def _plan(
         self, source: Crops, row: int, points: Float, weights: Float, number: int, random: np.random.Generator
-    ) -> AugmentedSample:
-        return augment_sample(
-            source.pixels(row),
+    ) -> Plan:
+        """The plan of a sample; beyond is the row of another crop."""
+        return plan_sample(
+            source.size(row),
             source.people.boxes[row],
             points,
             weights,
             source.people.keypoint_set,
-            self.teacher_size or self.stage.input_size,
+            self.made_size,
             self.recipe.augmentation_at(number),
             random,
             self.recipe.model.preprocessing.padding,
-            lambda: source.pixels(int(random.integers(len(source)))),
+            lambda: int(random.integers(len(source))),
         )
 
-    def _pixels_and_points(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
-        """Crops and points at the model's input size; "large": the crops at the teacher's, where that differs."""
-        crops, points = np.stack([s.crop for s in samples]), np.stack([s.points for s in samples])
-        height, width = self.stage.input_size
-        if crops.shape[1:3] == (height, width):
-            return {"crops": crops, "points": points.astype(np.float32), "large": None}
-        small = [cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA) for crop in crops]
-        # Pixel centres are at integers.
-        points = (points + 0.5) * height / crops.shape[1] - 0.5
-        return {"crops": np.stack(small), "points": points.astype(np.float32), "large": crops}
+    def _crop(self, sample: Sample) -> NDArray[np.uint8]:
+        source, other = self.crops_of(sample.kind), sample.plan.beyond
+        beyond = None if other is None else source.pixels(other)
+        return crop_of(sample.plan, source.pixels(sample.row), beyond, self.made_size)
+
+    def _points(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """Points (N, K, 2) in pixels of the model's input; pixel centres are at integers."""
+        points, height = np.stack([s.points for s in samples]), self.stage.input_size[0]
+        if self.made_size != self.stage.input_size:
+            points = (points + 0.5) * height / self.made_size[0] - 0.5
+        return points.astype(np.float32)
 
 
 def _stacked(rows: Sequence[Float]) -> NDArray[np.float32]:

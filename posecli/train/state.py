@@ -136,7 +136,8 @@ def _engine(recipe: Recipe, number: int, model: SimCC, placement: Placement) -> 
     )
     return Engine(
         model,
-        torch.optim.AdamW(groups, lr=recipe.learning_rate),
+        # One kernel for all parameters on a GPU.
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True if placement.device.type == "cuda" else None),
         MovingAverage(model, recipe.ema),
         clip=recipe.clip,
         accumulate=recipe.accumulate,

@@ -28,7 +28,9 @@ class Teacher:
     def distributions(self, batch: Batch, where: torch.device) -> tuple[Tensor, Tensor]:
         """Logits over x (N, K, bins) and y (N, K, bins) for the batch's crops, float32 on the device where."""
         crops = batch.crops if batch.large is None else batch.large
-        x, y = self.runner(crops.numpy()).logits
+        if self.runner.resident is not None:
+            return self.runner.resident.logits(crops.to(where, non_blocking=True))
+        x, y = self.runner(crops.cpu().numpy()).logits
         return torch.from_numpy(x).to(where), torch.from_numpy(y).to(where)
 
     def places(self, config: PoseConfig) -> tuple[Tensor, Tensor] | None:
