@@ -27,6 +27,9 @@ NO_CHANGE: dict[str, list[str]] = {
     "as_json": [],
     "quiet": ["--quiet"],
     "workers": ["--workers", "2"],
+    "cluster": [],
+    "worker_cpus": [],
+    "worker_gpus": [],
     "help": [],
 }
 # Options with a value that differs from the first run's; HERE stands for the test's folder.

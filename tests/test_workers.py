@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from posecli.media.inputs import Input
-from posecli.pipeline import parts, workers
+from posecli.pipeline import local, parts, workers
 from posecli.pipeline.events import Job
 from posecli.pipeline.worker import Advanced, Ended
 from posecli.processes import WORKER_BYTES, automatic_workers, share_of
@@ -83,7 +83,7 @@ def test_two_workers_write_the_same_bytes_and_skip_what_is_finished(
     assert result.code == 1 and result.err.count("broken.jpg") == 1, result.err
     same_files(plain, out)
     (out / "one").mkdir(exist_ok=True)
-    monkeypatch.setattr(workers.multiprocessing, "get_context", no_workers)
+    monkeypatch.setattr(local.multiprocessing, "get_context", no_workers)
     (media / "one" / "broken.jpg").rename(media / "broken.jpg")
     try:
         result = posecli(capfd, *line(media, out, tiny_weights, "--workers", 2, "--json"))
@@ -103,7 +103,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, moments: list[int]) -> list[int]:
         take(driver, worker, message)
         count += isinstance(message, Advanced | Ended)
         hit_before = any(driver._deaths[number] for number in worker.in_hand)
-        pid = worker.process.pid
+        pid = worker.handle.process.pid
         if moments and count >= moments[0] and worker.in_hand and not hit_before and pid not in killed:
             del moments[0]
             killed.append(pid)
@@ -141,7 +141,7 @@ def test_workers_killed_five_times_change_nothing(
 def run_with(
     main: Callable[..., None], capfd: Any, monkeypatch: Any, folder: Path, out: Path, weights: Path, *more: object
 ) -> Result:
-    monkeypatch.setattr(workers, "main", main)
+    monkeypatch.setattr(local, "main", main)
     return posecli(capfd, "run", folder, "-o", out, "--weights", weights, *QUICK, "--workers", 2, *more)
 
 
@@ -263,10 +263,10 @@ def test_a_long_video_is_shared_also_when_a_worker_is_killed(
         if isinstance(order, Job) and order.part is not None:
             split.append(order.part)
             if len(split) == 2:
-                os.kill(worker.process.pid, signal.SIGKILL)
+                os.kill(worker.handle.process.pid, signal.SIGKILL)
 
     monkeypatch.setattr(workers._Driver, "_send", sending)
-    monkeypatch.setattr(workers, "main", worker_killer.frequent_restarts)
+    monkeypatch.setattr(local, "main", worker_killer.frequent_restarts)
     result = posecli(capfd, *command, tmp_path / "out", "--workers", 2)
     assert result.code == 0 and split == [(0, 48), (48, None), (48, None)], (result.err, split)
     same_files(tmp_path / "plain", tmp_path / "out")

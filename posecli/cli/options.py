@@ -118,6 +118,14 @@ output_options = option_group(
     ),
     option("--media/--no-media", default=True, help="Write annotated media."),
     workers_option,
+    option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Do the work on a Ray cluster: auto, ray://HOST:PORT or HOST:PORT. All nodes see inputs and --out under "
+        "the same paths. --workers limits the number of workers; without it as many run as fit.",
+    ),
+    option("--worker-cpus", default=1.0, help="CPUs of a worker of the cluster."),
+    option("--worker-gpus", default=0.0, help="GPUs of a worker of the cluster, also a fraction."),
     option("--overwrite", is_flag=True, help="Process finished inputs again."),
     option("--dry-run", is_flag=True, help="List inputs and outputs only."),
     option("--show", is_flag=True, help="Show annotated frames in a window; q quits."),

@@ -18,6 +18,7 @@ from posecli.cli.options import (
     video_options,
 )
 from posecli.cli.progress import progress_of
+from posecli.cli.workers import chosen_workers
 from posecli.errors import ExitCode, UsageError
 from posecli.text import printed
 
@@ -97,8 +98,8 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
     if run_options.tracking.smooth == "offline" and any(item.live for item in found):
         raise UsageError("--smooth offline reads a clip twice, which a live source does not allow: choose another")
     check_tables(tables)
-    workers = _workers(found, options, env)
     with ExitStack() as stack:
+        make_workers = stack.enter_context(chosen_workers(found, options, env))
         for remark in stack.enter_context(output_folder(jobs, out, tables, overwrite=overwrite, media=media)):
             env.say(remark)
         models = make_model_options(options)
@@ -106,7 +107,6 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
         # Only now: networks are read in the background while these are imported.
         from posecli.pipeline.run import run
         from posecli.pipeline.window import Window
-        from posecli.pipeline.workers import Workers
 
         window = None
         if options["show"]:
@@ -123,7 +123,7 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
             tables=tables,
             window=window,
             jobs=jobs,
-            workers=None if workers == 1 else Workers(workers, models),
+            workers=None if make_workers is None else make_workers(models),
         )
     if options["as_json"]:
         env.print_file(out / "run.json")
@@ -169,23 +169,6 @@ def _detect_every(options: dict[str, Any]) -> int | None:
 def _take(kind: type[T], values: dict[str, Any]) -> T:
     """An instance of an options dataclass, whose fields have the names of the command line's options."""
     return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
-
-
-def _workers(found: "Sequence[Input]", options: dict[str, Any], env: Environment) -> int:
-    """The number of processes. Live sources and a window need this one. Raises UsageError where options contradict."""
-    asked: int | str = options["workers"]
-    if asked == 1:
-        return 1
-    if options["show"] and asked != "auto":
-        raise UsageError(f"--show shows the frames of one process: leave --workers {asked} out")
-    if any(item.live for item in found):
-        env.say("--workers: a live source is read by one process")
-        return 1
-    if options["show"]:
-        return 1
-    from posecli.processes import count_workers
-
-    return count_workers(asked, len(found))
 
 
 def load_models(options: dict[str, Any]) -> "Predictor":

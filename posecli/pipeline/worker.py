@@ -12,8 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, Protocol, TypeAlias
 
 from posecli.errors import MachineError
 from posecli.pipeline.events import Job
@@ -27,18 +26,24 @@ _ADVANCE_EVERY = 0.1
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a worker begins with.
+class Common:
+    """What all workers of a run begin with. torch_threads: None where torch is not used.
 
-    driver: the process that started it. cores: those it runs on, None for all. torch_threads: None where torch is not
-    used.
+    Each worker is bound to its share of the cores, unless torch is used: its threads would wait for each other.
     """
 
     unit: Unit
     models: ModelOptions
+    torch_threads: int | None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What one process begins with. driver: the process that started it. cores: those it runs on, None for all."""
+
+    common: Common
     driver: int
     cores: tuple[int, ...] | None
-    torch_threads: int | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,14 @@ class Broken:
     error: BaseException
 
 
-Message: TypeAlias = Wanted | Begun | Advanced | Ended | Logged | Broken
+@dataclass(frozen=True)
+class Unseen:
+    """A job, by its number, whose input is not there on the worker's machine."""
+
+    job: int
+
+
+Message: TypeAlias = Wanted | Begun | Advanced | Ended | Logged | Broken | Unseen
 
 
 @dataclass(frozen=True)
@@ -107,32 +119,47 @@ class Unbind:
 Order: TypeAlias = Job | Pause | Unbind | None
 
 
-def main(connection: "Connection[Message, Order]", setup: Setup) -> NoReturn:
+class Link(Protocol):
+    """The worker's end of a connection to the driver. Without a driver, send raises OSError, recv too or EOFError."""
+
+    def send(self, message: Message, /) -> None:
+        """Send a message."""
+
+    def recv(self) -> Order:
+        """Wait for an order."""
+
+
+def main(connection: Link, setup: Setup) -> NoReturn:
     """Process the driver's jobs until there are no more."""
     follow(setup.driver)
-    port = _Port(connection)
+    serve(connection, setup.common, setup.cores)
+    os._exit(0)  # nothing is left to do; libraries' threads need not be waited for
+
+
+def serve(link: Link, common: Common, cores: tuple[int, ...] | None) -> None:
+    """Load the models and process the driver's jobs until there are no more; errors are reported to it."""
+    port = _Port(link)
     try:
-        if setup.cores is not None:
+        if cores is not None:
             # Before any library counts the cores: all of them start as many threads as this process may use.
-            bind(setup.cores)
+            bind(cores)
         logging.getLogger().addHandler(logging.NullHandler())  # the driver has logged what loading says
-        predictor = setup.models.load()
-        if setup.torch_threads is not None:
+        predictor = common.models.load()
+        if common.torch_threads is not None:
             import torch
 
-            torch.set_num_threads(setup.torch_threads)
-        unit = setup.unit
+            torch.set_num_threads(common.torch_threads)
+        unit = common.unit
         if unit_of(unit.out, unit.options, predictor).key != unit.key:
             raise MachineError("a worker process loaded other models than this one; use --workers 1")
         logging.getLogger().addHandler(_Forward(port))
         port.send(Wanted(ready=True))
         process(unit, port.jobs(), predictor, port.ended, port)
     except BaseException as error:
-        port.send(Broken(_portable(error)))
-    os._exit(0)  # nothing is left to do; libraries' threads need not be waited for
+        port.send(Broken(portable(error)))
 
 
-def _portable(error: BaseException) -> BaseException:
+def portable(error: BaseException) -> BaseException:
     """The error with its traceback as a note, as one that can be pickled."""
     trace = "".join(traceback.format_exception(error))
     copied: BaseException
@@ -147,7 +174,7 @@ def _portable(error: BaseException) -> BaseException:
 class _Port:
     """The worker's end of the pipe: gives jobs, takes reports (it is a Progress). For several threads."""
 
-    def __init__(self, connection: "Connection[Message, Order]") -> None:
+    def __init__(self, connection: Link) -> None:
         self._connection = connection
         self._orders: queue.SimpleQueue[Job | Pause | None] = queue.SimpleQueue()
         self._lock = threading.Lock()

@@ -1,46 +1,41 @@
-"""The driver of worker processes: hands out jobs, gathers what becomes of them, replaces workers that die."""
+"""The driver of workers: hands out jobs, gathers what becomes of them, replaces workers that die."""
 
 import logging
-import multiprocessing
-import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 
-from posecli.errors import MachineError
+from posecli import interrupt
+from posecli.pipeline.error_messages import error_message
 from posecli.pipeline.events import Job, Progress
 from posecli.pipeline.models import ModelOptions
 from posecli.pipeline.parts import split
+from posecli.pipeline.pool import Handle, Pool
 from posecli.pipeline.unit import Unit
 from posecli.pipeline.worker import (
     Advanced,
     Begun,
     Broken,
+    Common,
     Ended,
     Logged,
     Message,
     Order,
     Pause,
-    Setup,
     Unbind,
+    Unseen,
     Wanted,
-    main,
 )
 from posecli.pipeline.write import discard, finished_of
 from posecli.predict import Predictor
-from posecli.processes import cause_of, share_of, signals_held, usable_cores
 from posecli.results.manifest import Finished
 from posecli.results.records import Summary
 from posecli.text import printed
 
 LOG = logging.getLogger(__name__)
 
-# Workers that die one after another before their models are loaded: then no worker can be started.
-_MOST_EARLY_DEATHS = 3
 # Deaths of workers with a job in hand after which the job fails.
 _MOST_DEATHS = 2
 # Frames by which a clip must get further than before, for a death of its worker not to count: more than are between the
@@ -48,18 +43,16 @@ _MOST_DEATHS = 2
 _FURTHER = 64
 # Seconds after which the driver wakes, so that signals are handled on every system.
 _WAKE = 0.5
-# Seconds to wait for a worker that has been told to end.
-_END_TIMEOUT = 5.0
+# Seconds to wait for workers that have been told to end, and after a signal.
+_END_TIMEOUT, _INTERRUPTED_TIMEOUT = 5.0, 1.0
 
 
 @dataclass(eq=False)
 class _Worker:
-    """A process. in_hand: jobs that it has and did not end. wanting: it waits for a job. alone: its job may be one that
+    """A worker. in_hand: jobs that it has and did not end. wanting: it waits for a job. alone: its job may be one that
     kills workers, so that it gets no other."""
 
-    process: SpawnProcess
-    connection: "Connection[Order, Message]"
-    place: int
+    handle: Handle
     in_hand: dict[int, Job] = field(default_factory=dict)
     ready: bool = False
     wanting: bool = False
@@ -69,10 +62,10 @@ class _Worker:
 
 @dataclass(frozen=True)
 class Workers:
-    """The number of worker processes, and the models that they load."""
+    """The models that the workers load, and a function that makes their pool."""
 
-    count: int
     models: ModelOptions
+    pool: Callable[[Common], Pool]
 
 
 def process_in_workers(
@@ -83,7 +76,7 @@ def process_in_workers(
     ended: Callable[[Job, Finished], None],
     progress: Progress,
 ) -> None:
-    """Process the jobs in worker processes, longest first; the same files as unit.process writes.
+    """Process the jobs in workers, longest first; the same files as unit.process writes.
 
     predictor: the same models in this process; the workers' have its runtimes. An input whose worker dies is tried once
     more, after the others and alone in a worker, and then fails.
@@ -93,8 +86,8 @@ def process_in_workers(
     """
     if not jobs:
         return
-    common = _setup_of(unit, workers.models, predictor)
-    driver = _Driver(unit, longest_first(jobs), common, workers.count, ended, progress)
+    pool = workers.pool(common_of(unit, workers.models, predictor))
+    driver = _Driver(unit, longest_first(jobs), pool, ended, progress)
     try:
         driver.run()
     finally:
@@ -123,26 +116,14 @@ def _size(job: Job) -> int:
         return 0
 
 
-@dataclass(frozen=True)
-class _Common:
-    """Setup of all workers, but for the cores. torch_threads: None where torch is not used.
-
-    Each worker is bound to its share of the cores, unless torch is used: its threads would wait for each other.
-    """
-
-    unit: Unit
-    models: ModelOptions
-    torch_threads: int | None
-
-
-def _setup_of(unit: Unit, models: ModelOptions, predictor: Predictor) -> _Common:
+def common_of(unit: Unit, models: ModelOptions, predictor: Predictor) -> Common:
     """OpenVINO's results do not depend on its threads, torch's do: there a worker has as many as this process."""
     threads = None
     if "torch" in (predictor.estimator.runner.runtime, predictor.detector.runtime):
         import torch
 
         threads = torch.get_num_threads()
-    return _Common(unit, models.resolved(predictor), threads)
+    return Common(unit, models.resolved(predictor), threads)
 
 
 @dataclass(frozen=True)
@@ -160,19 +141,15 @@ class _Driver:
         self,
         unit: Unit,
         jobs: Sequence[Job],
-        common: _Common,
-        count: int,
+        pool: Pool,
         ended: Callable[[Job, Finished], None],
         progress: Progress,
     ) -> None:
-        self._unit, self._common, self._count = unit, common, count
+        self._unit, self._pool = unit, pool
         self._ended, self._progress = ended, progress
         self._waiting, self._again = deque(jobs), deque[Job]()
         self._left = len(jobs)
-        self._workers: dict[int, _Worker] = {}
-        self._cores = usable_cores()
-        self._context = multiprocessing.get_context("spawn")
-        self._early_deaths = 0
+        self._workers: dict[Hashable, _Worker] = {}
         self._deaths: Counter[int] = Counter()
         self._written: Counter[str] = Counter()
         self._furthest: Counter[str] = Counter()
@@ -185,67 +162,85 @@ class _Driver:
     def run(self) -> None:
         """Until all jobs have ended."""
         self._waiting.appendleft(self._split(self._waiting.popleft()))
-        for place in range(min(self._count, len(self._waiting))):
-            self._start(place)
         while self._left:
-            workers = [*self._workers.values()]
-            spoke = wait([worker.connection for worker in workers], timeout=_WAKE)
-            for worker in workers:
-                if worker.connection in spoke:
-                    self._receive(worker)
+            in_hand = sum(len(worker.in_hand) for worker in self._workers.values())
+            for place in self._pool.places(len(self._waiting) + len(self._again) + in_hand):
+                if place not in self._workers:
+                    self._workers[place] = _Worker(self._pool.start(place))
+            by_handle = {worker.handle: worker for worker in self._workers.values()}
+            for handle in self._pool.wait([*by_handle], _WAKE):
+                self._receive(by_handle[handle])
             self._hand_out()
         for worker in self._workers.values():
-            with suppress(OSError):
-                worker.connection.send(None)
-        until = time.monotonic() + _END_TIMEOUT
+            worker.handle.send(None)
+        self._join(_END_TIMEOUT)
+
+    def _join(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
         for worker in self._workers.values():
-            worker.process.join(max(0.0, until - time.monotonic()))
+            worker.handle.join(max(0.0, until - time.monotonic()))
 
     def end(self) -> None:
         """End all workers immediately, and delete what they did not complete."""
         for worker in self._workers.values():
-            worker.process.kill()
+            worker.handle.kill()
+        self._join(_END_TIMEOUT if interrupt.received_signal() is None else _INTERRUPTED_TIMEOUT)
         for worker in self._workers.values():
-            worker.process.join()
-            with suppress(EOFError, OSError):
-                while worker.connection.poll():
-                    self._take(worker, worker.connection.recv())
-            worker.connection.close()
+            with suppress(EOFError):
+                while messages := worker.handle.receive():
+                    for message in messages:
+                        self._take(worker, message)
             for job in worker.in_hand.values():
                 discard(job, self._unit.out)
         self._workers.clear()
-
-    def _start(self, place: int) -> None:
-        common = self._common
-        cores = share_of(self._cores, place, self._count) if common.torch_threads is None else None
-        ours, theirs = self._context.Pipe()
-        setup = Setup(common.unit, common.models, os.getpid(), cores, common.torch_threads)
-        process = self._context.Process(target=main, args=(theirs, setup), name=f"posecli-worker-{place}", daemon=True)
-        try:
-            with signals_held():
-                process.start()
-                self._workers[place] = _Worker(process, ours, place)
-        except OSError as error:
-            raise MachineError(f"a worker process cannot be started ({error.strerror}): use --workers 1") from error
-        theirs.close()  # so that the end of the worker is the end of the pipe
+        self._pool.close()
 
     def _receive(self, worker: _Worker) -> None:
-        """Take one message, or replace a worker that died."""
+        """Take messages, or replace a worker that died."""
         try:
-            message = worker.connection.recv()
-        except (EOFError, OSError):
+            messages = worker.handle.receive()
+        except EOFError:
             self._replace(worker)
             return
-        self._take(worker, message)
-        if isinstance(message, Broken):
-            raise message.error
+        for message in messages:
+            self._take(worker, message)
+            if isinstance(message, Broken):
+                reason = self._pool.without(worker.handle, message.error)
+                if reason is None:
+                    raise message.error
+                self._leave(worker, reason)
+                return
+            if isinstance(message, Unseen):
+                self._unseen(worker, message)
+
+    def _leave(self, worker: _Worker, reason: str) -> None:
+        """Give what a worker has in hand to others, for a reason that is not the inputs'."""
+        LOG.warning("%s", reason)
+        del self._workers[worker.handle.place]
+        worker.handle.kill()
+        worker.handle.join(_END_TIMEOUT)
+        for job in worker.in_hand.values():
+            discard(job, self._unit.out)
+        self._waiting.extendleft(worker.in_hand.values())
+
+    def _unseen(self, worker: _Worker, message: Unseen) -> None:
+        """An input that a worker's machine does not have: it is deleted, or others have it."""
+        job = worker.in_hand[message.job]
+        try:
+            job.input.path.lstat()
+        except OSError as error:
+            del worker.in_hand[message.job]
+            self._finish(job, finished_of(job, Summary("failed", error=error_message(error, job.input.shown))))
+            return
+        unseen = FileNotFoundError(2, "not there", str(job.input.shown))
+        self._leave(worker, self._pool.without(worker.handle, unseen) or str(unseen))
 
     def _take(self, worker: _Worker, message: Message) -> None:
         if isinstance(message, Wanted):
             worker.ready = True
+            self._pool.ready(worker.handle)
             worker.wanting = not message.ready
             worker.paused = False
-            self._early_deaths = 0
         elif isinstance(message, Begun):
             self._written[message.name] = 0
             self._progress.begin(message.name, message.frames)
@@ -276,8 +271,8 @@ class _Driver:
                 continue
             job = self._next(worker)
             if job is not None:
-                if job.number in self._parts and not self._waiting and self._common.torch_threads is None:
-                    self._send(worker, Unbind(self._cores))
+                if job.number in self._parts and not self._waiting and (cores := self._pool.all_cores()) is not None:
+                    self._send(worker, Unbind(cores))
                 worker.in_hand[job.number] = job
                 worker.wanting = worker.paused = False
                 self._send(worker, job)
@@ -297,10 +292,10 @@ class _Driver:
 
     def _split(self, job: Job) -> Job:
         """The job, or the first of its parts, where there are fewer jobs than workers."""
-        waiting = len(self._waiting) + 1
-        if job.part is not None or job.number in self._parts or waiting >= self._count:
+        waiting, count = len(self._waiting) + 1, self._pool.count()
+        if job.part is not None or job.number in self._parts or waiting >= count:
             return job
-        parts = split(job, self._unit.options.span, -(-self._count // waiting), self._next_number)
+        parts = split(job, self._unit.options.span, -(-count // waiting), self._next_number)
         if not parts:
             return job
         self._next_number += len(parts)
@@ -317,25 +312,19 @@ class _Driver:
             self._waiting.appendleft(parts.job)
 
     def _send(self, worker: _Worker, order: Order) -> None:
-        with suppress(OSError):  # it died, which is noticed when its end of the pipe is read
-            worker.connection.send(order)
+        worker.handle.send(order)
 
     def _replace(self, worker: _Worker) -> None:
         """Try again what a dead worker had in hand, in another worker."""
-        del self._workers[worker.place]
-        worker.connection.close()
-        worker.process.join()
-        cause = cause_of(worker.process.exitcode)
+        del self._workers[worker.handle.place]
+        cause = worker.handle.cause()
         if not worker.ready:
-            self._early_deaths += 1
-            if self._early_deaths == _MOST_EARLY_DEATHS:
-                raise MachineError(f"worker processes end while they start ({cause}): use --workers 1")
+            self._pool.ended_early(worker.handle, cause)
         for job in worker.in_hand.values():
             discard(job, self._unit.out)
             self._try_again(job, cause)
         if self._left:
             LOG.warning("a worker process ended (%s): replaced, its inputs are tried again", cause)
-            self._start(worker.place)
 
     def _try_again(self, job: Job, cause: str) -> None:
         name = job.input.name
