@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -232,3 +234,29 @@ def test_on_a_gpu_auto_means_torch_in_half_precision() -> None:
     many = pixels((64, 32), 11)
     together = run(many)
     assert same(tuple(output[9:] for output in together), run(many[9:]))
+
+
+_MANY_THREADS = """
+import os, sys, threading
+import openvino
+from posecli.runtime.openvino_requests import prepare_types
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(8)
+
+def use():
+    barrier.wait()
+    prepare_types()
+    openvino.Type.u8.to_dtype()
+
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_threads_that_use_openvino_first_do_not_wait_forever(attempt: int) -> None:
+    """Without prepare_types one process in three stops."""
+    subprocess.run([sys.executable, "-c", _MANY_THREADS], check=True, timeout=60)
