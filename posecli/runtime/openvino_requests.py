@@ -21,9 +21,8 @@ _PREPARING = threading.Lock()
 def prepare_types() -> None:
     """Let OpenVINO's binding make its tables of element types, before several threads use it.
 
-    It makes each at the first use, in a C++ initialiser in which it gives Python's lock away: a second thread that comes
-    to the same place then waits for the initialiser with Python's lock in its hands, and both wait forever. Here a lock
-    of Python's keeps the second one out.
+    Each is made at its first use, by a C++ initialiser that releases Python's lock for a moment. A second thread that
+    comes to the same place then waits for the initialiser while it holds Python's lock, and both wait forever.
     """
     import openvino
 
