@@ -15,22 +15,6 @@ from posecli.runtime.network import FloatArrays
 _FIRST = threading.Lock()
 _begun = threading.Event()
 
-_PREPARING = threading.Lock()
-
-
-def prepare_types() -> None:
-    """Let OpenVINO's binding make its tables of element types, before several threads use it.
-
-    Each is made at its first use, by a C++ initialiser that releases Python's lock for a moment. A second thread that
-    comes to the same place then waits for the initialiser while it holds Python's lock, and both wait forever.
-    """
-    import openvino
-
-    with _PREPARING:
-        tensor = openvino.Tensor(np.zeros(1, np.uint8), shared_memory=True)
-        tensor.element_type.to_dtype()
-        np.array(tensor.data)
-
 
 class Requests:
     """A compiled network of one item, called with many.
@@ -40,7 +24,6 @@ class Requests:
     """
 
     def __init__(self, compiled: Any) -> None:
-        prepare_types()
         self._compiled, self._own = compiled, threading.local()
         count = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="openvino")
