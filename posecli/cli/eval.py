@@ -1,5 +1,6 @@
 """`posecli eval`: COCO keypoint AP with intervals, comparisons and an error analysis."""
 
+import functools
 import json
 import shlex
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from posecli.cli.groups import GroupedCommand, option, option_group
-from posecli.cli.options import DECODER_NAMES, PRECISION_NAMES, RUNTIME_NAMES
+from posecli.cli.options import DECODER_NAMES, PRECISION_NAMES, RUNTIME_NAMES, workers_option
 from posecli.cli.parameters import DEVICE, OFFLINE
 from posecli.errors import DataError, ExitCode, UsageError
 
@@ -111,6 +112,7 @@ EXAMPLES = (
 @option_group(
     "Output",
     option("--out", "-o", type=_FOLDER, default=Path("results/eval"), help="Folder of metrics and report."),
+    workers_option,
     option("--bootstrap", type=click.IntRange(0), default=1000, help="Resamplings of the images, for the intervals."),
     option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout."),
 )  # fmt: skip
@@ -234,7 +236,14 @@ def _predicted(models: Sequence[str], options: dict[str, Any], truth: "GroundTru
         reestimate=options["reestimate"],
         allow_overlap=options["allow_overlap"],
     )
-    yield from predict_variants(variants, truth, settings)
+    from posecli.processes import count_workers
+
+    spread = None
+    if (count := count_workers(options["workers"], len(truth.files))) > 1:
+        from posecli.evaluate.workers import find_in_workers
+
+        spread = functools.partial(find_in_workers, count, settings, truth)
+    yield from predict_variants(variants, truth, settings, spread)
 
 
 def _results(paths: Sequence[Path], truth: "GroundTruth") -> "Iterator[Candidate]":

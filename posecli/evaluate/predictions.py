@@ -1,7 +1,7 @@
 """Predicted people of a validation set as arrays, from a model and boxes or from a results file."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +77,15 @@ def predict(
     return predict_all([estimator], truth, boxes, rank_by=rank_by, reestimate=reestimate)[0]
 
 
+@dataclass(frozen=True)
+class Found:
+    """People of some images, for each estimator: ids of their images, entries of Poses.to_coco; repairs of images."""
+
+    ids: list[list[int]]
+    people: list[list[dict[str, Any]]]
+    repairs: Repairs
+
+
 def predict_all(
     estimators: Sequence[Estimator],
     truth: GroundTruth,
@@ -89,22 +98,51 @@ def predict_all(
 
     Images have the orientation of their annotations, see annotations.pixels.
     """
+    wanted = images_with_boxes(truth, boxes)
+    return collect([find_people(estimators, truth, boxes, wanted, rank_by, reestimate)], truth)
+
+
+def images_with_boxes(truth: GroundTruth, boxes: Mapping[int, Detections] | Detector) -> list[int]:
+    """Ids of the images in which people are searched, in the order of the ground truth."""
+    return [i for i in truth.files if isinstance(boxes, Detector) or len(boxes.get(i, ()))]
+
+
+def find_people(
+    estimators: Sequence[Estimator],
+    truth: GroundTruth,
+    boxes: Mapping[int, Detections] | Detector,
+    image_ids: Sequence[int],
+    rank_by: str,
+    reestimate: bool,
+) -> Found:
+    """The people of these images, see predict_all; they do not depend on other images."""
     if rank_by not in RANKINGS:
         raise UsageError(f"--rank-by {rank_by}: choose from {', '.join(RANKINGS)}")
-    ids: list[list[int]] = [[] for _ in estimators]
-    people: list[list[dict[str, Any]]] = [[] for _ in estimators]
-    if isinstance(boxes, Detector):
-        wanted, boxes = None, memoised_detector(boxes)
-    else:
-        wanted = {image_id for image_id, found in boxes.items() if len(found)}
-    repairs = Repairs()
+    found = Found([[] for _ in estimators], [[] for _ in estimators], Repairs())
+    boxes = memoised_detector(boxes) if isinstance(boxes, Detector) else boxes
     sources = [_people_of(boxes, estimator, reestimate) for estimator in estimators]
-    for image_ids, frames, names in read_ahead(truth, wanted, repairs):
-        for source, own_ids, of_estimator in zip(sources, ids, people, strict=True):
-            for image_id, poses in zip(image_ids, source(image_ids, frames, names), strict=True):
+    for chunk, frames, names in read_ahead(truth, set(image_ids), found.repairs):
+        for source, own_ids, of_estimator in zip(sources, found.ids, found.people, strict=True):
+            for image_id, poses in zip(chunk, source(chunk, frames, names), strict=True):
                 own_ids += [image_id] * len(poses)
                 ranked = replace(poses, person_scores=RANKINGS[rank_by](poses.box_scores, poses.scores))
                 of_estimator += ranked.to_coco(0.0)
+    return found
+
+
+def collect(pieces: Iterable[Found], truth: GroundTruth) -> list[Predictions]:
+    """The predictions of each estimator from the people of consecutive images."""
+    ids: list[list[int]] = []
+    people: list[list[dict[str, Any]]] = []
+    repairs = Repairs()
+    for piece in pieces:
+        ids, people = ids or [[] for _ in piece.ids], people or [[] for _ in piece.people]
+        for place, (more_ids, more_people) in enumerate(zip(piece.ids, piece.people, strict=True)):
+            ids[place] += more_ids
+            people[place] += more_people
+        repairs.remarks.extend(piece.repairs.remarks)
+        for (thing, what), (count, where) in piece.repairs.found.items():
+            repairs.add(thing, what, where, count)
     remarks = repairs.lines()
     return [_collect(own_ids, of_estimator, truth, remarks) for own_ids, of_estimator in zip(ids, people, strict=True)]
 

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from posecli.detect import DETECTORS, Detector, load_detector
 from posecli.detect.boxes import read_boxes
 from posecli.errors import DataError, UsageError
 from posecli.evaluate.ground_truth import GroundTruth, training_overlap
-from posecli.evaluate.predictions import Predictions, memoised, predict_all, true_boxes
+from posecli.evaluate.predictions import Found, Predictions, collect, memoised, predict_all, true_boxes
 from posecli.keypoints import same_keypoints
 from posecli.pose.codec import CHOICES
 from posecli.pose.estimator import NO_MIRROR, Estimator, load_estimator
@@ -105,8 +105,34 @@ def _short(weights: str, all_weights: Sequence[str]) -> str:
     return str(Path(path.parent.name) / path.stem) if len(alike) > 1 else path.stem
 
 
-def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: Settings) -> Iterator[Candidate]:
-    """Predictions of every variant, in their order.
+# Variants that share network outputs, boxes, and the first estimator → people of consecutive images, in order.
+Spread = Callable[[Sequence[Variant], Mapping[int, Detections] | Detector, Estimator], Iterable[Found]]
+
+
+def load_first(variant: Variant, settings: Settings, runtime: str | None = None) -> Estimator:
+    """The estimator of the first of the variants that share network outputs. runtime: instead of the variant's."""
+    return load_estimator(
+        variant.weights,
+        device=settings.device,
+        runtime=runtime or variant.runtime,
+        precision=variant.precision,
+        input_size=variant.input_size,
+    )
+
+
+def estimators_of(estimator: Estimator, group: Sequence[Variant]) -> list[Estimator]:
+    """The estimators of variants that share network outputs, from the first one's."""
+    if len(group) > 1:
+        estimator = replace(estimator, runner=memoised(estimator.runner))
+    return [
+        replace(estimator, decoder=v.decoder, flip=v.flip != "none", shift_flipped=v.flip != "unshifted") for v in group
+    ]
+
+
+def predict_variants(
+    variants: Sequence[Variant], truth: GroundTruth, settings: Settings, spread: Spread | None = None
+) -> Iterator[Candidate]:
+    """Predictions of every variant, in their order. spread: has the images processed elsewhere, see evaluate.workers.
 
     Raises DataError for weights of other keypoints than the ground truth's, and for weights that were trained on its
     images unless that is allowed.
@@ -115,25 +141,17 @@ def predict_variants(variants: Sequence[Variant], truth: GroundTruth, settings: 
     for _, members in itertools.groupby(variants, _network):
         group = list(members)
         first = group[0]
-        estimator = load_estimator(
-            first.weights,
-            device=settings.device,
-            runtime=first.runtime,
-            precision=first.precision,
-            input_size=first.input_size,
-        )
+        estimator = load_first(first, settings)
         trained_on = check_weights(estimator, first.weights, truth, settings.allow_overlap)
         if any(v.flip != "none" for v in group) and not estimator.config.keypoints.mirrors:
             LOG.warning(NO_MIRROR, first.weights)
-        if len(group) > 1:
-            estimator = replace(estimator, runner=memoised(estimator.runner))
-        estimators = [
-            replace(estimator, decoder=v.decoder, flip=v.flip != "none", shift_flipped=v.flip != "unshifted")
-            for v in group
-        ]
+        estimators = estimators_of(estimator, group)
         boxes = find_boxes(first.boxes, truth, settings, first.precision)
         start = time.monotonic()
-        found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by, reestimate=settings.reestimate)
+        if spread is None:
+            found = predict_all(estimators, truth, boxes, rank_by=settings.rank_by, reestimate=settings.reestimate)
+        else:
+            found = collect(spread(group, boxes, estimator), truth)
         seconds = time.monotonic() - start
         for variant, chosen, predictions in zip(group, estimators, found, strict=True):
             metadata = {
