@@ -288,7 +288,7 @@ def test_killed_workers_and_a_node_that_leaves_change_nothing(
         if events == ["kill", "remove", "add"] and count >= 6:
             os.kill(actors()[0], signal.SIGKILL)
             del events[0]
-        elif events == ["remove", "add"]:
+        elif events == ["remove", "add"] and len(driver._waiting) > 2:  # else it may be given what is tried again
             busy = {w.handle.place[1] for w in driver._workers.values() if w.ready and w.in_hand}
             for node in cluster.worker_nodes.copy():
                 if node.node_id in busy:
@@ -303,7 +303,7 @@ def test_killed_workers_and_a_node_that_leaves_change_nothing(
     assert result.code == 1 and events == [], result.err
     assert "Traceback" not in result.err + result.out
     said = [record.getMessage() for record in caplog.records]
-    assert sum(words.startswith("a worker process ended") for words in said) == 2
+    assert sum(words.startswith("a worker process ended") for words in said) >= 2
     same_files(plain, tmp_path / "out")
 
 

@@ -59,7 +59,8 @@ def _count(found: "Sequence[Input]", options: dict[str, Any], env: Environment) 
 
 @contextmanager
 def _cluster(found: "Sequence[Input]", options: dict[str, Any]) -> "Iterator[Maker]":
-    from posecli.pipeline.cluster import Cluster, ClusterOptions, connected
+    from posecli.pipeline.cluster import Cluster
+    from posecli.pipeline.cluster_connection import ClusterOptions, connected
 
     address: str = options["cluster"]
     if options["show"]:

@@ -1,24 +1,21 @@
 """Workers on the nodes of a Ray cluster, for files on a file system that all nodes see."""
 
 import hashlib
-import importlib.util
 import logging
 import os
 import secrets
-import signal
-import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from posecli import __version__
 from posecli.atomic import AtomicFile
-from posecli.errors import MachineError, PosecliError, UsageError, is_full
+from posecli.errors import MachineError, PosecliError, is_full
+from posecli.pipeline.cluster_connection import ClusterOptions
 from posecli.pipeline.cluster_worker import Actor, make_probe, seen_file
 from posecli.pipeline.pool import Handle
 from posecli.pipeline.shipped import Shipped
@@ -27,84 +24,25 @@ from posecli.text import printed
 
 LOG = logging.getLogger(__name__)
 
-_NAMESPACE = "posecli"
 # Seconds between two looks at the nodes, and in which one must answer first.
 _NODES_EVERY, _PROBE_TIMEOUT = 2.0, 120.0
 # Seconds for which an actor waits for a message before it answers with none.
 _TAKE = 10.0
-# Seconds to wait for the actors of an earlier run to end, and to connect.
-_FORMER_TIMEOUT, _CONNECT_TIMEOUT = 20.0, 10.0
+# Seconds to wait for the actors of an earlier run to end.
+_FORMER_TIMEOUT = 20.0
 # Workers of a node that end while they start, after which it is not used.
 _MOST_EARLY_DEATHS = 3
 # Bytes that are written to see whether the disk is full for this machine too.
 _TRIAL = 1 << 20
 
 
-@dataclass(frozen=True)
-class ClusterOptions:
-    """address: "auto", ray://HOST:PORT or HOST:PORT. cpus, gpus: of a worker. most: workers, None for all that fit.
-
-    Raises UsageError for a worker without a CPU.
-    """
-
-    address: str
-    cpus: float = 1.0
-    gpus: float = 0.0
-    most: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.cpus <= 0 or self.gpus < 0:
-            raise UsageError("--worker-cpus must be above 0, --worker-gpus 0 or more")
-
-
-@contextmanager
-def connected(options: ClusterOptions) -> Iterator[None]:
-    """Connect to the cluster. Raises MachineError where Ray is missing or the cluster cannot be reached."""
-    if importlib.util.find_spec("ray") is None:
-        raise MachineError("--cluster needs Ray: pip install 'posecli[ray]'")
-    _reach(options.address)
-    import ray
-
-    # Ray prints what its nodes report to stdout, which is for --json; the driver tells what matters.
-    with suppress(ImportError, AttributeError):
-        from ray._private import worker
-
-        if hasattr(worker, "print_to_stdstream"):
-            worker.print_to_stdstream = lambda *_, **__: None
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        ray.init(options.address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MachineError(f"--cluster {options.address}: cannot be reached ({reason})") from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray sets its own
-                if handler is not None:
-                    signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _reach(address: str) -> None:
-    """Raise MachineError where nothing listens: Ray itself would try for a minute."""
-    host, _, port = address.rpartition("//")[2].partition(":")
-    if not host or not port.isdigit():
-        if address == "auto":
-            return
-        raise UsageError(f"--cluster {address}: give ray://HOST:PORT, HOST:PORT or auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MachineError(f"--cluster {address}: cannot be reached ({reason})") from error
-
-
 @dataclass(eq=False)
 class _Node:
-    """A node. key: Ray's id. probe: its pending answer. usable: None until it has answered. alive: as Ray says."""
+    """A node.
+
+    key: Ray's id. probe: its pending answer. usable: None until it has answered. left: why it is not used.
+    alive: as Ray says.
+    """
 
     key: str
     name: str
@@ -112,6 +50,7 @@ class _Node:
     probe: Any = None
     asked: float = field(default_factory=time.monotonic)
     usable: bool | None = None
+    left: str = ""
     alive: bool = True
 
 
@@ -177,6 +116,8 @@ class _Remote:
         import ray
 
         alive = any(entry["NodeID"] == self.node.key and entry["Alive"] for entry in ray.nodes())
+        if not alive:
+            self.node.alive = False  # no worker is started there any more
         return f"on {self.node.name}: {self.ended or 'killed' if alive else 'the node was lost'}"
 
 
@@ -279,11 +220,10 @@ class Cluster:
         else:
             node.usable = True
 
-    def _exclude(self, node: _Node, reason: str) -> str:
+    def _exclude(self, node: _Node, reason: str) -> None:
         node.usable = False
-        self._reason = f"{node.name} {reason}"
+        self._reason = node.left = f"{node.name} {reason}"
         LOG.warning("node %s is not used: it %s", node.name, reason)
-        return self._reason
 
     def start(self, place: Hashable) -> Handle:
         """Create an actor on the place's node."""
@@ -334,14 +274,16 @@ class Cluster:
                 return None
             reason = "has a full disk"
         elif isinstance(error, MachineError):
-            reason = f"cannot compute the same results: {error}"
+            reason = f"cannot compute the same results: {str(error).partition(';')[0]}"
         elif isinstance(error, PosecliError | OSError):
             reason = f"cannot work: {error}"
         else:
             return None
-        if not handle.node.usable:
-            return self._reason
-        return self._exclude(handle.node, reason)
+        node = handle.node
+        if node.usable:
+            node.usable = False
+            self._reason = node.left = f"{node.name} {reason}"
+        return f"node {node.left} and is not used any more"
 
     def close(self) -> None:
         """Delete the file by which nodes were asked."""

@@ -215,7 +215,9 @@ class _Driver:
 
     def _leave(self, worker: _Worker, reason: str) -> None:
         """Give what a worker has in hand to others, for a reason that is not the inputs'."""
-        LOG.warning("%s", reason)
+        if ("", reason) not in self._logged:  # once for all workers of a machine
+            self._logged.add(("", reason))
+            LOG.warning("%s", reason)
         del self._workers[worker.handle.place]
         worker.handle.kill()
         worker.handle.join(_END_TIMEOUT)
