@@ -99,6 +99,8 @@ def main(data: Path, rounds: int, out: Path) -> None:
     whole = found["--workers 2"]
     rows = []
     for name, times in found.items():
+        if times is whole:
+            continue
         ratios = [mine / other for mine, other in zip(whole, times, strict=True)]
         range_ = f"{min(ratios):.2f} to {max(ratios):.2f}"
         rows.append(f"| {name} | {statistics.median(times):.1f} | {statistics.median(ratios):.2f} | {range_} |")

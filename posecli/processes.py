@@ -42,14 +42,14 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
-def automatic_workers(inputs: int, cores: int, memory: int | None) -> int:
-    """The number of workers of --workers auto: one a core, as far as inputs and memory (bytes) go."""
+def automatic_workers(inputs: int | None, cores: int, memory: int | None) -> int:
+    """The number of workers of --workers auto: one a core, as far as inputs and memory (bytes) go; None: no limit."""
     fitting = cores if memory is None else memory // WORKER_BYTES
-    return max(1, min(inputs, cores, fitting))
+    return max(1, min(cores if inputs is None else inputs, cores, fitting))
 
 
-def count_workers(asked: int | str, inputs: int) -> int:
-    """The number of workers for a value of --workers: a number or "auto"."""
+def count_workers(asked: int | str, inputs: int | None) -> int:
+    """The number of workers for a value of --workers: a number or "auto". inputs: None where they can be split."""
     if asked != "auto":
         return int(asked)
     return automatic_workers(inputs, len(usable_cores()), available_memory())

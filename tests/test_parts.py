@@ -94,6 +94,24 @@ def test_parts_in_any_order_are_the_whole(name: str, clip: Path, tmp_path: Path)
     assert files_of(whole.out) == files_of(unit.out)
 
 
+@pytest.mark.slow
+def test_parts_of_a_video_with_an_edit_list(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable frame rate, and frames before the first one that is shown."""
+    for module in (propagate, parts):
+        monkeypatch.setattr(module, "RESTART_EVERY", 64)
+    clip, options = shared / "videos" / "yoga_vfr_aac.mp4", OPTIONS["auto"]
+    whole = Unit(tmp_path / "whole", options, "key", "inference")
+    work(whole, planned(clip, whole.out))
+    unit = replace(whole, out=tmp_path / "parts")
+    job = planned(clip, unit.out)
+    pieces = parts.split(job, options.span, 3, 1)
+    assert len(pieces) == 3
+    for piece in pieces:
+        work(unit, piece)
+    assert not work(unit, job).estimated
+    assert files_of(whole.out) == files_of(unit.out)
+
+
 def test_what_a_part_lacks_is_computed(clip: Path, tmp_path: Path) -> None:
     options = OPTIONS["auto"]
     whole = Unit(tmp_path / "whole", options, "key", "inference")

@@ -297,12 +297,22 @@ def test_auto_and_the_share_of_each_worker() -> None:
     assert automatic_workers(3, 16, 100 * WORKER_BYTES) == 3
     assert automatic_workers(100, 16, 5 * WORKER_BYTES - 1) == 4
     assert automatic_workers(100, 16, 0) == 1
+    assert automatic_workers(None, 16, None) == 16
     cores = (0, 1, 2, 5, 6, 7, 8)
     for count in range(1, 8):
         shares = [share_of(cores, place, count) for place in range(count)]
         assert sorted(core for share in shares for core in share) == list(cores)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert {share_of((3, 4), place, 5) for place in range(5)} == {(3,), (4,)}
+
+
+def test_a_single_short_input_needs_no_other_process(
+    media: Path, tmp_path: Path, tiny_weights: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.multiprocessing, "get_context", no_workers)
+    clip = media / "one" / "clip0.mp4"
+    out, options = tmp_path / "out", ("--weights", tiny_weights, *QUICK, "--workers", 2)
+    assert posecli(capfd, "video", clip, "-o", out, *options).code == 0 and (out / "clip0.mp4").is_file()
 
 
 def test_a_live_source_and_a_window_need_this_process(

@@ -35,7 +35,7 @@ def chosen_workers(found: "Sequence[Input]", options: dict[str, Any], env: Envir
         from posecli.pipeline.local import Processes
         from posecli.pipeline.workers import Workers
 
-        return Workers(models, partial(Processes, count=count))
+        return Workers(models, partial(Processes, count=count), local=True)
 
     yield None if count == 1 else processes
 
@@ -54,7 +54,9 @@ def _count(found: "Sequence[Input]", options: dict[str, Any], env: Environment) 
         return 1
     from posecli.processes import count_workers
 
-    return count_workers(asked, len(found))
+    # A long video alone can keep all workers busy.
+    photos_only = all(item.kind == "photo" for item in found)
+    return count_workers(asked, len(found) if photos_only else None)
 
 
 @contextmanager

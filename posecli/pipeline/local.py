@@ -60,10 +60,12 @@ class Processes:
         self._cores = usable_cores()
         self._context = multiprocessing.get_context("spawn")
         self._early_deaths = 0
+        self._started = 0
 
     def places(self, most: int) -> Sequence[Hashable]:
-        """Numbers from 0."""
-        return range(min(self._count, most))
+        """Numbers from 0; never more than at the first call, by which the cores are shared out."""
+        self._started = self._started or min(self._count, most)
+        return range(min(self._started, most))
 
     def count(self) -> int:
         """All of them."""
@@ -77,7 +79,7 @@ class Processes:
         """Start a process with a pipe to it."""
         assert isinstance(place, int)
         common = self._common
-        cores = share_of(self._cores, place, self._count) if common.torch_threads is None else None
+        cores = share_of(self._cores, place, self._started or self._count) if common.torch_threads is None else None
         ours, theirs = self._context.Pipe()
         setup = Setup(common, os.getpid(), cores)
         process = self._context.Process(target=main, args=(theirs, setup), name=f"posecli-worker-{place}", daemon=True)

@@ -11,6 +11,7 @@ from posecli.errors import MachineError, is_full
 from posecli.media.inputs import Input
 from posecli.pipeline.events import Job, Progress
 from posecli.pipeline.keys import describe_models, to_json
+from posecli.pipeline.parts import split
 from posecli.pipeline.plan import plan, prepare_output, refuse_replacing_inputs
 from posecli.pipeline.read import finished_job
 from posecli.pipeline.run_options import RunOptions
@@ -64,7 +65,10 @@ def run(
                 process(unit, jobs, predictor, ended, progress, window)
             else:
                 rest = [job for job in jobs if not _skipped(job, unit, ended, progress)]
-                process_in_workers(unit, rest, workers, predictor, ended, progress)
+                if workers.local and len(rest) == 1 and not split(rest[0], options.span, 2, len(jobs)):
+                    process(unit, rest, predictor, ended, progress)
+                else:
+                    process_in_workers(unit, rest, workers, predictor, ended, progress)
         finally:
             described = {
                 "models": describe_models(predictor),

@@ -62,10 +62,14 @@ class _Worker:
 
 @dataclass(frozen=True)
 class Workers:
-    """The models that the workers load, and a function that makes their pool."""
+    """The models that the workers load, and a function that makes their pool.
+
+    local: they share the cores of this process, which does a single job that cannot be split faster itself.
+    """
 
     models: ModelOptions
     pool: Callable[[Common], Pool]
+    local: bool = False
 
 
 def process_in_workers(
