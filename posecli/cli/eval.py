@@ -13,6 +13,7 @@ import click
 from posecli.cli.groups import GroupedCommand, option, option_group
 from posecli.cli.options import DECODER_NAMES, PRECISION_NAMES, RUNTIME_NAMES, workers_option
 from posecli.cli.parameters import DEVICE, OFFLINE
+from posecli.cli.workers import count_processes
 from posecli.errors import DataError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -236,10 +237,8 @@ def _predicted(models: Sequence[str], options: dict[str, Any], truth: "GroundTru
         reestimate=options["reestimate"],
         allow_overlap=options["allow_overlap"],
     )
-    from posecli.processes import count_workers
-
     spread = None
-    if (count := count_workers(options["workers"], len(truth.files))) > 1:
+    if (count := count_processes(options, len(truth.files))) > 1:
         from posecli.evaluate.workers import find_in_workers
 
         spread = functools.partial(find_in_workers, count, settings, truth)

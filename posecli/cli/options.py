@@ -50,7 +50,7 @@ workers_option = option(
     default="1",
     type=WORKERS,
     metavar="N|auto",
-    help="Processes that share the work; results are the same. auto: from inputs, cores and memory.",
+    help="Processes that share the work; results are the same. auto: from inputs, cores and memory; 1 on a GPU.",
 )
 
 people_options = option_group(

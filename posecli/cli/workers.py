@@ -52,11 +52,19 @@ def _count(found: "Sequence[Input]", options: dict[str, Any], env: Environment) 
         return 1
     if options["show"]:
         return 1
-    from posecli.processes import count_workers
-
     # A long video alone can keep all workers busy.
     photos_only = all(item.kind == "photo" for item in found)
-    return count_workers(asked, len(found) if photos_only else None)
+    return count_processes(options, len(found) if photos_only else None)
+
+
+def count_processes(options: dict[str, Any], inputs: int | None) -> int:
+    """The number of processes of --workers. inputs: None where they can be split."""
+    from posecli.processes import count_workers
+    from posecli.runtime.device import has_nvidia_driver
+
+    if options["workers"] == "auto" and options["device"] != "cpu" and has_nvidia_driver():
+        return 1  # processes would wait for each other on the GPU, and each needs its memory
+    return count_workers(options["workers"], inputs)
 
 
 @contextmanager
