@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import signal
 import socket
 import threading
@@ -39,6 +40,7 @@ def connected(options: ClusterOptions) -> Iterator[None]:
     if importlib.util.find_spec("ray") is None:
         raise MachineError("--cluster needs Ray: pip install 'posecli[ray]'")
     _reach(options.address)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would write to stderr that threads are used
     import ray
 
     # Ray prints what its nodes report to stdout, which is for --json; the driver tells what matters.
