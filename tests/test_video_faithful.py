@@ -1,5 +1,6 @@
 """What is written is what was read: colours, times, sound, orientation, whatever the codec."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import numpy as np
 import pytest
 
 from posecli.errors import MediaError, UsageError
-from posecli.media.encoders import ENCODERS, PRESETS, EncodeOptions
+from posecli.media.encoder_check import check_encoder
+from posecli.media.encoders import ENCODERS, PRESETS, EncodeOptions, VideoEncoder
 from posecli.media.orientation import Orientation
 from posecli.media.span import Span
 from posecli.media.video import VideoReader
 from posecli.media.write_video import VideoWriter
+from tests.entry_points import posecli
 from tests.media_factory import picture, turn, write_video
 
+SOFTWARE = [name for name, encoder in ENCODERS.items() if not encoder.hardware]
 SOURCE_ENCODERS = [("libx264", ".mp4"), ("libx265", ".mkv"), ("libvpx-vp9", ".webm"), ("libsvtav1", ".mp4")]
 BT601, BT709, BT2020 = (6, 6, 6), (1, 1, 1), (9, 9, 14)
 
@@ -61,7 +65,7 @@ def test_colours_do_not_move(tmp_path: Path, encoder: str, suffix: str) -> None:
                 assert np.abs((exact_rgb(b, *weights) - exact).mean((0, 1))).max() < 1
 
 
-@pytest.mark.parametrize("codec", ENCODERS)
+@pytest.mark.parametrize("codec", SOFTWARE)
 def test_every_codec_keeps_times_sound_and_colour_and_gives_the_same_bytes(tmp_path: Path, codec: str) -> None:
     times = [7, 33, 70, 100, 160, 500, 520, 560, 600, 601, 702, 900]
     pictures = [muted(i) for i in range(12)]
@@ -81,7 +85,7 @@ def test_every_codec_keeps_times_sound_and_colour_and_gives_the_same_bytes(tmp_p
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-@pytest.mark.parametrize("codec", ENCODERS)
+@pytest.mark.parametrize("codec", SOFTWARE)
 def test_the_shortest_clips_can_be_written(tmp_path: Path, codec: str, frames: int) -> None:
     source = write_video(tmp_path / "a.mkv", frames, times=[0, 40, 90][:frames])
     assert copy(source, tmp_path / "out.mp4", encoder=codec) == []
@@ -237,3 +241,17 @@ def test_interlaced_is_said(tmp_path: Path) -> None:
     with VideoReader(path) as reader:
         assert len(list(reader)) == 10
         assert len(reader.warnings) == 1 and "interlaced" in reader.warnings[0]
+
+
+def test_an_encoder_without_its_device_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before any input is read. An encoder that works passes the same check."""
+    source = write_video(tmp_path / "a.mp4", 2)
+    broken = VideoEncoder("h264_nvenc_of_another_ffmpeg", lambda crf, preset: {}, hardware=True)
+    monkeypatch.setitem(ENCODERS, "h264_nvenc", broken)
+    result = posecli(capfd, "video", source, "-o", tmp_path / "out", "--encoder", "h264_nvenc")
+    assert result.code == 4 and "choose h264" in result.err and len(result.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / "a.mp4").exists()
+    monkeypatch.setitem(ENCODERS, "h264", replace(ENCODERS["h264"], hardware=True))
+    check_encoder("h264")

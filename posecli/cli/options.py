@@ -17,7 +17,7 @@ RUNTIME_NAMES = ("auto", "torch", "openvino")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
 DECODER_NAMES = ("auto", "argmax", "dark", "oks", "parabola")
 SMOOTHING_NAMES = ("none", "kalman", "one-euro", "offline")
-ENCODER_NAMES = ("h264", "hevc", "av1", "vp9")
+ENCODER_NAMES = ("h264", "hevc", "av1", "vp9", "h264_nvenc")
 PRESET_NAMES = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 TABLE_NAMES = ("csv", "parquet", "jsonl", "openpose", "mot")
 
@@ -92,7 +92,8 @@ video_options = option_group(
     option("--smooth", type=click.Choice(SMOOTHING_NAMES), default="kalman",
            help="Smoothing filter; offline smooths forwards and backwards, and fills short gaps."),
     option("--audio/--no-audio", default=True, help="Keep the sound."),
-    option("--encoder", type=click.Choice(ENCODER_NAMES), default="h264", old_names=["--codec"], help="Video encoder."),
+    option("--encoder", type=click.Choice(ENCODER_NAMES), default="h264", old_names=["--codec"],
+           help="Video encoder; h264_nvenc is that of an NVIDIA GPU."),
     option("--crf", type=click.IntRange(0, 51), default=20, help="Quality on x264's scale; lower is better."),
     option("--preset", type=click.Choice(PRESET_NAMES), default="veryfast", metavar="NAME",
            help="Encoding speed against file size, ultrafast to veryslow as in x264."),

@@ -133,13 +133,19 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
 
 
 def make_run_options(options: dict[str, Any]) -> "RunOptions":
-    """The options that the output depends on. Raises UsageError where they contradict each other."""
+    """The options that the output depends on.
+
+    Raises UsageError where they contradict each other, MachineError for an encoder that does not work here.
+    """
     from posecli.draw.style import DrawStyle
+    from posecli.media.encoder_check import check_encoder
     from posecli.media.encoders import EncodeOptions
     from posecli.media.span import Span
     from posecli.pipeline.run_options import RunOptions, TrackingOptions
 
     values = dict(options)
+    if values["media"]:
+        check_encoder(values["encoder"])
     values["detect_every"] = _detect_every(options)
     values["preset"] = "ultrafast" if options["fast"] else options["preset"]
     return RunOptions(

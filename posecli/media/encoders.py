@@ -15,13 +15,15 @@ class VideoEncoder:
 
     name: FFmpeg's name. settings: (crf on x264's scale of 0 to 51, preset) → its options, which fix the number of
     threads, so that the same frames give the same bytes on any machine. tag: codec tag in MP4, None for FFmpeg's own.
-    chroma: FFmpeg's name of the chroma sample location that is written into the stream.
+    chroma: FFmpeg's name of the chroma sample location that is written into the stream. hardware: whether it needs a
+    device (encoder_check); its bytes are those of that device and driver.
     """
 
     name: str
     settings: Callable[[int, str], Mapping[str, str]]
     tag: str | None = None
     chroma: str = "left"
+    hardware: bool = False
 
 
 def _h264(crf: int, preset: str) -> Mapping[str, str]:
@@ -47,11 +49,18 @@ def _vp9(crf: int, preset: str) -> Mapping[str, str]:
     return {"crf": str(min(63, round(crf * 1.5))), "b": "0", "threads": "2", "row-mt": "1", **speed}
 
 
+def _nvenc(crf: int, preset: str) -> Mapping[str, str]:
+    # p1 is the fastest, p7 the slowest.
+    speed = 1 + round(PRESETS.index(preset) * 6 / (len(PRESETS) - 1))
+    return {"rc": "constqp", "qp": str(crf), "preset": f"p{speed}", "bf": "0"}
+
+
 ENCODERS: dict[str, VideoEncoder] = {
     "h264": VideoEncoder("libx264", _h264),
     "hevc": VideoEncoder("libx265", _hevc, "hvc1"),
     "av1": VideoEncoder("libsvtav1", _av1),
     "vp9": VideoEncoder("libvpx-vp9", _vp9, chroma="unspecified"),
+    "h264_nvenc": VideoEncoder("h264_nvenc", _nvenc, hardware=True),
 }
 
 
