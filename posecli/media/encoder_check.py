@@ -1,5 +1,7 @@
 """Whether an encoder that needs a device works: found out before a run, by a frame."""
 
+from fractions import Fraction
+
 from posecli.errors import MachineError
 from posecli.media.encoders import ENCODERS
 
@@ -20,7 +22,7 @@ def check_encoder(name: str) -> None:
         context = av.CodecContext.create(encoder.name, "w")
         assert isinstance(context, VideoCodecContext)
         context.width = context.height = _SIDE
-        context.pix_fmt, context.framerate = "yuv420p", 25
+        context.pix_fmt, context.framerate = "yuv420p", Fraction(25)
         context.options = dict(encoder.settings(20, "veryfast"))
         frame = av.VideoFrame(_SIDE, _SIDE, "yuv420p")
         frame.pts = 0
