@@ -72,7 +72,7 @@ def build(options: DetectorOptions) -> Detector:
         threshold = verified = options.threshold
 
     def search(frames: Sequence[Frame], score_threshold: float) -> list[Detections]:
-        return _search(locate, config, frames, score_threshold, options.max_people)
+        return search_views(locate, config, frames, score_threshold, options.max_people)
 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         return search(frames, threshold)
@@ -93,7 +93,7 @@ def build(options: DetectorOptions) -> Detector:
     )
 
 
-def _search(
+def search_views(
     locate: Locate, config: PersonConfig, frames: Sequence[Frame], score_threshold: float, max_people: int
 ) -> list[Detections]:
     """People of each frame whose score reaches the threshold."""
