@@ -54,6 +54,18 @@ def test_every_so_many_frames_at_the_latest(every: int) -> None:
     assert run(steps_of(CALM), every)[0] == list(range(0, 50, every))
 
 
+def test_auto_detects_in_each_frame_while_people_overlap() -> None:
+    steps = steps_of(SCENES["crossing"])
+    overlap = [iou(truth.boxes, truth.boxes)[0, 1:].max(initial=0.0) for _, truth in steps]
+    after = {index + 1 for index, value in enumerate(overlap) if value > PropagationOptions().max_overlap}
+    after -= {len(steps)}
+    detected, _ = run(steps, None)
+    assert len(after) > 3 and after <= set(detected)
+    assert len(set(detected) - after) < len(steps) / 4
+    # With a number of frames it is at most one of so many frames that has a detection.
+    assert len(run(steps, 5)[0]) < len(detected)
+
+
 @pytest.mark.parametrize("rate", [10, 25, 50])
 def test_auto_goes_by_seconds(rate: int) -> None:
     detected, _ = run(steps_of(replace(CALM, rate=rate)), None)

@@ -87,7 +87,8 @@ video_options = option_group(
     option("--stride", type=click.IntRange(1), default=1, help="Read every N-th frame only."),
     option("--detect-every", type=DETECT_EVERY, default="auto", metavar="N|auto",
            help="Run the detector on every N-th frame; between them boxes are propagated from the keypoints. auto: "
-           "every 0.3 s, and after a person is lost; without this option 1 with --blur-faces and given boxes."),
+           "every 0.3 s, after a person is lost, and while people overlap; without this option 1 with --blur-faces and "
+           "given boxes."),
     option("--track/--no-track", default=True, help="Assign track ids, and smooth keypoints over time."),
     option("--smooth", type=click.Choice(SMOOTHING_NAMES), default="kalman",
            help="Smoothing filter; offline smooths forwards and backwards, and fills short gaps."),

@@ -222,7 +222,7 @@ class PoseStep:
         try:
             if ahead is None or ahead.detected != detected:
                 ahead = self._ahead(frame, name, None if detected else propagator.boxes(frame))
-            if following is not None and not detected:
+            if following is not None and (not detected or propagator.crowded):
                 clip.ahead = self._follow(following, name, propagator)
             poses = ahead.poses.result()[0]
         except PosecliError as error:
@@ -235,7 +235,8 @@ class PoseStep:
 
     def _follow(self, following: Read, name: str, propagator: BoxPropagator) -> _Ahead | None:
         """Work on the frame after the one that is waited for, None where its boxes depend on that one."""
-        if propagator.is_due(following.frame):
+        # While people overlap, they usually still do in the frame that is waited for.
+        if propagator.crowded or propagator.is_due(following.frame):
             return self._ahead(following.frame, name, None)
         boxes = propagator.boxes_ahead(following.frame)
         return None if boxes is None else self._ahead(following.frame, name, boxes)

@@ -12,7 +12,7 @@ from posecli.pipeline.run_options import RunOptions
 from posecli.pose.estimator import Estimator
 from posecli.predict import Predictor
 from posecli.results.records import SCHEMA
-from posecli.tracking.propagate import RESTART_EVERY
+from posecli.tracking.propagate import RESTART_EVERY, PropagationOptions
 
 
 def describe_models(predictor: Predictor) -> dict[str, Any]:
@@ -86,7 +86,8 @@ def _models_key(predictor: Predictor) -> dict[str, Any]:
 
 
 def _digest(values: dict[str, Any]) -> str:
-    # Both keys are of outputs that depend on the frames at which box propagation restarts.
-    values = {"posecli": __version__, "restart_every": RESTART_EVERY, **values}
+    # Both keys are of outputs that depend on box propagation.
+    propagation = {"restart_every": RESTART_EVERY, **asdict(PropagationOptions())}
+    values = {"posecli": __version__, "propagation": propagation, **values}
     document = orjson.dumps(values, option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.blake2b(document, digest_size=16).hexdigest()

@@ -29,6 +29,7 @@ class PropagationOptions:
     min_score_ratio: mean keypoint score relative to that at the last detection, below which the detector runs again.
     duplicate_oks: OKS from which two propagated people are duplicates.
     max_step: movement from frame to frame, relative to the box's size, above which the detector runs again.
+    max_overlap: IoU of two boxes above which the detector runs again: keypoints of who is hidden jump to the other one.
     ahead_people: largest number of people whose boxes are predicted two frames ahead; more keep a processor busy in one
     frame.
     """
@@ -39,6 +40,7 @@ class PropagationOptions:
     min_score_ratio: float = 0.75
     duplicate_oks: float = 0.7
     max_step: float = 0.2
+    max_overlap: float = 0.2
     ahead_people: int = 2
 
 
@@ -67,8 +69,10 @@ class BoxPropagator:
     every=1 detects in each frame and changes nothing. Otherwise two detections are at most `every` frames apart, or
     `options.max_interval` seconds with every=None. The detector runs earlier after a scene cut, and when a person's
     scores fell, a person was lost, reached the image border or moved far in one frame, or when two people became
-    duplicates; with every=None also after a frame without people, since new people must be found. It starts anew at the
-    first frame from each multiple of RESTART_EVERY on.
+    duplicates; with every=None also after a frame without people, since new people must be found, and while people
+    overlap. It starts anew at the first frame from each multiple of RESTART_EVERY on.
+
+    crowded: whether people of the last frame overlap, so that the next one needs the detector.
     """
 
     def __init__(self, every: int | None, keypoint_set: KeypointSet, options: PropagationOptions | None = None) -> None:
@@ -80,6 +84,7 @@ class BoxPropagator:
         self._earlier: _State | None = None
         self._detected: tuple[int, float] = (0, 0.0)
         self._unreliable = True
+        self.crowded = False
 
     def needs_detection(self, frame: Frame) -> bool:
         """Whether this frame needs the detector."""
@@ -140,7 +145,8 @@ class BoxPropagator:
         if detected or self._last is None:
             self._earlier = None
             empty = self._every is None and not len(poses)
-            unsure = empty or bool(self._unsure(poses).any())
+            self.crowded = self._overlap(poses)
+            unsure = empty or self.crowded or bool(self._unsure(poses).any())
             self._unreliable, self._detected = unsure, (frame.index, time)
             if self._last is not None and self._last.size != image_size:
                 self._last = None
@@ -152,8 +158,10 @@ class BoxPropagator:
         kept = replace(kept, boxes=self._boxes_around(kept, last_detection).astype(np.float32))
         moved = self._moves(before, kept)
         size = np.sqrt(np.prod(kept.boxes[:, 2:] - kept.boxes[:, :2], axis=1).clip(1))
+        self.crowded = self._overlap(kept)
         self._unreliable = bool(
-            not keep.all()
+            self.crowded
+            or not keep.all()
             or self._unsure(kept).any()
             or (kept.scores.mean(axis=1) < self._options.min_score_ratio * last_detection.scores.mean(axis=1)).any()
             or (_at_border(kept, frame) & ~_at_border(last_detection, frame)).any()
@@ -207,6 +215,14 @@ class BoxPropagator:
         assert self._last is not None
         unsure = self._unsure(poses)
         return unsure & ~self._unsure(self._last.last_detection) if unsure.any() else unsure
+
+    def _overlap(self, poses: Poses) -> bool:
+        """Whether two boxes overlap by more than the limit; False with a given number of frames."""
+        if self._every is not None or len(poses) < 2:
+            return False
+        overlap = iou(poses.boxes, poses.boxes)
+        np.fill_diagonal(overlap, 0.0)
+        return bool((overlap > self._options.max_overlap).any())
 
     def _unsure(self, poses: Poses) -> Mask:
         """(N,) whether a person has too few keypoints above the threshold."""
