@@ -20,6 +20,7 @@ from posecli.cli.options import (
     weights_option,
 )
 from posecli.errors import ExitCode, MediaError, UsageError
+from posecli.remote import is_remote, without_password
 
 if TYPE_CHECKING:
     from posecli.bench.report import Report
@@ -80,6 +81,8 @@ def _find(argument: str) -> "list[Input]":
 
     if not argument:
         raise UsageError("the input is an empty text: leave it out, or name a file")
+    if is_remote(argument):
+        raise UsageError(f"{without_password(argument)}: bench measures with files of this machine")
     found = find_inputs([argument])
     if any(item.live for item in found):
         raise UsageError(f"{found[0].shown}: read several times, which a live source does not allow")

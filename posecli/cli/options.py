@@ -5,9 +5,18 @@ from pathlib import Path
 import click
 
 from posecli.cli.groups import option, option_group
-from posecli.cli.parameters import DETECT_EVERY, DETECTOR, DEVICE, OFFLINE, PERSON, POSITION, WEIGHTS, WORKERS
+from posecli.cli.parameters import (
+    DETECT_EVERY,
+    DETECTOR,
+    DEVICE,
+    OFFLINE,
+    PERSON,
+    POSITION,
+    WEIGHTS,
+    WORKERS,
+    OutputFolder,
+)
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _SCORE = click.FloatRange(0, 1)
 
@@ -114,7 +123,7 @@ look_options = option_group(
 
 output_options = option_group(
     "Output",
-    option("--out", "-o", type=_FOLDER, default=Path("results"), help="Output folder."),
+    option("--out", "-o", type=OutputFolder(), default=Path("results"), help="Output folder."),
     option(
         "--format", "tables", type=click.Choice(TABLE_NAMES), multiple=True, help="Also write this table; repeatable."
     ),

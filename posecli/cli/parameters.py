@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from posecli.errors import UsageError
+from posecli.remote import is_remote, without_file_scheme
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -32,6 +34,19 @@ class Parsed(click.ParamType[Any]):
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(text) for text in self._suggestions if text.startswith(incomplete)]
+
+
+class OutputFolder(click.Path):
+    """A folder as a Path; an address that fsspec opens as text."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path or the address."""
+        if not isinstance(value, str):
+            return super().convert(value, param, ctx)
+        return value if is_remote(value) else super().convert(without_file_scheme(value), param, ctx)
 
 
 def _position(text: str) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -23,8 +24,6 @@ from posecli.errors import ExitCode, UsageError
 from posecli.text import printed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from posecli.media.inputs import Input
     from posecli.pipeline.events import Job
     from posecli.pipeline.models import ModelOptions
@@ -55,7 +54,8 @@ def run_command(inputs: tuple[str, ...], **options: Any) -> int:
     """Estimate the poses of people in photos and videos.
 
     INPUTS are files, folders, globs, @LIST (a file of paths), @- (a list on stdin), and everything that `posecli
-    video` accepts. Annotated media, coco.json, coco_results.json, run.json and index.html are written to --out.
+    video` accepts. Annotated media, coco.json, coco_results.json, run.json and index.html are written to --out. Inputs
+    and --out may be addresses of stores and servers, as s3://BUCKET/FOLDER or sftp://HOST/FOLDER.
 
     The same command resumes an interrupted run. With other inputs, coco.json, coco_results.json, run.json and
     index.html are replaced, and a message says so first; media of earlier inputs stay. Inputs, and files that posecli
@@ -68,10 +68,19 @@ def find(arguments: Sequence[str], options: dict[str, Any]) -> "list[Input]":
     """The inputs of the arguments. Raises UsageError where --out is the folder of the inputs."""
     from posecli.media.identity import file_id
     from posecli.media.inputs import find_inputs
+    from posecli.remote import identity, is_remote, without_file_scheme, without_password
 
     if "" in arguments:
         raise UsageError("an input is an empty text: leave it out, or name a file")
-    out: Path = options["out"]
+    out: Path | str = options["out"]
+    if isinstance(out, str):
+        place = identity(out)
+        if place is not None and any(is_remote(argument) and identity(argument) == place for argument in arguments):
+            raise UsageError(
+                f"--out {printed(without_password(out))} is the folder of the inputs: choose another folder"
+            )
+        return find_inputs(arguments, exclude_remote=out)
+    arguments = [without_file_scheme(argument) for argument in arguments]
     out_id = file_id(out)
     same = [argument for argument in arguments if out_id is not None and file_id(argument) == out_id]
     # A glob of the shell may include the output folder of an earlier run: it is skipped.
@@ -82,15 +91,18 @@ def find(arguments: Sequence[str], options: dict[str, Any]) -> "list[Input]":
 
 def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, Any]) -> int:
     """Run on the inputs that were found for the arguments; returns the exit code."""
-    from posecli.pipeline.plan import output_folder, plan, refuse_replacing_inputs
+    from posecli.pipeline.mirror import lines_named, mirror_folder, mirrored
+    from posecli.pipeline.plan import output_folder
+    from posecli.remote import without_password
 
-    out: Path = options["out"]
+    address: str | None = options["out"] if isinstance(options["out"], str) else None
+    out = options["out"] if address is None else mirror_folder(address)
     tables, media, overwrite = options["tables"], options["media"], options["overwrite"]
     env = environment()
-    jobs = plan(found, out)
-    refuse_replacing_inputs(jobs, out, tables, media=media, reads=_read_too(arguments, options))
+    jobs = _checked_plan(found, arguments, options, out, address)
+    shown = str(out) if address is None else without_password(address).rstrip("/")
     if options["dry_run"]:
-        return _list(jobs, out, options["as_json"], env)
+        return _list(jobs, shown, options["as_json"], env)
 
     from posecli.results.tables import check_tables
 
@@ -100,8 +112,12 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
     check_tables(tables)
     with ExitStack() as stack:
         make_workers = stack.enter_context(chosen_workers(found, options, env))
-        for remark in stack.enter_context(output_folder(jobs, out, tables, overwrite=overwrite, media=media)):
+        mirror = None if address is None else stack.enter_context(mirrored(address))
+        remarks = stack.enter_context(output_folder(jobs, out, tables, overwrite=overwrite, media=media))
+        for remark in lines_named(mirror, remarks):
             env.say(remark)
+        if mirror is not None:
+            mirror.begin()
         models = make_model_options(options)
         predictor = models.load()
         # Only now: networks are read in the background while these are imported.
@@ -124,12 +140,32 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
             window=window,
             jobs=jobs,
             workers=None if make_workers is None else make_workers(models),
+            mirror=mirror,
         )
+        if mirror is not None:
+            mirror.publish()
     if options["as_json"]:
         env.print_file(out / "run.json")
     if not options["quiet"]:
-        env.say(_summary(results, out))
+        env.say(_summary(results, shown))
     return ExitCode.SOME_FAILED if results.totals["status"].get("failed") else ExitCode.OK
+
+
+def _checked_plan(
+    found: "list[Input]", arguments: Sequence[str], options: dict[str, Any], out: Path, address: str | None
+) -> "list[Job]":
+    """The plan of the inputs. address: of --out, whose mirror out is.
+
+    Raises UsageError where an input would be replaced.
+    """
+    from posecli.pipeline.plan import plan, refuse_replacing_inputs, refuse_replacing_remote_inputs
+
+    tables, media = options["tables"], options["media"]
+    jobs = plan(found, out)
+    refuse_replacing_inputs(jobs, out, tables, media=media, reads=_read_too(arguments, options))
+    if address is not None:
+        refuse_replacing_remote_inputs(jobs, address, tables, media=media)
+    return jobs
 
 
 def make_run_options(options: dict[str, Any]) -> "RunOptions":
@@ -204,15 +240,13 @@ def make_model_options(options: dict[str, Any]) -> "ModelOptions":
 
 def _read_too(arguments: Sequence[str], options: dict[str, Any]) -> "list[Path]":
     """Files that a run reads beside its inputs: lists, boxes and weights."""
-    from pathlib import Path
-
     kind, _, boxes = options["detector"].partition(":")
     named = [argument[1:] for argument in arguments if argument.startswith("@") and argument != "@-"]
     named += [boxes] if kind == "boxes" and boxes else []
     return [Path(name) for name in (*named, options["weights"], options["detector_weights"]) if name]
 
 
-def _list(jobs: "Sequence[Job]", out: "Path", as_json: bool, env: Environment) -> int:
+def _list(jobs: "Sequence[Job]", out: str, as_json: bool, env: Environment) -> int:
     from posecli.media.inputs import printable
 
     rows = [
@@ -228,12 +262,17 @@ def _list(jobs: "Sequence[Job]", out: "Path", as_json: bool, env: Environment) -
         env.print_json(rows)
     else:
         for row in rows:
-            target = f"cannot be read: {row['error']}" if row["error"] else str(out / str(row["output"]))
+            target = f"cannot be read: {row['error']}" if row["error"] else _inside(out, str(row["output"]))
             click.echo(f"{row['kind']:7} {printed(str(row['input']))} → {printed(target)}", file=env.stdout)
     return ExitCode.OK
 
 
-def _summary(results: "Results", out: "Path") -> str:
+def _inside(out: str, name: str) -> str:
+    """The path or address of a file in the output folder."""
+    return f"{out}/{name}" if "://" in out else str(Path(out) / name)
+
+
+def _summary(results: "Results", out: str) -> str:
     """A line with the numbers of inputs, frames and people, and the lost frames with reasons."""
     totals, status, seconds = results.totals, results.totals["status"], results.document["seconds"]
     done = status.get("done", 0) + status.get("partial", 0)
@@ -245,5 +284,5 @@ def _summary(results: "Results", out: "Path") -> str:
     speed = f", {rate:.1f} frames/s" if not status.get("skipped") else ""
     return (
         f"{', '.join(parts)}: {totals['frames']} frames, {totals['people']} people{lost} "
-        f"in {seconds:.1f} s{speed} → {printed(out / 'index.html')}"
+        f"in {seconds:.1f} s{speed} → {printed(_inside(out, 'index.html'))}"
     )

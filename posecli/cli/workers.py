@@ -35,7 +35,7 @@ def chosen_workers(found: "Sequence[Input]", options: dict[str, Any], env: Envir
         from posecli.pipeline.local import Processes
         from posecli.pipeline.workers import Workers
 
-        return Workers(models, partial(Processes, count=count), local=True)
+        return Workers(models, partial(Processes, count=count), local=True, count=count)
 
     yield None if count == 1 else processes
 
@@ -78,6 +78,10 @@ def _cluster(found: "Sequence[Input]", options: dict[str, Any]) -> "Iterator[Mak
     live = next((item for item in found if item.live), None)
     if live is not None:
         raise UsageError(f"--cluster: {live.shown} is a live source, which this machine reads: leave --cluster out")
+    if isinstance(options["out"], str) or any(item.remote is not None for item in found):
+        raise UsageError(
+            "--cluster reads and writes files that all nodes see, not addresses: use paths, or --workers here"
+        )
     source = click.get_current_context().get_parameter_source("workers")
     given = source is not click.core.ParameterSource.DEFAULT and options["workers"] != "auto"
     most = int(options["workers"]) if given else None

@@ -37,10 +37,11 @@ def without_duplicates(inputs: Iterable["Input"]) -> tuple[list["Input"], list[t
     again: list[tuple[Input, Input]] = []
     for item in inputs:
         path = item.address if item.address is not None else str(item.path.absolute())
+        path = path if item.remote is None else item.remote.address
         if path in paths:
             continue
         paths.add(path)
-        identity = file_id(item.path) if item.address is None else None
+        identity = file_id(item.path) if item.address is None and item.remote is None else None
         if identity is None:
             kept.append(item)
         elif identity in files:

@@ -14,9 +14,11 @@ from posecli.errors import NoInputError
 from posecli.media.headers import other_format
 from posecli.media.identity import without_duplicates
 from posecli.media.lists import is_disk, paths_of
+from posecli.media.remote_inputs import find_remote
 from posecli.media.sniff import has_media_suffix, sniff
 from posecli.media.sources import source_of
 from posecli.media.walk import STREAMS, is_folder, special_file_kind, walk
+from posecli.remote import RemoteFile, is_remote, without_file_scheme
 from posecli.text import printed
 
 __all__ = ["Input", "content_key", "find_inputs", "printable", "sniff"]
@@ -32,6 +34,7 @@ class Input:
     kind: "photo", "video", or "unknown" for a file whose content is neither.
     error: why it cannot be read, if known before opening; else None.
     address: of a video that is not a file: "-", a URL, "webcam:0", numbered images. path is then for display only.
+    remote: where the file is fetched from; path is that of its local copy once it has been fetched.
     """
 
     path: Path
@@ -39,11 +42,17 @@ class Input:
     kind: str
     error: str | None = None
     address: str | None = None
+    remote: RemoteFile | None = None
 
     @property
     def source(self) -> Path | str:
         """The argument for VideoReader and content_key."""
         return self.path if self.address is None else self.address
+
+    @property
+    def lookup_name(self) -> str:
+        """The path by which boxes from a file are found."""
+        return str(self.path) if self.remote is None else self.remote.shown
 
     @property
     def live(self) -> bool:
@@ -53,23 +62,32 @@ class Input:
     @property
     def shown(self) -> str:
         """Its path or address for messages, without passwords."""
+        if self.remote is not None:
+            return self.remote.shown
         return str(self.path) if self.address is None else source_of(self.address).shown
 
 
-def find_inputs(arguments: Sequence[str], *, exclude: Path | None = None) -> list[Input]:
+def find_inputs(
+    arguments: Sequence[str], *, exclude: Path | None = None, exclude_remote: str | None = None
+) -> list[Input]:
     """All inputs of the arguments, in a fixed order, each file once.
 
     An argument is a file, a folder (searched with its subfolders), a glob pattern, @LIST (a file with one path on each
     line, or NUL-separated, see lists.paths_of) or @- (such a list on standard input); or a video that is not a file:
-    - (standard input), a URL, webcam:0, /dev/video0, numbered images as frame_%05d.png. No network is accessed. In
-    folders, files that are neither photo nor video by content and suffix are skipped, and so are named pipes, sockets
-    and devices, also those that match a pattern. An unreadable subfolder is an input with its error. exclude: a folder
-    to skip, the output folder.
+    - (standard input), a URL, webcam:0, /dev/video0, numbered images as frame_%05d.png; or an address that fsspec
+    opens, of a file, folder or pattern, see remote_inputs. No network is accessed but for these. In folders, files that
+    are neither photo nor video by content and suffix are skipped, and so are named pipes, sockets and devices, also
+    those that match a pattern. An unreadable subfolder is an input with its error. exclude,
+    exclude_remote: a folder to skip, the output folder, by its path or address.
 
-    Raises NoInputError where nothing at all is found, and for a list that cannot be read.
+    Raises MachineError and UsageError for an address that cannot be opened here, NoInputError
+    where nothing at all is found, and for a list that cannot be read.
     """
     found: list[Input] = []
     for argument, listed in _expand(arguments):
+        if is_remote(argument):
+            found += _of_remote(argument, exclude_remote)
+            continue
         path = Path(argument)
         if listed and special_file_kind(path) in STREAMS:
             found.append(_of_file(path))  # it may have no writer
@@ -97,7 +115,7 @@ def _expand(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """The arguments with lists expanded, and whether each is from a list."""
     for argument in arguments:
         if not argument.startswith("@") or os.path.lexists(argument):
-            yield argument, False
+            yield without_file_scheme(argument), False
             continue
         name = argument[1:]
         try:
@@ -105,7 +123,12 @@ def _expand(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
         except OSError as error:
             raise NoInputError(f"list {name}: {error.strerror}") from error
         for path in paths_of(content, name):
-            yield path, True
+            yield without_file_scheme(path), True
+
+
+def _of_remote(address: str, exclude: str | None) -> Iterator[Input]:
+    for name, kind, error, file in find_remote(address, exclude):
+        yield Input(Path(file.shown), name, kind, error, remote=file)
 
 
 def _of_stream(argument: str) -> Input | None:
@@ -126,7 +149,7 @@ def _of_file(path: Path, *, in_folder: bool = False) -> Input:
         kind = sniff(path, in_folder=in_folder)
     except OSError as error:
         return Input(path, name, "unknown", error.strerror or str(error))
-    return Input(path, name, kind, None if kind != "unknown" else _why_unknown(path))
+    return Input(path, name, kind, None if kind != "unknown" else why_unknown(path))
 
 
 def _of_pattern(pattern: str, exclude: Path | None) -> Iterator[Input]:
@@ -151,7 +174,8 @@ def _of_folder(folder: Path, exclude: Path | None) -> Iterator[Input]:
             yield item
 
 
-def _why_unknown(path: Path) -> str:
+def why_unknown(path: Path) -> str:
+    """Why a file is neither a photo nor a video."""
     if path.stat().st_size == 0:
         return "the file is empty"
     with path.open("rb") as file:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from posecli.media.pipes import is_fragmented, open_forward_only, open_pipe
+from posecli.remote import FFMPEG_SCHEMES
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -38,7 +39,6 @@ _REFUSED_NAMES = (
 )
 _REFUSED = frozenset(_REFUSED_NAMES.split())
 
-_SCHEMES = frozenset(["rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "http", "https"])
 _NUMBER = re.compile(r"%(?:0(\d+))?d")
 _IMAGES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".pgm", ".ppm", ".pbm", ".tga"])
 _WEBCAM = re.compile(r"webcam:(\d+)")
@@ -145,7 +145,7 @@ def source_of(text: Path | str) -> VideoSource:
     if _WEBCAM.fullmatch(address) or re.fullmatch(r"/dev/video\d+", address):
         return VideoSource("webcam", address)
     scheme, colon, _ = address.partition("://")
-    if colon and scheme.lower() in _SCHEMES:
+    if colon and scheme.lower() in FFMPEG_SCHEMES:
         return VideoSource("url", address)
     path = Path(address)
     if _is_pipe(path):

@@ -215,7 +215,7 @@ class PoseStep:
 
     def _propagated(self, read: Read, clip: _Clip, propagator: BoxPropagator, following: Read | None) -> Poses | None:
         """Poses of one frame of a video with box propagation. following: the clip's next frame, where it is known."""
-        frame, name = read.frame, str(read.job.input.path)
+        frame, name = read.frame, read.job.input.lookup_name
         with stage("tracking", 0):
             detected = propagator.needs_detection(frame)
         ahead, clip.ahead = clip.ahead, None
@@ -249,7 +249,7 @@ class PoseStep:
 
     def _estimate(self, reads: Sequence[Read]) -> list[Poses | None]:
         frames = [read.frame for read in reads]
-        names = [str(read.job.input.path) for read in reads]
+        names = [read.job.input.lookup_name for read in reads]
         try:
             return list(self._predictor.predict(frames, names))
         except PosecliError:

@@ -17,9 +17,10 @@ def split(job: Job, span: Span, count: int, first_number: int) -> list[Job]:
     """Jobs of at most count parts of a video, numbered from first_number; empty where it is not worth it.
 
     Parts begin where box propagation restarts, so that the results of their frames are those of the whole video. A
-    video with a journal is not split: an earlier run has estimated some of its frames.
+    video with a journal is not split: an earlier run has estimated some of its frames. Neither is one at an address,
+    which each worker would fetch.
     """
-    if job.input.kind != "video" or job.input.live or job.input.error or job.journal.exists():
+    if job.input.kind != "video" or job.input.live or job.input.error or job.input.remote or job.journal.exists():
         return []
     try:
         with VideoReader(job.input.source, span=span) as reader:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from posecli.atomic import temporary
 from posecli.errors import MachineError, UsageError
+from posecli.media.identity import name_key
 from posecli.media.inputs import Input, content_key, printable
 from posecli.media.sources import source_of
 from posecli.media.write_images import photo_name
 from posecli.media.write_video import video_name
 from posecli.pipeline.events import Job
+from posecli.remote import identity
 from posecli.results.lock import locked
 from posecli.results.names import OutputPlaces, page_count, page_name, sibling_name
 from posecli.results.output_list import OutputList, read_output_list, write_output_list
@@ -65,8 +67,25 @@ def refuse_replacing_inputs(
             break
 
 
+def refuse_replacing_remote_inputs(jobs: Sequence[Job], address: str, tables: Sequence[str], *, media: bool) -> None:
+    """Raise UsageError where a file that the jobs would write to this address is one of their inputs."""
+    inputs = {}
+    for job in jobs:
+        if job.input.remote is not None and job.input.error is None:
+            inputs[name_key("/".join(identity(job.input.remote.address) or ()))] = job
+    if not inputs or (place := identity(address)) is None:
+        return
+    out = "/".join(place)
+    for name in _planned(jobs, tables, media):
+        replaced = inputs.get(name_key(f"{out}/{name}"))
+        if replaced is not None:
+            raise UsageError(f"--out would replace the input {printed(replaced.input.shown)}: choose another folder")
+
+
 def _sources(jobs: Sequence[Job]) -> Iterator[Path]:
     for job in jobs:
+        if job.input.remote is not None:
+            continue
         if job.input.address is None:
             yield job.input.path
             continue
@@ -180,6 +199,8 @@ def _is_namesake(job: Job, output_list: OutputList) -> bool:
     if before is None or job.input.error is not None or job.input.live or before == _where(job.input):
         return False
     header = read_header(job.record)
+    if job.input.remote is not None:
+        return header is not None and header.get("version") != job.input.remote.version
     # Inputs that are not files, such as pipes, can be read only once.
     if header is None or (job.input.address is None and not os.path.isfile(job.input.path)):  # noqa: PTH113
         return False
@@ -208,6 +229,8 @@ def _remarks(jobs: Sequence[Job], out: Path, output_list: OutputList, overwrite:
 
 def _where(item: Input) -> str:
     """The resolved path of an input, which distinguishes inputs of the same name."""
+    if item.remote is not None:
+        return printable(item.shown)
     if item.address is not None and source_of(item.address).kind != "images":
         return printable(item.shown)
     path = item.path if item.address is None else Path(item.address)

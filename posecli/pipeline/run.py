@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from posecli import interrupt
 from posecli.errors import MachineError, is_full
 from posecli.media.inputs import Input
 from posecli.pipeline.events import Job, Progress
+from posecli.pipeline.fetch import fetch_folder
 from posecli.pipeline.keys import describe_models, to_json
+from posecli.pipeline.mirror import Mirror
 from posecli.pipeline.parts import split
 from posecli.pipeline.plan import plan, prepare_output, refuse_replacing_inputs
 from posecli.pipeline.read import finished_job
@@ -38,12 +41,14 @@ def run(
     window: Window | None = None,
     jobs: Sequence[Job] | None = None,
     workers: Workers | None = None,
+    mirror: Mirror | None = None,
 ) -> Results:
     """Process all inputs; annotated media, coco.json, coco_results.json, run.json, index.html and tables go into out.
 
     jobs: the plan of the inputs, where it has been made and checked. workers: processes that share the work; None to
-    do it in this one, as are live sources and what a window shows. Returns what run.json says without its list of
-    inputs. An input that fails is recorded there, and the run continues with the others.
+    do it in this one, as are live sources and what a window shows. mirror: out is that of an address. Returns what
+    run.json says without its list of inputs. An input that fails is recorded there, and the run continues with the
+    others.
     Raises UsageError where an output would replace an input, MachineError where out cannot be written, OSError where
     the disk is full, and KeyboardInterrupt; finished inputs are kept then, and are in the result files. The caller
     locks out against other runs, see plan.output_folder.
@@ -53,22 +58,19 @@ def run(
         refuse_replacing_inputs(jobs, out, tables, media=options.media)
     prepare_output(out)
     started = time.monotonic()
-    unit = unit_of(out, options, predictor, overwrite=overwrite)
     finished: dict[int, Finished] = {}
 
     def ended(job: Job, item: Finished) -> None:
         finished[job.number] = item
 
-    with interrupt.interruptible():
+    with interrupt.interruptible(), fetch_folder(inputs) as fetch:
+        unit = unit_of(out, options, predictor, overwrite=overwrite, fetch=fetch)
         try:
-            if workers is None:
-                process(unit, jobs, predictor, ended, progress, window)
+            if mirror is None:
+                _process_all(unit, jobs, predictor, ended, progress, window, workers)
             else:
-                rest = [job for job in jobs if not _skipped(job, unit, ended, progress)]
-                if workers.local and len(rest) == 1 and not split(rest[0], options.span, 2, len(jobs)):
-                    process(unit, rest, predictor, ended, progress)
-                else:
-                    process_in_workers(unit, rest, workers, predictor, ended, progress)
+                with mirror.uploading(ended, progress) as (upload, told):
+                    _process_all(unit, jobs, predictor, upload, told, window, workers)
         finally:
             described = {
                 "models": describe_models(predictor),
@@ -78,6 +80,30 @@ def run(
             }
             results = _write_results(out, jobs, finished, predictor, described, tables)
     return results
+
+
+def _process_all(
+    unit: Unit,
+    jobs: Sequence[Job],
+    predictor: Predictor,
+    ended: Callable[[Job, Finished], None],
+    progress: Progress,
+    window: Window | None,
+    workers: Workers | None,
+) -> None:
+    """Process the jobs in this process or in workers."""
+    if workers is None:
+        # Finished inputs at addresses are not fetched.
+        rest = [job for job in jobs if job.input.remote is None or not _skipped(job, unit, ended, progress)]
+        process(unit, rest, predictor, ended, progress, window)
+        return
+    rest = [job for job in jobs if not _skipped(job, unit, ended, progress)]
+    if workers.local and len(rest) == 1 and not split(rest[0], unit.options.span, 2, len(jobs)):
+        process(unit, rest, predictor, ended, progress)
+        return
+    if unit.fetch is not None:
+        unit = replace(unit, fetch=unit.fetch.of_worker(workers.count))
+    process_in_workers(unit, rest, workers, predictor, ended, progress)
 
 
 def _skipped(job: Job, unit: Unit, ended: Callable[[Job, Finished], None], progress: Progress) -> bool:

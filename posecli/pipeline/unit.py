@@ -15,6 +15,7 @@ from posecli import interrupt
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, Channel, FailedInputs, Stopped
 from posecli.pipeline.estimate import PoseStep
 from posecli.pipeline.events import Closed, Estimated, Flush, Job, Opened, Progress, Read
+from posecli.pipeline.fetch import Fetch, fetching
 from posecli.pipeline.keys import inference_key, options_key
 from posecli.pipeline.read import read_all
 from posecli.pipeline.run_options import RunOptions
@@ -32,7 +33,7 @@ class Unit:
     """What all jobs of a run have in common; it can be pickled.
 
     out: output folder. key, inference_key: fingerprints of options and models, see keys. overwrite: process finished
-    inputs again.
+    inputs again. fetch: how inputs at addresses are fetched, None where there are none.
     """
 
     out: Path
@@ -40,11 +41,14 @@ class Unit:
     key: str
     inference_key: str
     overwrite: bool = False
+    fetch: Fetch | None = None
 
 
-def unit_of(out: Path, options: RunOptions, predictor: Predictor, *, overwrite: bool = False) -> Unit:
+def unit_of(
+    out: Path, options: RunOptions, predictor: Predictor, *, overwrite: bool = False, fetch: Fetch | None = None
+) -> Unit:
     """The unit of a run with these options and models."""
-    return Unit(out, options, options_key(options, predictor), inference_key(options, predictor), overwrite)
+    return Unit(out, options, options_key(options, predictor), inference_key(options, predictor), overwrite, fetch)
 
 
 def process(
@@ -65,12 +69,13 @@ def process(
     error of any of the threads that is not about one input, such as a full disk. Jobs that ended are complete then.
     """
     threads = _Threads()
-    try:
-        _process(unit, jobs, predictor, ended, progress, window, threads)
-    except Stopped:
-        pass  # the other thread's error is raised below
-    finally:
-        threads.end()
+    with fetching(unit.fetch, jobs, ended) as (ready, end):
+        try:
+            _process(unit, ready, predictor, end, progress, window, threads)
+        except Stopped:
+            pass  # the other thread's error is raised below
+        finally:
+            threads.end()
     if threads.errors:
         raise threads.errors[0]
 

@@ -64,12 +64,14 @@ class _Worker:
 class Workers:
     """The models that the workers load, and a function that makes their pool.
 
-    local: they share the cores of this process, which does a single job that cannot be split faster itself.
+    local: they share the cores of this process, which does a single job that cannot be split faster itself. count:
+    their number, where that is known.
     """
 
     models: ModelOptions
     pool: Callable[[Common], Pool]
     local: bool = False
+    count: int = 1
 
 
 def process_in_workers(
@@ -110,6 +112,8 @@ def longest_first(jobs: Sequence[Job]) -> list[Job]:
 def _size(job: Job) -> int:
     """Bytes of an input; for numbered images their number. 0 where unknown."""
     item = job.input
+    if item.remote is not None:
+        return item.remote.size or 0
     if item.address is not None:
         from posecli.media.sources import source_of
 

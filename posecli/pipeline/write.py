@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from av.error import FFmpegError
@@ -10,7 +11,7 @@ from av.error import FFmpegError
 from posecli.atomic import temporary
 from posecli.errors import PosecliError
 from posecli.keypoints import KeypointSet
-from posecli.media.inputs import printable
+from posecli.media.inputs import Input, printable
 from posecli.media.video import VideoReader
 from posecli.pipeline.channel import Budget, FailedInputs
 from posecli.pipeline.error_messages import error_message
@@ -23,6 +24,7 @@ from posecli.results.journal import Journal, read_journal, remove_journals
 from posecli.results.manifest import Finished
 from posecli.results.records import Summary
 from posecli.stages import stage
+from posecli.text import printed
 from posecli.tracking.choose import person_choice
 from posecli.tracking.clip import ClipTracker
 from posecli.tracking.offline import smooth_offline
@@ -85,6 +87,9 @@ def write_all(
 
 def finished_of(job: Job, summary: Summary, *, skipped: bool = False) -> Finished:
     """The result of a job. skipped: an earlier run finished it."""
+    if job.input.remote is not None and summary.error is not None:  # of its local copy
+        shown = printed(job.input.shown)
+        summary = replace(summary, error=summary.error.replace(printed(job.input.path), shown))
     return Finished(job.input.name, printable(job.input.shown), job.input.kind, summary, skipped, job.place)
 
 
@@ -119,7 +124,7 @@ class ClipWriter:
                 out,
                 opened.job.output,
                 opened.job.record,
-                {"name": item.name, "kind": item.kind, "content": opened.content, "options": key},
+                {"name": item.name, "kind": item.kind, "content": opened.content, "options": key, **_version(item)},
                 keypoint_set,
                 opened.source,
                 style=options.style,
@@ -200,6 +205,12 @@ class ClipWriter:
         self._problem = error_message(error, self._job.input.shown)
         self._failed_inputs.add(self._job.number, self._problem)
         self.abort()
+
+
+def _version(item: Input) -> dict[str, str]:
+    """Of an input at an address: by it a later run finds that it is finished without fetching it."""
+    version = None if item.remote is None else item.remote.version
+    return {} if version is None else {"version": version}
 
 
 def _draft_path(job: Job) -> Path:

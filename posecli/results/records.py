@@ -3,7 +3,7 @@
 A record is a file of JSON lines in OUT/.posecli/records, in a subfolder named by the first two digits of its name:
 
     {"schema": 1, "name", "kind", "content": key of the input's bytes, "options": key of the settings,
-     "keypoints": their names}
+     "version": of an input at an address, see remote.RemoteFile, "keypoints": their names}
     {"index", "time_s", "width", "height", "people": [...]}          one line for each frame, people may be empty
     {"status", "frames", "people", "lost_frames", "lost", "seconds", "error", "outputs", "warnings",
      "width", "height", "frame_rate", "tracks"}
