@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -207,6 +208,7 @@ class RemoteFolder:
     def __init__(self, address: str) -> None:
         self.address, self.shown = address, without_password(address).rstrip("/")
         self._made: set[str] = set()
+        self._making = threading.Lock()
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[tuple[Any, str]]:
@@ -272,6 +274,10 @@ class RemoteFolder:
     def _make_parent(self, fs: Any, path: str) -> None:
         """Object stores, which are those with asynchronous file systems, have no folders."""
         parent = str(PurePosixPath(path).parent)
-        if not fs.async_impl and parent not in self._made:
-            fs.makedirs(parent, exist_ok=True)
-            self._made.add(parent)
+        if fs.async_impl:
+            return
+        with self._making:  # other threads, with file systems of their own, make folders there too
+            if parent not in self._made:
+                fs.invalidate_cache()
+                fs.makedirs(parent, exist_ok=True)
+                self._made.add(parent)
