@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from posecli.detect import resident as detector
-from posecli.detect.person import PersonNetwork, build_fcos, locations_on
+from posecli.detect.person import PersonNetwork, build_fcos, locations, locations_on
 from posecli.detect.resident import ResidentDetector
 from posecli.pose import resident as pose_model
 from posecli.pose.codec import DECODERS
@@ -44,10 +44,13 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
 
     for owner in (pose_model, detector):
         monkeypatch.setattr(owner, "prepare", as_it_is)
-    locations_on.cache_clear()
+    for cached in (locations, locations_on):
+        cached.cache_clear()
     with FakeTensorMode() as mode, torch.device(GPU):
         yield mode
-    locations_on.cache_clear()
+    # Else tests after these would be given fake tensors.
+    for cached in (locations, locations_on):
+        cached.cache_clear()
 
 
 def spec_of(module: nn.Module) -> ModuleSpec:

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from posecli.media.scaling import scaling_method
+
 Matrix = NDArray[np.float64]
 
 
@@ -21,20 +23,6 @@ def area_matrix(before: int, after: int) -> Matrix:
     new, old = np.arange(after)[:, None], np.arange(before)[None]
     common = np.minimum((new + 1) * scale, old + 1) - np.maximum(new * scale, old)
     return np.asarray(np.clip(common, 0, None) / scale)
-
-
-def linear_matrix(before: int, after: int, step: float | None = None) -> Matrix:
-    """(after, before): linear interpolation at the centres of the new pixels, the border repeated.
-
-    step: size of a new pixel in old ones, None for before / after.
-    """
-    step = before / after if step is None else step
-    place = np.clip((np.arange(after) + 0.5) * step - 0.5, 0, before - 1)
-    low = np.floor(place).astype(int)
-    matrix, rows = np.zeros((after, before)), np.arange(after)
-    matrix[rows, low] += 1 - (place - low)
-    np.add.at(matrix, (rows, np.minimum(low + 1, before - 1)), place - low)
-    return matrix
 
 
 def blur_matrices(size: int, sigmas: Tensor) -> Tensor:
@@ -77,20 +65,9 @@ def resize(image: Tensor, size: tuple[int, int], kind: str) -> Tensor:
 
 
 def scaled(image: Tensor, height: int, width: int) -> Tensor:
-    """An image (h, w, 3) uint8 as (height, width, 3): halved by averaging, then interpolated, as media.scaling does."""
-    shrink, (before_h, before_w) = 1, image.shape[:2]
-    while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
-        h, w = image.shape[:2]
-        if h % 2:
-            image = torch.cat([image, image[-1:]])
-        if w % 2:
-            image = torch.cat([image, image[:, -1:]], dim=1)
-        image, shrink = halve(image[None])[0], 2 * shrink
-    if image.shape[:2] == (before_h // shrink, before_w // shrink):
-        return image if image.shape[:2] == (height, width) else _linear(image, (height, width))
-    rows = _on_device(linear_matrix, image.device, image.shape[0], height, before_h / height / shrink)
-    columns = _on_device(linear_matrix, image.device, image.shape[1], width, before_w / width / shrink)
-    return levels(product(image.float(), rows, columns))
+    """An image (h, w, 3) uint8 as (height, width, 3), as media.scaling does."""
+    size = (height, width)
+    return resize(image, size, scaling_method((image.shape[0], image.shape[1]), size))
 
 
 def _linear(image: Tensor, size: tuple[int, int]) -> Tensor:
