@@ -9,7 +9,7 @@ from posecli.types import PixelArray
 def scaling_method(before: tuple[int, ...], after: tuple[int, int]) -> str:
     """The word area or linear, for sizes (height, width) before and after.
 
-    Bilinear interpolation takes a sixth of the time. It skips no pixel of an image that keeps more than half of its size.
+    Bilinear interpolation takes a sixth of the time, and skips no pixel of an image that keeps more than half its size.
     """
     return "area" if max(old / new for old, new in zip(before, after, strict=True)) >= 2 else "linear"
 
