@@ -1,6 +1,7 @@
 """Inputs and --out at addresses that fsspec opens: the files of a run with paths, whatever breaks on the way."""
 
 import json
+import platform
 import shutil
 import threading
 import time
@@ -186,13 +187,15 @@ def test_a_killed_run_and_a_fresh_machine(
     run(media, disk(out), "--format", "csv")
     shutil.rmtree(cache)
     Shelf.reset()
-    (out / ".posecli" / "lock.json").write_text("damaged")
+    lock = out / ".posecli" / "lock.json"
+    assert not lock.exists()
+    lock.write_text("damaged")
     status = run.status(media, disk(out), "--format", "csv")
     assert sum(status.values()) == 3 and "failed" not in status
     assert files_of(out) == plain
 
 
-def test_a_lock_of_another_machine(run: Runner, media: Path, tmp_path: Path) -> None:
+def test_a_lock_of_another_machine(run: Runner, media: Path, tmp_path: Path, cache: Path) -> None:
     lock = tmp_path / "there" / ".posecli" / "lock.json"
     lock.parent.mkdir(parents=True)
     other = {"run": "1", "host": "other\x1b", "process": 7, "mirror": "other", "time": time.time()}
@@ -204,6 +207,12 @@ def test_a_lock_of_another_machine(run: Runner, media: Path, tmp_path: Path) -> 
     lock.write_bytes(orjson.dumps({**other, "time": time.time() - 1000}))
     assert run.status(media / "b.jpg", disk(tmp_path / "there")) == {"done": 1}
     assert not lock.exists()
+    # A killed run's lock holds for other mirrors only.
+    name = next(cache.glob("remote/out-*/name")).read_text()
+    lock.write_bytes(orjson.dumps({**other, "mirror": f"{platform.node()} {name}", "time": time.time()}))
+    assert run.status(media / "b.jpg", disk(tmp_path / "there")) == {"skipped": 1}
+    lock.write_bytes(orjson.dumps({**other, "mirror": f"{platform.node()} another", "time": time.time()}))
+    assert run(media / "b.jpg", disk(tmp_path / "there")).code == 4
 
 
 def test_inputs_that_cannot_be_read(run: Runner, media: Path, tmp_path: Path) -> None:

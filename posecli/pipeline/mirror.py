@@ -56,7 +56,7 @@ def mirrored(address: str) -> Iterator["Mirror"]:
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(folder.parent, "--out", "lock"))
-                stack.enter_context(remote_lock(mirror.there, folder.parent.name))
+                stack.enter_context(remote_lock(mirror.there, _name_of(folder.parent)))
                 mirror.fetch()
             except RemoteError as error:
                 raise MachineError(f"--out {error}") from error
@@ -273,6 +273,15 @@ class _Uploads:
         except BaseException as error:
             self._errors.append(error)
             self._stop.set()
+
+
+def _name_of(folder: Path) -> str:
+    """A name that no other mirror has, of this or another cache folder. Raises OSError."""
+    name = _read(folder / "name")
+    if not name:
+        name = uuid.uuid4().hex.encode()
+        (folder / "name").write_bytes(name)
+    return name.decode("ascii", "replace")
 
 
 def _names(folder: Path) -> Iterator[str]:
