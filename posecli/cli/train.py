@@ -383,7 +383,7 @@ def _evaluator(options: dict[str, Any], data: "TrainingData", folder: Path) -> "
 
 
 def _elsewhere(options: dict[str, Any]) -> "Evaluate | None":
-    """The placeholder of the evaluation in other processes, which wait for the main one; None without evaluations."""
+    """The evaluation in processes other than the main one, which only wait for it; None without evaluations."""
     from posecli.cli.train_options import validation
 
     return (lambda network, config: {}) if validation(options) else None
