@@ -19,6 +19,7 @@ import numpy as np
 
 from posecli import draw_poses, load_predictor, read_image, read_video
 from posecli.pose.outputs import Outputs
+from posecli.pose.verification import with_expected
 from posecli.predict import Predictor
 from posecli.tracking.propagate import BoxPropagator
 from posecli.types import Detections, Frame
@@ -31,12 +32,13 @@ class Counted:
 
     def __init__(self, predictor: Predictor) -> None:
         self.proposals = self.crops = self.people = self.frames = 0
+        self.found: list[Detections] = []
         propose, runner = predictor.detector.propose, predictor.estimator.runner
         if propose is None:
             raise click.UsageError("the detector makes no proposals")
 
         def counted_proposals(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
-            found = propose(frames, names)
+            found = self.found = propose(frames, names)
             self.proposals += sum(map(len, found))
             return found
 
@@ -54,7 +56,9 @@ class Counted:
         propagator = BoxPropagator(every, self.predictor.keypoints)
         for frame in frames:
             if propagator.needs_detection(frame):
-                poses = propagator.update(frame, self.predictor.predict([frame], [""])[0], True)
+                expected = propagator.expected(frame)
+                poses = propagator.update(frame, self.predictor.predict([frame], [""], [expected])[0], True)
+                self.proposals += len(with_expected(self.found[0], expected, 0.0)) - len(self.found[0])
             else:
                 boxes = propagator.boxes(frame)
                 self.proposals += len(boxes)

@@ -32,7 +32,7 @@ def run(path: Path, every: int | None, predictor: Predictor) -> tuple[list[Poses
             start = time.process_time()
             detect = propagator.needs_detection(frame)
             if detect:
-                found = predictor.predict([frame], [str(path)])
+                found = predictor.predict([frame], [str(path)], [propagator.expected(frame)])
             else:
                 found = predictor.estimate([frame], [propagator.boxes(frame)])
             poses = propagator.update(frame, found[0], detect)

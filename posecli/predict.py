@@ -11,8 +11,9 @@ from posecli.detect import Detector, load_detector
 from posecli.errors import UsageError
 from posecli.keypoints import KeypointSet
 from posecli.pose.estimator import Estimator, load_estimator
-from posecli.pose.verification import verify
-from posecli.types import Detections, Frame, PixelArray, Poses, check_pixels
+from posecli.pose.runner import Runner
+from posecli.pose.verification import verify, with_expected
+from posecli.types import Detections, FloatArray, Frame, PixelArray, Poses, check_pixels
 
 # Frames of a list that are predicted together.
 _CHUNK = 8
@@ -66,15 +67,22 @@ class Predictor:
         chunks = range(0, len(frames), _CHUNK)
         return [poses for i in chunks for poses in self.predict(frames[i : i + _CHUNK], texts[i : i + _CHUNK])]
 
-    def predict(self, frames: Sequence[Frame], names: Sequence[str]) -> list[Poses]:
+    def predict(
+        self, frames: Sequence[Frame], names: Sequence[str], expected: Sequence[FloatArray] | None = None
+    ) -> list[Poses]:
         """People of each frame with their poses, best first. All frames share batches.
 
-        names: of each frame's input. Raises PosecliError of the detector or the pose model.
+        names: of each frame's input. expected: for each frame boxes (N, 4) where earlier frames let one expect people;
+        they are verified with the proposals, as the weakest ones. Where nothing is verified they are not used.
+        Raises PosecliError of the detector or the pose model.
         """
         propose = self.detector.propose
         if propose is None or not self.estimator.config.person_score:
             return self.estimator(frames, self.detector(frames, names))
         proposals, threshold = propose(frames, names), self.detector.verified
+        if expected is not None:
+            pairs = zip(proposals, expected, strict=True)
+            proposals = [with_expected(found, boxes, self.detector.proposal) for found, boxes in pairs]
         return verify(self.estimator, frames, proposals, threshold, reestimate=self.reestimate)
 
     def estimate(self, frames: Sequence[Frame], boxes: Sequence[Detections]) -> list[Poses]:
@@ -107,6 +115,7 @@ def load_predictor(
     max_people: int = 100,
     reestimate: bool = False,
     detector_runtime: str | None = None,
+    runner: Runner | None = None,
 ) -> Predictor:
     """Models by name or file, ready to run.
 
@@ -115,12 +124,13 @@ def load_predictor(
     always run in torch. precision: auto, fp32 or bf16; auto is float16 on a GPU, and on a CPU bfloat16 where it is
     native and the network's accuracy does not suffer. decoder: auto, argmax, dark, oks or parabola. flip: average with
     the mirror image. detector_threshold: lowest score of a person, None for the detector's own. reestimate: see
-    Predictor. detector_runtime: of the embedded detector, None for runtime.
+    Predictor. detector_runtime: of the embedded detector, None for runtime. runner: the pose
+    network of these arguments, where it is loaded already.
 
     Raises UsageError (an unknown name), MachineError (no such weights or device) or DataError (a broken file).
     """
     estimator = load_estimator(
-        str(weights), device=device, runtime=runtime, precision=precision, decoder=decoder, flip=flip
+        str(weights), device=device, runtime=runtime, precision=precision, decoder=decoder, flip=flip, runner=runner
     )
     found = load_detector(
         detector,

@@ -9,8 +9,9 @@ from typing import Literal
 
 Stage = Literal[
     "decode", "letterbox", "detector", "crops", "network", "decoding", "selection", "tracking", "drawing", "encoding",
-    "JSON",
+    "JSON", "other",
 ]  # fmt: skip
+# Of other: what the pipeline's threads do outside of all other stages.
 
 
 @dataclass

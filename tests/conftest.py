@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ import torch
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, initialise_head
 from posecli.weights.files import save_weights
+from tests.alone import several_processes, turn
 from tests.media_factory import picture
 from tests.warm import Warm, the_warm_one
 
 # Started in the background, a shell's job ignores Ctrl-C, and what it starts does too; here it is sent on purpose.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+# Of several processes each has a share of the cores.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1" if several_processes() else "2")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,6 +28,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if not several_processes():
+        return (yield)
+    # The folder above those of the processes of one test run.
+    folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with turn(folder, "alone" in item.keywords):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

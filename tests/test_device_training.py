@@ -142,7 +142,15 @@ def curve(folder: Path) -> list[float]:
 def test_a_training_with_it_has_the_same_curve(crops: Crops, tmp_path: Path, device: str) -> None:
     """And a training that is resumed ends in the same bytes on a CPU, where kernels are deterministic."""
     recipe = Recipe(
-        model=PoseConfig(deconv_channels=(8,), input_size=(64, 64), sigma=(3, 3), person_score=True),
+        model=PoseConfig(
+            backbone="cspnext",
+            widths=(8, 16, 32, 64, 128),
+            blocks=(1, 1, 1, 1),
+            deconv_channels=(8,),
+            input_size=(64, 64),
+            sigma=(3, 3),
+            person_score=True,
+        ),
         stages=(Stage((32, 32), 800, 8), Stage((64, 64), 400, 8)),
         warmup_samples=100,
     )

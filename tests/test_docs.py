@@ -119,7 +119,7 @@ def test_contributing_lists_every_registry() -> None:
         for path in (ROOT / "posecli").rglob("*.py")
         for name in re.findall(r"^([A-Z][A-Z_]+): dict\[str, \w", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    not_registries = {"COLOURS", "JOINTS", "TRAIL_POINTS"}
+    not_registries = {"COLOURS", "JOINTS", "OPERATIONS", "TRAIL_POINTS"}
     assert declared - not_registries <= {name for _, name in REGISTRIES}, declared
 
 
@@ -187,6 +187,15 @@ def test_the_command_line_page_is_up_to_date() -> None:
 METAPHORS = re.compile(
     r"\b(house|front door|corridor|had its say|has its say|in the mirror too|whole or not)\b", re.IGNORECASE
 )
+
+
+def test_every_key_of_the_review_page_is_documented() -> None:
+    script = text_of("posecli/review/static/keys.js")
+    rows = re.findall(r"^  \['\w+', '([^']+)', '([^']+)', \{", script, re.MULTILINE)
+    assert len(rows) > 25
+    keys = text_of("docs/review.md").partition("\n## Keys\n")[2].partition("\n## ")[0]
+    documented = [line.replace("`", "") for line in keys.splitlines() if line.startswith("| `")]
+    assert documented == [f"| {pressed} | {text} |" for pressed, text in rows]
 
 
 def test_documents_and_code_use_no_metaphors() -> None:

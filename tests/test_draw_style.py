@@ -20,7 +20,7 @@ from posecli.draw.trails import Trails
 from posecli.keypoints import COCO17, KeypointSet
 from posecli.media.encoders import EncodeOptions
 from posecli.media.video import VideoReader
-from posecli.results import input_writer as sinks
+from posecli.results import media_writer as sinks
 from posecli.results.gallery import thumbnail_path
 from posecli.results.input_writer import InputWriter
 from posecli.results.records import read_frames, record_path

@@ -36,7 +36,7 @@ class Models:
 
     def detector(self, frames: list[Frame], names: list[str]) -> list[Detections]:
         if self._bad and any(self._bad in name for name in names):
-            raise DataError("a picture that nobody knows")
+            raise DataError("an unknown picture")
         self.detected += [frame.index for frame in frames]
         return [Detections(np.array([[10, 5, 40, 45]], np.float32), np.ones(1, np.float32)) for _ in frames]
 
@@ -131,5 +131,5 @@ def test_a_failing_photo_is_told_at_its_end_and_costs_the_others_nothing(tmp_pat
         numbered.append(type(event)(**{**vars(event), "job": job}))
     answers = list(step(numbered))
     errors = [event.error for event in answers if isinstance(event, Closed)]
-    assert errors == [None, "a picture that nobody knows", None]
+    assert errors == [None, "an unknown picture", None]
     assert sum(isinstance(event, Estimated) for event in answers) == 2

@@ -132,7 +132,7 @@ def test_results_of_a_whole_set_score_a_part_of_it(judge: Judge) -> None:
     assert both.code == 2 and "without a model" in both.err
 
 
-def test_nobody_else_lowers_the_figure_of_a_group() -> None:
+def test_no_other_person_lowers_the_figure_of_a_group() -> None:
     truth = people(40, 20)
     found = evaluate("perfect", truth, predicted(truth, 0.0), {}, bootstrap=5)
     groups = [*found.by_size, *found.by_visible]

@@ -33,19 +33,20 @@ from tests.media_factory import picture
 from tests.weights_factory import model_file
 
 Arrays = Mapping[str, NDArray[np.float32]]
-SMALL = PoseConfig(deconv_channels=(8,), input_size=(64, 32), sigma=(1.5, 1.5))
-ATTENTION = PoseConfig(
-    backbone="cspnext",
-    widths=(8, 16, 32, 64, 128),
-    blocks=(1, 1, 1, 1),
+# A tenth of the modules of a usual backbone: OpenVINO's conversion takes its time for each of them.
+NARROW = PoseConfig(backbone="cspnext", widths=(8, 16, 32, 64, 128), blocks=(1, 1, 1, 1))
+SMALL = replace(NARROW, deconv_channels=(8,), input_size=(64, 32), sigma=(1.5, 1.5))
+ATTENTION = replace(
+    NARROW,
     head="rtmcc",
     attention=AttentionSizes(hidden=32, keys=16, expanded=64, neck_blocks=1),
     deconv_channels=(),
     input_size=(64, 64),
     temperature=10.0,
 )
+BGR = Preprocessing(channels="BGR")
 CONFIGS = {
-    "laterals": replace(SMALL, laterals=True, preprocessing=Preprocessing(channels="BGR")),
+    "laterals": replace(SMALL, backbone="mobilenet_v2", widths=(), blocks=(), laterals=True, preprocessing=BGR),
     "boxes": replace(SMALL, person_score=True, box_head=True),
     "rtmcc": ATTENTION,
     "rtmw": replace(ATTENTION, head="rtmw"),

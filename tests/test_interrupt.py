@@ -18,6 +18,7 @@ from tests.media_factory import write_photo, write_video
 from tests.warm import Started, Warm
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.alone
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
@@ -40,12 +41,19 @@ def watched(
     code: str, *numbers: int, apart: float = 0.0, before: Callable[[], None] | None = None
 ) -> tuple[int, str, float]:
     """Exit code, stderr and seconds from the first signal to the end of a process, sent when it prints `ready`."""
+
+    def begin() -> None:
+        for number in CODES:  # the tests may run under nohup
+            signal.signal(number, signal.SIG_DFL)
+        if before is not None:
+            before()
+
     process = subprocess.Popen(
         [sys.executable, "-c", START + code],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=before,
+        preexec_fn=begin,
     )
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == b"ready\n"
@@ -242,9 +250,9 @@ BLOCKED = BLOCKS + "def wait(*_, **__): os.write(1, b'here'); block()\n"
 WHERE = {
     "compiling": "import posecli.pose.estimator as e; e.load_runner = wait",
     "detecting": "import posecli.detect.boxes as b; b.build_whole = wait",
-    "drawing": "import posecli.results.input_writer as s; s.write_image = wait",
+    "drawing": "import posecli.results.media_writer as s; s.write_image = wait",
     "gallery": "import posecli.results.write as r; r.write_gallery = wait",
-    "coco": "import posecli.results.coco as c; c._images = wait",
+    "coco": "import posecli.results.coco as c; c.coco_images = wait",
 }
 
 

@@ -132,7 +132,7 @@ def test_every_command_of_the_documents_exists(document: str) -> None:
     ("text", "found"),
     [
         ("convert it with `posecli weights convert`", True),
-        ("use `posecli convert`", True),
+        ("use `posecli transform`", True),
         ("give --no-such-thing", True),
         ("`posecli weights list` shows them", False),
         ("`posecli run --no-media` writes JSON", False),

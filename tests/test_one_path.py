@@ -3,10 +3,8 @@
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 
 from posecli.atomic import temporary
 from posecli.results.names import NAME_BYTES, OutputPlaces, shortened_name
-from tests.entry_points import QUICK, Result, posecli, start
+from tests.entry_points import QUICK, Result, posecli
 from tests.media_factory import picture, write_photo, write_video
 
 TABLES = [word for name in ("csv", "jsonl", "openpose", "mot") for word in ("--format", name)]
@@ -179,8 +177,8 @@ def test_whatever_inputs_are_called_their_files_never_meet(names: list[str], dat
 
 
 _PLACES = (
-    "posecli.results.input_writer.write_image",
-    "posecli.results.input_writer.VideoWriter",
+    "posecli.results.media_writer.write_image",
+    "posecli.results.media_writer.VideoWriter",
     "posecli.results.input_writer.write_thumbnail",
     "posecli.results.input_writer.RecordWriter",
     "posecli.pipeline.estimate.Journal",
@@ -224,7 +222,15 @@ def test_what_the_file_system_refuses_is_one_inputs_failure(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("place", ["write_image", "VideoWriter", "write_thumbnail", "RecordWriter"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "media_writer.write_image",
+        "media_writer.VideoWriter",
+        "input_writer.write_thumbnail",
+        "input_writer.RecordWriter",
+    ],
+)
 def test_a_full_disk_still_ends_the_run(
     place: str, number: int, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
@@ -233,7 +239,7 @@ def test_a_full_disk_still_ends_the_run(
 
     write_photo(tmp_path / "in" / "a.jpg")
     write_video(tmp_path / "in" / "a.mp4", 3)
-    monkeypatch.setattr(f"posecli.results.input_writer.{place}", full)
+    monkeypatch.setattr(f"posecli.results.{place}", full)
     result = run(tmp_path / "in", "-o", tmp_path / "out")
     assert result.code == 4 and "disk is full" in result.err and "Traceback" not in result.err
 
@@ -379,22 +385,3 @@ def test_parquet_takes_any_name(tmp_path: Path, run) -> None:  # type: ignore[no
     assert run(tmp_path / os.fsdecode(b"\xff\n.jpg"), "-o", tmp_path / "out", "--format", "parquet").code == 0
     table = parquet.read_table(next((tmp_path / "out").glob("*.parquet")))
     assert set(table["input"].to_pylist()) == {"?\n.jpg"}
-
-
-def test_a_second_run_into_the_same_folder_says_so(tmp_path: Path, run, tiny_weights: Path) -> None:  # type: ignore[no-untyped-def]
-    photo, out = write_photo(tmp_path / "a.jpg"), tmp_path / "out"
-    clip = write_video(tmp_path / "clip.mp4", 400, 320, 240)
-    first = start("run", clip, "-o", out, "--weights", tiny_weights, *QUICK)
-    while first.poll() is None and not list(out.glob(".posecli/journals/*")):
-        time.sleep(0.02)
-    assert first.poll() is None
-    (tmp_path / "link").symlink_to(out)
-    for path in (out, tmp_path / "link"):
-        result = run(photo, "-o", path)
-        assert result.code == 4 and f"--out {path}: another posecli is writing there" in result.err
-        assert len(result.err.splitlines()) == 1
-    assert not (out / "a.jpg").exists()
-    # A killed run leaves no lock.
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    assert run(photo, "-o", out).code == 0

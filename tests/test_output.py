@@ -35,7 +35,7 @@ def some_poses(people: int, seed: int = 0, size: float = 60) -> Poses:
     )
 
 
-def test_nobody_leaves_the_picture_as_it_is_and_somebody_does_not() -> None:
+def test_no_people_leave_the_picture_as_it_is_and_a_person_does_not() -> None:
     pixels = picture()
     assert np.array_equal(draw_poses(pixels, Poses.empty(17), COCO17), pixels)
     before = pixels.copy()

@@ -61,7 +61,7 @@ def whole(seen: list[str], bad: str = "no input has this name", after: int = 0) 
     def find(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
         seen.extend(names)
         if any(bad in name and frame.index >= after for frame, name in zip(frames, names, strict=True)):
-            raise DataError(f"{bad}: nobody knows it")
+            raise DataError(f"{bad}: it is not known")
         return [
             Detections(np.array([[0, 0, frame.width, frame.height]], np.float32), np.ones(1, np.float32))
             for frame in frames
@@ -111,7 +111,7 @@ def test_frames_of_a_clip_that_no_network_takes_are_not_asked_for(
     detector = whole(seen, "a.mp4", after=9)
     document = do(tmp_path / "in", tmp_path / "out", tiny_weights, detector, detect_every=every)
     assert [item["status"] for item in document["inputs"]] == ["failed", "done"]
-    assert "nobody knows it" in document["inputs"][0]["error"]
+    assert "it is not known" in document["inputs"][0]["error"]
     assert read_frames.count("a.mp4") < 60 and read_frames.count("b.mp4") == 300
     assert sum(name.endswith("a.mp4") for name in seen) < 60
     assert not list((tmp_path / "out" / ".posecli" / "journals").iterdir())
@@ -212,7 +212,7 @@ def test_a_budget_never_stalls_and_never_overflows(sizes: list[int]) -> None:
     assert not giver.is_alive() and budget.used == 0
 
 
-def test_a_stopped_budget_lets_nobody_wait() -> None:
+def test_a_stopped_budget_lets_no_thread_wait() -> None:
     stop = threading.Event()
     budget = Budget(10, stop)
     budget.acquire(50)  # alone

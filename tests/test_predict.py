@@ -1,6 +1,7 @@
 """The predictor: what it takes, what it refuses, that it is what `posecli run` does."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +135,24 @@ def test_proposals_are_verified_where_the_model_can_and_given_boxes_never(predic
     np.testing.assert_array_equal(plain.predict(frame, [""])[0].boxes, HIGH.boxes)
     other = Predictor(replace(proposing(HIGH, LOW), propose=None), judging)  # type: ignore[arg-type]
     np.testing.assert_array_equal(other.predict(frame, [""])[0].boxes, HIGH.boxes)
+
+
+def test_who_is_expected_is_found_without_a_proposal_and_no_person_where_there_is_none(samples: Path) -> None:
+    predictor = load_predictor(device="cpu", precision="fp32")
+    frame = posecli.read_image(samples / "balance_two_people.jpg")
+    both = predictor.predict([frame], [""])[0]
+    assert len(both) == 2
+
+    def propose(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
+        return [Detections(both.boxes[:1], np.ones(1, np.float32))]
+
+    one_proposal = replace(predictor, detector=replace(predictor.detector, propose=propose))
+    corner = np.array([[0, 0, frame.width / 6, frame.height / 3]], np.float32)
+    assert len(one_proposal.predict([frame], [""])[0]) == 1
+    found = one_proposal.predict([frame], [""], [np.concatenate([both.boxes[1:], corner])])[0]
+    assert len(found) == 2
+    distance = np.linalg.norm(found.keypoints[1] - both.keypoints[1], axis=1)[both.scores[1] > 0.5]
+    assert np.median(distance) < 0.03 * np.sqrt(np.prod(both.boxes[1, 2:] - both.boxes[1, :2]))
 
 
 def test_reestimation_takes_the_refined_box_where_it_differs_much(predictor: Predictor) -> None:

@@ -5,10 +5,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
-from posecli.tracking.propagate import BoxPropagator, PropagationOptions
+from posecli.tracking.propagate import RESTART_EVERY, BoxPropagator, PropagationOptions
 from posecli.types import Detections, Frame, Poses
 from tests.painted import BLUE, RED, SCENES, Scene, Walker, line
 
@@ -137,7 +138,7 @@ def test_people_who_stood_together_at_the_detection_stay_two() -> None:
     assert len(propagator.update(later, estimate(truth, propagator.boxes(later)), False)) == 2
 
 
-def test_nobody_is_carried_as_nobody() -> None:
+def test_no_people_are_carried_as_none() -> None:
     frames = [(frame, Poses.empty(17)) for frame, _ in steps_of(CALM)]
     detected, poses = run(frames, 5)
     assert detected == list(range(0, 50, 5)) and not any(map(len, poses))
@@ -161,6 +162,39 @@ def test_boxes_ahead_are_those_of_the_next_frame_but_one() -> None:
             assert ahead is not None
         propagator.update(frame, estimate(truth, found), asked)
     assert compared >= 30
+
+
+def test_expected_boxes_are_known_before_the_poses_of_the_frame_before() -> None:
+    propagator = BoxPropagator(3, COCO17)
+    steps = steps_of(CALM, noise=0.01)
+    ahead: NDArray[np.float32] | None = None
+    for number, ((frame, truth), following) in enumerate(zip(steps, [*steps[1:], None], strict=True)):
+        expected = propagator.expected(frame)
+        if ahead is not None:
+            np.testing.assert_array_equal(expected, ahead)
+        if number > 2:
+            assert len(expected) == len(truth) and np.diagonal(iou(expected, truth.boxes)).min() > 0.7
+        else:
+            assert len(expected) == (0 if number < 2 else len(truth))
+        ahead = None if following is None else propagator.expected_ahead(following[0])
+        asked = propagator.needs_detection(frame)
+        found = Detections(truth.boxes, truth.box_scores) if asked else propagator.boxes(frame)
+        propagator.update(frame, estimate(truth, found), asked)
+
+
+@pytest.mark.parametrize("change", ["size", "cut", "restart"])
+def test_no_person_is_expected_from_another_shot_or_part(change: str) -> None:
+    propagator = BoxPropagator(3, COCO17)
+    for frame, truth in steps_of(CALM)[:4]:
+        propagator.update(frame, truth, True)
+    following = replace(frame, index=frame.index + 1)
+    assert len(propagator.expected(following)) == len(truth)
+    other = {
+        "size": replace(following, pixels=np.ascontiguousarray(following.pixels[:-2])),
+        "cut": replace(following, pixels=255 - following.pixels),
+        "restart": replace(following, index=RESTART_EVERY),
+    }[change]
+    assert propagator.expected(other).shape == propagator.expected_ahead(other).shape == (0, 4)
 
 
 def test_boxes_of_many_people_are_not_known_ahead() -> None:

@@ -253,7 +253,7 @@ def test_interrupted_it_says_so_keeps_what_is_done_and_goes_on(tmp_path: Path, t
 def test_a_full_disk_stops_the_run_with_one_line(
     folder: Path, tmp_path: Path, tiny_weights: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import posecli.results.input_writer as sink
+    import posecli.results.media_writer as sink
 
     def full(path: Path, pixels: object) -> None:
         raise OSError(28, os.strerror(28), str(path))

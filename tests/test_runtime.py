@@ -131,6 +131,7 @@ def test_no_place_for_a_converted_model_is_one_line(tmp_path: Path, monkeypatch:
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_doctor_prepares_the_embedded_networks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

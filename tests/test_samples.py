@@ -52,7 +52,7 @@ def test_readme_names_only_options_and_commands_that_exist() -> None:
         command = cli.get_command(context, name)
         assert command is not None
         known |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    text = (ROOT / "README.md").read_text()
+    text = re.sub(r"python -m pytest.*", "", (ROOT / "README.md").read_text())  # has options of its own
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
     used = set(re.findall(r"^ {4}posecli (\w+)", text, re.MULTILINE)) | set(re.findall(r"`posecli (\w+)", text))
     assert used <= set(COMMANDS)

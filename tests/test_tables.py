@@ -97,7 +97,7 @@ def test_parquet_reads_back_in_groups(tmp_path: Path, monkeypatch: pytest.Monkey
     assert parquet.read_table(tmp_path / "empty.mp4.parquet").num_rows == 0
 
 
-def test_openpose_has_a_file_for_every_frame_also_with_nobody(tmp_path: Path) -> None:
+def test_openpose_has_a_file_for_every_frame_also_without_people(tmp_path: Path) -> None:
     clip, photo = write_tracked(tmp_path, "a/clip.mp4"), write_record(tmp_path, "a/b.jpg", "photo", [1])
     stale = tmp_path / "a" / "clip.mp4.openpose"
     stale.mkdir(parents=True)

@@ -154,7 +154,8 @@ def test_blocks_make_no_seams() -> None:
 def test_short_gaps_are_filled_and_long_ones_are_not(first: int) -> None:
     """Wherever the gap lies to the blocks."""
     times, truth, poses = clip("slow", count=90, errors=Errors(misses=0, outliers=0, swaps=0))
-    for length, filled in ((8, True), (20, False)):
+    for length, error in ((8, 10), (18, 30), (30, None)):
+        filled = error is not None
         gone = [Poses.empty(17) if first <= i < first + length else p for i, p in enumerate(poses)]
         gone = [p if len(p) else replace(p, track_ids=np.zeros(0, np.int64)) for p in gone]
         out = smooth("offline", times, gone)
@@ -165,7 +166,7 @@ def test_short_gaps_are_filled_and_long_ones_are_not(first: int) -> None:
                 assert out[i].filled is not None and out[i].filled.all() and out[i].track_ids.tolist() == [1]  # type: ignore[union-attr]
                 assert np.abs(out[i].keypoints[0] - truth[i]).max() < 0.08 * 300
                 assert 0 < out[i].box_scores[0] < gone[0].box_scores[0]
-                assert np.abs(out[i].boxes - poses[i].boxes).max() < 10
+                assert np.abs(out[i].boxes - poses[i].boxes).max() < error
         assert not any(p.filled.any() for i, p in enumerate(out) if p.filled is not None and len(gone[i]))
 
 

@@ -79,13 +79,13 @@ def recipe(samples: int = 96, **changes: object) -> Recipe:
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
-def test_nobody_s_boxes_become_crops_without_keypoints(crops: tuple[Crops, Crops]) -> None:
+def test_negative_boxes_become_crops_without_keypoints(crops: tuple[Crops, Crops]) -> None:
     negatives = crops[1]
     assert len(negatives) == 6 and not negatives.people.weights.any()
     assert all(negatives.pixels(row).mean() < 60 for row in range(6))
 
 
-def test_the_share_of_nobody_s_crops_and_what_they_are_told_as(crops: tuple[Crops, Crops]) -> None:
+def test_the_share_of_negative_crops_and_what_they_are_told_as(crops: tuple[Crops, Crops]) -> None:
     people, negatives = crops
     stage = Stage((64, 64), 400, 8)
     seen = list(batches(people, recipe(400), stage, 0, 400, negatives=negatives))
@@ -119,7 +119,7 @@ def test_verification_loss_against_a_slow_version(seed: int, share: float) -> No
     assert float(value) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_it_learns_to_tell_people_from_nobody(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
+def test_it_learns_to_tell_people_from_negatives(crops: tuple[Crops, Crops], tmp_path: Path) -> None:
     people, negatives = crops
     stages = (Stage((64, 64), 128, 8),)
     last = train(recipe(stages=stages, learning_rate=3e-3, ema=0.8), people, tmp_path, negatives=negatives)
@@ -201,7 +201,7 @@ def test_negatives_are_taken_from_no_validation_image(data: Path, tmp_path: Path
     assert len(read_validation(data / "people.json", data, people.keypoint_set).files) == 8
 
 
-def test_missing_images_of_nobody_are_refused_or_left_out(data: Path, tmp_path: Path) -> None:
+def test_missing_images_of_negatives_are_refused_or_left_out(data: Path, tmp_path: Path) -> None:
     document = json.loads((data / "negatives.json").read_text())
     document["images"][0]["file_name"] = "gone.png"
     (tmp_path / "negatives.json").write_text(json.dumps(document))

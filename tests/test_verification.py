@@ -14,7 +14,7 @@ from posecli.keypoints import COCO17
 from posecli.pose.estimator import load_estimator
 from posecli.pose.loading import load_network
 from posecli.pose.network import SimCC
-from posecli.pose.verification import rescore, select, verify
+from posecli.pose.verification import rescore, select, verify, with_expected
 from posecli.train.init import build_model, read_init
 from posecli.types import Detections, Frame, Poses
 from posecli.weights.files import find_weights, load_weights, save_weights
@@ -64,7 +64,7 @@ def test_log_odds_add_up_and_decide() -> None:
     np.testing.assert_array_equal(kept.keypoints, apart[[1, 2]].astype(np.float32))
 
 
-def test_scores_at_the_ends_stay_finite_and_nobody_stays_nobody() -> None:
+def test_scores_at_the_ends_stay_finite_and_no_people_stay_none() -> None:
     points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
     both = poses_at(np.concatenate([points, points + 300]), [1.0, 0.0])
     kept = verified(both, np.array([-200.0, 200.0], np.float32), 0.0, COCO17.sigmas)
@@ -85,6 +85,17 @@ def test_of_two_proposals_with_one_box_the_better_stays_whatever_their_poses() -
     boxes = np.array([[0, 0, 50, 100], [5, 0, 50, 100], [30, 0, 80, 100]], np.float32)
     kept = verified(replace(people, boxes=boxes), np.zeros(3, np.float32), 0.3, None)
     np.testing.assert_array_equal(kept.boxes, boxes[[1, 2]])
+
+
+def test_expected_boxes_that_are_proposals_already_are_left_out() -> None:
+    proposals = Detections(np.array([[0, 0, 10, 20]], np.float32), np.array([0.9], np.float32))
+    boxes = np.array([[0, 0, 10, 19], [5, 0, 15, 20]], np.float32)
+    found = with_expected(proposals, boxes, 0.3)
+    np.testing.assert_array_equal(found.boxes, [[0, 0, 10, 20], [5, 0, 15, 20]])
+    np.testing.assert_allclose(found.scores, [0.9, 0.3])
+    alone = with_expected(Detections.empty(), boxes[1:], 0.3)
+    np.testing.assert_array_equal(alone.boxes, boxes[1:])
+    assert len(with_expected(proposals, np.zeros((0, 4), np.float32), 0.3)) == 1
 
 
 def test_of_one_person_s_boxes_the_surest_stays_and_the_surest_person_comes_first() -> None:

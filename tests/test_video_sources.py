@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -112,6 +113,23 @@ def test_numbers_may_be_far_apart_and_of_unlike_length(tmp_path: Path) -> None:
     assert read(tmp_path / "clock_%d.jpg")[:2] == ([0, 1, 2], {})
     with VideoReader(str(tmp_path / "clock_%d.jpg")) as reader:
         assert "far apart" in reader.warnings[0]
+
+
+def test_numbered_pictures_that_are_given_up_while_threads_decode_them(tmp_path: Path) -> None:
+    """The decoder's threads once waited for the global interpreter lock, and its holder for them."""
+    for i in range(12):
+        write_photo(tmp_path / f"f_{i}.png", picture(640, 480, seed=i))
+    code = (
+        "import gc, sys\n"
+        "from posecli.media.video import VideoReader\n"
+        "for _ in range(30):\n"
+        "    reader = VideoReader(sys.argv[1])\n"
+        "    next(iter(reader))\n"
+        "    reader.close()\n"
+        "    del reader\n"
+        "    gc.collect()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "f_%d.png")], check=True, timeout=60)
 
 
 def test_a_picture_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:

@@ -123,6 +123,26 @@ def test_killed_workers_change_nothing(
     same_files(plain, tmp_path / "out")
 
 
+def test_a_job_sent_to_a_dead_worker_is_not_the_one_that_killed_it(
+    media: Path, plain: Path, tmp_path: Path, tiny_weights: Path, capfd: Any, monkeypatch: Any
+) -> None:
+    killed = killing(monkeypatch, [3])
+    send = workers._Driver._send
+
+    def too_late(driver: Any, worker: Any, order: Any) -> None:
+        if isinstance(order, Job) and driver._deaths[order.number] and len(killed) == 1:
+            process = worker.handle.process
+            process.kill()
+            process.join()
+            killed.append(process.pid)
+        send(driver, worker, order)
+
+    monkeypatch.setattr(workers._Driver, "_send", too_late)
+    result = posecli(capfd, *line(media, tmp_path / "out", tiny_weights, "--workers", 2))
+    assert result.code == 1 and len(killed) == 2, result.err
+    same_files(plain, tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_workers_killed_five_times_change_nothing(
     media: Path, tmp_path: Path, tiny_weights: Path, capfd: Any, monkeypatch: Any
@@ -209,6 +229,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are listed by Linux only")
+@pytest.mark.alone
 def test_after_the_driver_is_stopped_the_same_command_ends_in_the_same_bytes(
     media: Path, plain: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -230,8 +251,9 @@ def test_after_the_driver_is_stopped_the_same_command_ends_in_the_same_bytes(
             _, err = process.communicate()
             assert process.returncode == 130 and err.count("goes on where it stopped") == 1 and "Traceback" not in err
             assert not list(out.rglob("*.part"))
-            # What was finished in the last moment may not have been reported.
-            assert len(json.loads((out / "run.json").read_bytes())["inputs"]) <= finished
+            # What was finished in the last moment may not have been reported; a failed input has no record.
+            reported = json.loads((out / "run.json").read_bytes())["inputs"]
+            assert sum(item["status"] != "failed" for item in reported) <= finished
     again = start(*command, **NEW)
     _, err = again.communicate()
     assert again.returncode == 1, err
@@ -268,7 +290,9 @@ def test_a_long_video_is_shared_also_when_a_worker_is_killed(
     monkeypatch.setattr(workers._Driver, "_send", sending)
     monkeypatch.setattr(local, "main", worker_killer.frequent_restarts)
     result = posecli(capfd, *command, tmp_path / "out", "--workers", 2)
-    assert result.code == 0 and split == [(0, 48), (48, None), (48, None)], (result.err, split)
+    # A worker may have both parts, where the other one was slow to start.
+    assert result.code == 0 and split[:2] == [(0, 48), (48, None)] and (48, None) in split[2:], (result.err, split)
+    assert sorted(set(split[2:]), key=str) == sorted(split[2:], key=str)
     same_files(tmp_path / "plain", tmp_path / "out")
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Annotations:
     iscrowd (0 or 1), bbox, area, keypoints (3 K finite numbers), num_keypoints; keypoint_weights unchanged.
     A person with a labelled keypoint has a bbox and an area above 0. ids: of the images. notes: what was repaired or
     left out, a sentence for each kind with its count.
+    document, entries: the file's content, and the people as they stand in it; empty unless asked for.
     """
 
     path: Path
@@ -35,11 +36,15 @@ class Annotations:
     keypoint_set: KeypointSet
     ids: IdMap
     notes: tuple[str, ...]
+    document: Entry = field(default_factory=dict)
+    entries: tuple[Entry, ...] = ()
 
 
 @garbage_collection_paused()
-def read_annotations(path: Path, category: str | None = None) -> Annotations:
+def read_annotations(path: Path, category: str | None = None, *, keep_document: bool = False) -> Annotations:
     """Read a COCO keypoints file. category: name or id of the people's category; by default see choose_category.
+
+    keep_document: with the file's own content, which is large.
 
     Raises DataError where the file is not a COCO file with keypoints, and for ambiguous annotations, which it names;
     UsageError for a category that does not exist.
@@ -55,8 +60,9 @@ def read_annotations(path: Path, category: str | None = None) -> Annotations:
     chosen = choose_category(categories, labelled, category, path, repairs)
     own = _of_category(entries, categories, chosen, path, repairs)
     own, keypoint_set = with_whole_bodies(own, _keypoint_set(chosen, own, path, repairs), repairs)
-    people = _read_people(own, images, ids, keypoint_set, chosen, path, repairs)
-    return Annotations(path, images, people, chosen, keypoint_set, ids, repairs.lines())
+    people, kept = _read_people(own, images, ids, keypoint_set, chosen, path, repairs)
+    found = Annotations(path, images, people, chosen, keypoint_set, ids, repairs.lines())
+    return replace(found, document=document, entries=kept) if keep_document else found
 
 
 def read_dataset(path: Path, needed: Sequence[str]) -> Mapping[str, Any]:
@@ -132,7 +138,8 @@ def _read_people(
     chosen: Category,
     path: Path,
     repairs: Repairs,
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[tuple[dict[str, Any], ...], tuple[Entry, ...]]:
+    """The people, and their entries in the file."""
     listed = []
     for place, entry in own:
         where = annotation_label(entry, place)
@@ -179,7 +186,7 @@ def _read_people(
         if "keypoint_weights" in entry:
             person["keypoint_weights"] = entry["keypoint_weights"]
         people.append(person)
-    return tuple(people)
+    return tuple(people), tuple(entry for _, entry, _, _ in listed)
 
 
 def find_image(entry: Entry, ids: IdMap, where: str, path: Path, repairs: Repairs) -> int | None:

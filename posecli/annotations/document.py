@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,9 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not JSON (the file is empty)")
     try:
         if orjson is not None and not _LONG_NUMBER.search(content):
-            try:
+            # NaN, a BOM, another encoding, or not JSON: the slower json decides.
+            with suppress(orjson.JSONDecodeError):
                 return orjson.loads(content)
-            except orjson.JSONDecodeError:
-                pass  # NaN, a BOM, another encoding, or not JSON: the slower json decides.
         return json.loads(content)
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({shortened(str(error), 120)})") from error

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# Stages whose core time is the work that a run is for; the rest of the core time is overhead.
+# Stages whose core time is the work that a run is for; that of the others is overhead.
 MEDIA_AND_NETWORKS = ("decode", "encoding", "detector", "network")
-REST = "rest"
+OTHER, REST = "other", "rest"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,11 @@ class RunCost:
 
     @property
     def rest(self) -> StageCost:
-        """Core time outside of all stages; below zero where a stage takes more time alone than within the run."""
+        """Core time outside of all stages; below zero where a stage takes more time alone than within the run.
+
+        Since reading, estimating and writing threads are in stages, it is what libraries take in threads of their own:
+        decoding, encoding and networks beyond their time alone, such as while they share caches and cores, and OpenCV.
+        """
         return StageCost(REST, core=self.core - sum(stage.core for stage in self.stages), threads=self.cores)
 
     @property
@@ -94,9 +98,8 @@ class RunCost:
 
     @property
     def overhead(self) -> float:
-        """Share of the core time that is neither decoding and encoding of media nor networks."""
-        useful = sum(stage.core for stage in self.stages if stage.name in MEDIA_AND_NETWORKS)
-        return 1 - useful / self.core
+        """Share of the core time that is neither decoding and encoding of media nor networks, see rest."""
+        return sum(stage.core for stage in self.stages if stage.name not in MEDIA_AND_NETWORKS) / self.core
 
 
 def median_run(runs: Sequence[RunCost]) -> RunCost:

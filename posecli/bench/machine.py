@@ -9,6 +9,7 @@ import torch
 
 from posecli.bench.costs import timed
 from posecli.runtime import is_gpu
+from posecli.runtime.openvino_package import openvino_package
 from posecli.runtime.precision import has_bfloat16
 
 # Side of the square matrices, large enough that the product is limited by arithmetic.
@@ -62,9 +63,7 @@ def _ticks() -> tuple[int, int] | None:
 
 def measure_machine(device: str, rounds: int, side: int | None = None) -> Machine:
     """Names and GEMM peaks of a device (torch's name). side: of the matrices, None for the usual one."""
-    import openvino
-
-    cpu = str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    cpu = str(openvino_package().Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
     gpu = torch.cuda.get_device_name(device) if is_gpu(device) else None
     return Machine(cpu, cores(), device, gpu, gemm_peaks(device, rounds, side))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from posecli.bench.costs import REST, StageCost
+from posecli.bench.costs import OTHER, REST, StageCost
 from posecli.bench.machine import Machine
 from posecli.bench.networks import Comparison
 from posecli.bench.whole import RunReport
@@ -140,9 +140,9 @@ def _print_run(run: RunReport, gpu: bool, console: Any) -> None:
         return f"{seconds * factor:.2f}"
 
     def row(stage: StageCost) -> list[str]:
-        rest = stage.name == REST
-        wall = ["", ""] if rest else [shown(stage.wall), f"{stage.wall / cost.wall:.1%}"]
-        items = "" if rest else str(stage.items)
+        outside = stage.name in (OTHER, REST)
+        wall = ["", ""] if outside else [shown(stage.wall), f"{stage.wall / cost.wall:.1%}"]
+        items = "" if outside else str(stage.items)
         cells = [stage.name, items, shown(stage.core), f"{stage.core / cost.core:.1%}", *wall]
         return [*cells, shown(stage.gpu)] if gpu else cells
 

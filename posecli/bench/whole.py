@@ -29,7 +29,7 @@ from posecli.pipeline.run_options import RunOptions
 from posecli.predict import Predictor
 from posecli.results.manifest import Finished
 from posecli.runtime import compile_network, is_gpu
-from posecli.stages import Stage, StageTime, recorded
+from posecli.stages import Stage, StageTime, recorded, stage
 from posecli.types import Frame
 
 STAGES: tuple[str, ...] = get_args(Stage)
@@ -133,7 +133,12 @@ def _run(
 ) -> tuple[dict[str, Any], Duration, dict[str, StageTime]]:
     """One run into a temporary folder: the document of run.json, the time of the run, and of its stages."""
     with tempfile.TemporaryDirectory(prefix="posecli-bench-") as folder, recorded() as recording:
-        whole = timed(lambda: run(inputs, Path(folder), predictor, options, _Silent()))
+
+        def measured() -> None:
+            with stage("other", 0):
+                run(inputs, Path(folder), predictor, options, _Silent())
+
+        whole = timed(measured)
         document = orjson.loads((Path(folder) / "run.json").read_bytes())
     return document, whole, recording.stages
 
@@ -204,7 +209,7 @@ def stage_costs(
     around the networks the threads of the pipeline that estimate poses; the other stages, and photos' files, are
     serial. A network on a GPU takes its wall time there.
     """
-    shared = {"detector": cores(), "network": cores()}
+    shared = {"detector": cores(), "network": cores(), "other": cores()}
     shared |= dict.fromkeys(("letterbox", "crops", "decoding", "selection"), min(cores(), AT_ONCE))
     if not photos_only:
         shared |= {"decode": cores(), "encoding": min(cores(), ENCODING_THREADS)}

@@ -36,10 +36,12 @@ PACKAGES = (
 
 
 def _packages() -> Iterator[Finding]:
+    from posecli.runtime.openvino_package import openvino_package
+
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:
         try:
-            module = importlib.import_module(name)
+            module = openvino_package() if name == "openvino" else importlib.import_module(name)
         except Exception as error:  # a broken binary package can raise any exception on import
             first = (str(error).splitlines() or [""])[0]
             hint = ""
@@ -73,12 +75,12 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _cpu() -> Iterator[Finding]:
-    import openvino
     import torch
 
+    from posecli.runtime.openvino_package import openvino_package
     from posecli.runtime.precision import has_bfloat16
 
-    core = openvino.Core()
+    core = openvino_package().Core()
     name = core.get_property("CPU", "FULL_DEVICE_NAME")
     yield Finding("cpu", "ok", f"{name}, {torch.get_num_threads()} threads for torch")
     if has_bfloat16():

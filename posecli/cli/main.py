@@ -16,9 +16,11 @@ from posecli.text import printed
 COMMANDS = {
     "run": ("posecli.cli.run", "run_command", "Poses of photos and videos: annotated media and COCO JSON."),
     "video": ("posecli.cli.video", "video_command", "The same for videos only: ids, smoothing, sound, trails."),
+    "review": ("posecli.cli.review", "review_command", "Correct the predictions of a run on a page of this machine."),
     "train": ("posecli.cli.train", "train_command", "Train a SimCC pose model on COCO-format keypoints."),
     "train-detector": ("posecli.cli.train_detector", "train_detector_command", "Train the detector of people."),
     "eval": ("posecli.cli.eval", "eval_command", "COCO keypoint AP, comparisons, and an error analysis."),
+    "convert": ("posecli.cli.convert", "convert_command", "Annotations from and to CVAT, Label Studio, YOLO-pose."),
     "weights": ("posecli.cli.weights", "weights_command", "List, show and fetch weights."),
     "export": ("posecli.cli.export", "export_command", "Write weights as ONNX or OpenVINO files, for other programs."),
     "bench": ("posecli.cli.bench", "bench_command", "Measure stages of a run, networks and start-up on this machine."),

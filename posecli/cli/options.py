@@ -100,7 +100,10 @@ video_options = option_group(
            "given boxes."),
     option("--track/--no-track", default=True, help="Assign track ids, and smooth keypoints over time."),
     option("--smooth", type=click.Choice(SMOOTHING_NAMES), default="kalman",
-           help="Smoothing filter; offline smooths forwards and backwards, and fills short gaps."),
+           help="Smoothing filter; offline smooths forwards and backwards."),
+    option("--fill-gaps", type=click.FloatRange(0, 5), metavar="SECONDS",
+           help="Interpolate people who are missing for at most this long; 0 turns it off. Default: 0.8, for live "
+           "sources 0."),
     option("--audio/--no-audio", default=True, help="Keep the sound."),
     option("--encoder", type=click.Choice(ENCODER_NAMES), default="h264", old_names=["--codec"],
            help="Video encoder; h264_nvenc is that of an NVIDIA GPU."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from posecli.cli.early_models import begin_reading, chosen_models
 from posecli.cli.environment import Environment, environment
 from posecli.cli.groups import GroupedCommand
 from posecli.cli.options import (
@@ -26,8 +27,8 @@ from posecli.text import printed
 if TYPE_CHECKING:
     from posecli.media.inputs import Input
     from posecli.pipeline.events import Job
-    from posecli.pipeline.models import ModelOptions
     from posecli.pipeline.run_options import RunOptions
+    from posecli.pose.runner import Runner
     from posecli.predict import Predictor
     from posecli.results.write import Results
 
@@ -61,7 +62,8 @@ def run_command(inputs: tuple[str, ...], **options: Any) -> int:
     index.html are replaced, and a message says so first; media of earlier inputs stay. Inputs, and files that posecli
     did not write, are never overwritten.
     """
-    return execute(find(inputs, options), inputs, options)
+    runner = begin_reading(options)
+    return execute(find(inputs, options), inputs, options, runner)
 
 
 def find(arguments: Sequence[str], options: dict[str, Any]) -> "list[Input]":
@@ -89,8 +91,8 @@ def find(arguments: Sequence[str], options: dict[str, Any]) -> "list[Input]":
     return find_inputs(arguments, exclude=out)
 
 
-def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, Any]) -> int:
-    """Run on the inputs that were found for the arguments; returns the exit code."""
+def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, Any], runner: "Runner | None") -> int:
+    """Run on the inputs that were found for the arguments; returns the exit code. runner: see begin_reading."""
     from posecli.pipeline.mirror import lines_named, mirror_folder, mirrored
     from posecli.pipeline.plan import output_folder
     from posecli.remote import without_password
@@ -118,8 +120,8 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
             env.say(remark)
         if mirror is not None:
             mirror.begin()
-        models = make_model_options(options)
-        predictor = models.load()
+        models = chosen_models(options)
+        predictor = models.load(runner)
         # Only now: networks are read in the background while these are imported.
         from posecli.pipeline.run import run
         from posecli.pipeline.window import Window
@@ -215,27 +217,7 @@ def _take(kind: type[T], values: dict[str, Any]) -> T:
 
 def load_models(options: dict[str, Any]) -> "Predictor":
     """The models of the options, ready to run."""
-    return make_model_options(options).load()
-
-
-def make_model_options(options: dict[str, Any]) -> "ModelOptions":
-    """The models of the options, by name."""
-    from posecli.pipeline.models import ModelOptions
-
-    boxes = options["detector_weights"]
-    return ModelOptions(
-        options["weights"],
-        detector=options["detector"],
-        device=options["device"],
-        runtime=options["runtime"],
-        precision=options["precision"],
-        decoder=options["decoder"],
-        flip=options["flip"],
-        detector_threshold=options["detector_thr"],
-        detector_weights=None if boxes is None else str(boxes),
-        max_people=options["max_people"],
-        reestimate=options["reestimate"],
-    )
+    return chosen_models(options).load()
 
 
 def _read_too(arguments: Sequence[str], options: dict[str, Any]) -> "list[Path]":

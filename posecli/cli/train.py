@@ -14,7 +14,6 @@ from posecli.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from posecli.train.distributed import Distributed
     from posecli.train.init import Init
-    from posecli.train.loop import Evaluate
     from posecli.train.packing import TrainingData
     from posecli.train.recipe import Recipe
 
@@ -32,6 +31,7 @@ EXAMPLES = (
     ("posecli train --ann a.json --images a/ --preview 24", "look at augmented samples"),
     ("posecli train --ann a.json --images a/ --teacher pose --backbone resnet18", "distil into another backbone"),
     ("posecli train --ann a.json --images a/ --teacher pose --unlabelled photos/", "and from photos without labels"),
+    ("posecli train --init pose --corrections results/", "learn from what posecli review corrected"),
     ("torchrun --nproc-per-node 4 -m posecli train --data coco/", "several GPUs"),
 )
 
@@ -50,6 +50,18 @@ EXAMPLES = (
         help="Largest share of missing or unreadable images that is left out; more are an error.",
     ),
     option("--cache", type=_FOLDER, help="Folder of packed crops.  [default: RUNS/crops]"),
+    option(
+        "--corrections",
+        multiple=True,
+        metavar="OUT[:WEIGHT]",
+        help="People corrected by posecli review in a run's output folder; repeatable, also beside --ann.",
+    ),
+    option(
+        "--hold-out",
+        type=click.FloatRange(0, 0.9),
+        default=0.2,
+        help="Share of the corrected people, by clip and photo, that --init and the result are compared on.",
+    ),
 )
 @option_group(
     "Validation",
@@ -203,10 +215,10 @@ def train_command(**options: Any) -> int:
     """
     import torch
 
-    from posecli.cli import train_options
+    from posecli.cli import train_corrections, train_options
     from posecli.results.lock import locked
     from posecli.runtime.device import resolve_device
-    from posecli.train.data import read_negatives, read_people
+    from posecli.train.data import read_negatives
     from posecli.train.distributed import init_distributed
     from posecli.train.folder import refuse_replacing_by_run
     from posecli.train.init import read_init
@@ -222,23 +234,33 @@ def train_command(**options: Any) -> int:
         raise UsageError(f"--resume: no unfinished run in {folder}")
     photos = train_options.photo_folders(options)
     limit, cache = options["missing_limit"], options["cache"] or options["runs"] / "crops"
-    people = read_people(train_options.sources(options), missing_limit=limit, category=options["category"])
     init = read_init(options["init"], options["backbone"]) if options["init"] else None
+    corrected = train_corrections.read(options, init, cache)
+    people = train_corrections.people(options, corrected)
     with init_distributed(str(resolve_device(options["device"]))) as (distributed, device), ExitStack() as stack:
         precision = train_options.precision(options, folder, torch.device(device))
-        recipe = train_options.read_recipe(options, people.keypoint_set, init, precision)
+        options, samples = (
+            train_corrections.with_defaults(options, corrected),
+            train_corrections.samples(options, corrected),
+        )
+        recipe = train_options.read_recipe(options, people.keypoint_set, init, precision, samples)
         sources = train_options.negative_sources(options)
         negatives = read_negatives(sources, people.keypoint_set, missing_limit=limit) if sources else None
-        refuse_replacing_by_run(folder, cache, train_options.read_files(options, people, negatives, photos))
+        reads = train_options.read_files(options, people, negatives, photos)
+        refuse_replacing_by_run(folder, cache, (*reads, *train_corrections.held_out_images(corrected)))
         if distributed.is_main:
             stack.enter_context(locked(folder, "--runs, --name", ".lock"))
         say: Say = _say if distributed.is_main else _silent
         unlabelled = train_options.unlabelled_finder(options, photos, people.keypoint_set, cache, device, say)
+        if corrected is not None and distributed.is_main:
+            corrected.decode(say)
         data = pack_data(people, negatives, cache, limit, distributed, unlabelled)
         _describe(data, recipe, folder, say)
         if options["preview"]:
             return _preview(options, data, recipe, folder)
         last = _train(options, data, recipe, init, folder, distributed, device)
+        if corrected is not None and distributed.is_main:
+            train_corrections.compare(corrected, Path(options["init"]), last, folder, device, say)
         say(f"done → {last}")
     return ExitCode.OK
 
@@ -294,6 +316,7 @@ def _train(
     """Train, or resume; the path of the last weights."""
     import torch
 
+    from posecli.cli.train_evaluation import elsewhere, evaluator
     from posecli.cli.train_options import loader_processes
     from posecli.cli.train_progress import reports
     from posecli.train.calibrate import std_fitter
@@ -315,7 +338,7 @@ def _train(
     distributed.barrier()
     with reports(recipe.samples, folder, options["tensorboard"], distributed.is_main) as report:
         callbacks = PoseCallbacks(
-            evaluate=_evaluator(options, data, folder) if distributed.is_main else _elsewhere(options),
+            evaluate=(evaluator if distributed.is_main else elsewhere)(options, data, folder, _say),
             evaluate_every=options["evaluate_every"] or len(data.crops),
             keep_best=options["keep_best"],
             calibrate=std_fitter(data.crops),
@@ -350,40 +373,3 @@ def _describe_init(recipe: "Recipe", init: "Init | None") -> None:
     _, notes = build_model(stage_config(recipe, recipe.stages[0]), init, seed=recipe.seed)
     for note in notes:
         _say(f"init: {note}")
-
-
-def _evaluator(options: dict[str, Any], data: "TrainingData", folder: Path) -> "Evaluate | None":
-    """The evaluation of the main process; None where there is no validation set."""
-    from posecli.cli.train_options import validation
-    from posecli.train.validation import evaluator, read_validation
-    from posecli.train.visualise import write_predictions
-
-    found = validation(options)
-    if found is None:
-        _say("no validation set: nothing is evaluated, and there is no best.safetensors (--val-ann)")
-        return None
-    truth = read_validation(
-        *found,
-        data.crops.people.keypoint_set,
-        None if options["allow_overlap"] else data.fingerprint,
-        missing_limit=options["missing_limit"],
-        category=options["category"],
-    )
-    for note in truth.notes:
-        _say(f"warning: {found[0].name}: {note}")
-    for path in truth.missing[:1]:
-        _say(f"left out: {len(truth.missing)} missing or unreadable validation images, first {path}")
-    scores = evaluator(truth)
-
-    def evaluate(network: Any, config: Any) -> dict[str, float]:
-        write_predictions(folder / "predictions.jpg", network, config, truth)
-        return scores(network, config)
-
-    return evaluate
-
-
-def _elsewhere(options: dict[str, Any]) -> "Evaluate | None":
-    """The evaluation in processes other than the main one, which only wait for it; None without evaluations."""
-    from posecli.cli.train_options import validation
-
-    return (lambda network, config: {}) if validation(options) else None

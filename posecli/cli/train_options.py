@@ -66,18 +66,19 @@ RECIPE = (
 
 def sources(options: Options) -> list[Source]:
     """The annotations to train on, with their images and weights."""
-    names, folders = options["ann"] or ("train2017",), options["images"]
+    names, folders = options["ann"] or (() if options["corrections"] else ("train2017",)), options["images"]
     if folders and len(folders) != len(names):
         raise UsageError("each --ann needs its --images, in the same order")
     found = []
     for number, name in enumerate(names):
         annotations = find_annotations(name, options["data"])
-        given, weight = _weighted(folders[number]) if folders else (None, 1.0)
+        given, weight = weighted(folders[number]) if folders else (None, 1.0)
         found.append(Source(annotations, find_images(annotations, name, options["data"], given), weight))
     return found
 
 
-def _weighted(text: str) -> tuple[Path, float]:
+def weighted(text: str) -> tuple[Path, float]:
+    """A path and its weight, of PATH[:WEIGHT]."""
     path, separator, weight = text.rpartition(":")
     if separator and weight.replace(".", "", 1).isdigit() and not Path(text).exists():
         return Path(path), float(weight)
@@ -102,7 +103,7 @@ def photo_folders(options: Options) -> list[PhotoFolder]:
         raise UsageError("--unlabelled: photos without labels are learned from a teacher; give one by --teacher")
     if options["unlabelled"] and options["heads_only"]:
         raise UsageError("--unlabelled: the heads of --heads-only learn nothing from photos without labels")
-    return [list_photos(*_weighted(text)) for text in options["unlabelled"]]
+    return [list_photos(*weighted(text)) for text in options["unlabelled"]]
 
 
 def unlabelled_finder(
@@ -132,7 +133,7 @@ def validation(options: Options) -> tuple[Path, Path] | None:
         return annotations, find_images(annotations, options["val_ann"], options["data"], options["val_images"])
     if options["val_images"]:
         raise UsageError("--val-images needs --val-ann")
-    if options["ann"]:
+    if options["ann"] or options["corrections"]:
         return None
     try:
         annotations = find_annotations("val2017", options["data"])
@@ -178,12 +179,18 @@ def precision(options: Options, folder: Path, device: torch.device) -> str:
     return resolve_precision(options["precision"], device)
 
 
-def read_recipe(options: Options, keypoint_set: KeypointSet, init: Init | None, precision: str) -> Recipe:
-    """The recipe of the options."""
+def read_recipe(
+    options: Options,
+    keypoint_set: KeypointSet,
+    init: Init | None,
+    precision: str,
+    fine_tuning_samples: int = FINE_TUNING_SAMPLES,
+) -> Recipe:
+    """The recipe of the options. fine_tuning_samples: from a pose model's weights, where --stages is not given."""
     text = options["stages"]
     if init is not None and init.config is not None and "stages" not in given_options(options):
         height, width = init.config.input_size
-        text = f"{height}x{width}:{FINE_TUNING_SAMPLES}"
+        text = f"{height}x{width}:{fine_tuning_samples}"
     stages = parse_stages(text, options["batch_size"], options["freeze"])
     drawn = {name: options[name] for name in AUGMENTATION}
     if options["heads_only"] and "proposal_p" not in given_options(options):

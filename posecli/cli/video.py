@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from posecli.cli.early_models import begin_reading
 from posecli.cli.groups import GroupedCommand
 from posecli.cli.options import look_options, model_options, output_options, people_options, video_options
 from posecli.errors import NoInputError
@@ -36,7 +37,8 @@ def video_command(inputs: tuple[str, ...], **options: Any) -> int:
     """
     from posecli.cli.run import execute, find
 
+    runner = begin_reading(options)
     found = [item for item in find(inputs, options) if item.kind != "photo"]
     if not found:
         raise NoInputError(f"no video in {', '.join(inputs)}: posecli run does photos")
-    return execute(found, inputs, options)
+    return execute(found, inputs, options, runner)

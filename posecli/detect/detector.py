@@ -33,10 +33,10 @@ class DetectorOptions:
 class Detector:
     """A detector ready to run, and its description for run.json.
 
-    find: people whose scores reach the threshold. propose: proposals, boxes down to a lower score that a pose model's
-    person score verifies (pose.verification); None where the detector makes none. verified: lowest score of a proposal
-    after verification. options: those it was built with. by_name: whether people are found by the name of the input,
-    not from its pixels. precision: of the network's arithmetic.
+    find: people whose scores reach the threshold. propose: proposals, boxes down to a lower score (proposal) that the
+    person score of a pose model verifies (pose.verification); None where the detector makes none. verified: lowest
+    score of a proposal after verification. options: those it was built with. by_name: whether people are found by the
+    name of the input, not from its pixels. precision: of the network's arithmetic.
     """
 
     find: Find
@@ -47,6 +47,7 @@ class Detector:
     weights_sha256: str | None = None
     options: DetectorOptions = field(default_factory=DetectorOptions)
     propose: Find | None = None
+    proposal: float = 0.0
     verified: float = 0.0
     by_name: bool = False
     precision: str = "float32"

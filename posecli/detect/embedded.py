@@ -66,6 +66,7 @@ def build(options: DetectorOptions) -> Detector:
     threshold, verified = config.threshold, config.verified
     if options.threshold is not None:
         threshold = verified = options.threshold
+    lowest = min(config.proposal, verified)
 
     def search(frames: Sequence[Frame], score_threshold: float) -> list[Detections]:
         return search_views(locate, config, frames, score_threshold, options.max_people)
@@ -74,7 +75,7 @@ def build(options: DetectorOptions) -> Detector:
         return search(frames, threshold)
 
     def propose(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
-        return search(frames, min(config.proposal, verified))
+        return search(frames, lowest)
 
     return Detector(
         find,
@@ -84,6 +85,7 @@ def build(options: DetectorOptions) -> Detector:
         where,
         spec.key,
         propose=propose,
+        proposal=lowest,
         verified=verified,
         precision=computed,
     )

@@ -23,9 +23,9 @@ from posecli.evaluate.error_types import (
     match_people,
     score_calibration,
 )
-from posecli.evaluate.ground_truth import GroundTruth
+from posecli.evaluate.ground_truth import GroundTruth, is_evaluated
 from posecli.evaluate.predictions import Predictions
-from posecli.evaluate.scoring import Scores, score_keypoints
+from posecli.evaluate.scoring import Scores, average_precision, prepare_truth, score_keypoints
 
 # Label, and a half-open range of the square root of a person's area: COCO's medium begins at 32, large at 96.
 SIZES = (
@@ -124,6 +124,15 @@ def _analysed(
     if predictions.keypoint_scores is not None:
         of_keypoints = predictions.keypoint_scores[matches.predicted].astype(np.float64)
         bins = score_calibration(of_keypoints[matches.labelled], matches.similarity[matches.labelled])
+    prepared = prepare_truth(truth.dataset)["annotations"]
+    sigmas = truth.keypoint_set.sigmas or ()
+
+    def corrected_ap(error_type: str) -> float:
+        return average_precision(prepared, corrected(predictions, matches, types, error_type), sigmas, truth.files)
+
+    # In the order of matches.people.
+    people = [own for own, given in zip(prepared, truth.dataset["annotations"], strict=True) if is_evaluated(given)]
+    groups = _Groups(people, sigmas, predictions, matches)
     return Evaluation(
         name=name,
         metadata=metadata,
@@ -132,9 +141,9 @@ def _analysed(
         matches=matches,
         keypoints=keypoint_table(truth, matches, types),
         error_types={name: float((types == index).sum() / labelled) for index, name in enumerate(ERROR_TYPES)},
-        ap_if_corrected={name: _ap(truth, corrected(predictions, matches, types, name)) for name in ERROR_TYPES[1:]},
-        by_size=_by_group(truth, predictions, matches, SIZES, lambda a: area_of(a) ** 0.5),
-        by_visible=_by_group(truth, predictions, matches, VISIBLE, _labelled),
+        ap_if_corrected={name: corrected_ap(name) for name in ERROR_TYPES[1:]},
+        by_size=groups.table(SIZES, lambda a: area_of(a) ** 0.5),
+        by_visible=groups.table(VISIBLE, _labelled),
         std=std,
         score_bins=bins or [],
         scoring_seconds=0.0,
@@ -168,37 +177,37 @@ def compare(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     return rows
 
 
-def _ap(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> float:
-    return score_keypoints(truth.dataset, results, truth.keypoint_set, all_sizes_only=True).values["AP"]
-
-
 def _labelled(annotation: Mapping[str, Any]) -> float:
     return float(sum(value > 0 for value in annotation["keypoints"][2::3]))
 
 
-def _by_group(
-    truth: GroundTruth,
-    predictions: Predictions,
-    matches: PersonMatches,
-    groups: Sequence[tuple[str, float, float]],
-    measure: Callable[[Mapping[str, Any]], float],
-) -> list[dict[str, Any]]:
-    """AP of the people in each range, computed from the predictions matched to them.
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """Groups of people by a measure. people: of prepare_truth, in the order of matches.people."""
 
-    Other predictions are left out: most are of people in other ranges and would count as false positives.
-    """
-    rows = []
-    values = np.array([measure(person) for person in matches.people])
-    for label, low, high in groups:
-        inside = (low <= values) & (values < high)
-        row: dict[str, Any] = {"range": label, "people": int(inside.sum())}
-        if inside.any():
-            people = [matches.people[i] for i in np.flatnonzero(inside)]
-            results = [predictions.results[i] for i in matches.predicted[inside[matches.true]]]
-            # Images without people of the range have no predictions here, either.
-            images = {person["image_id"] for person in people}
-            dataset = {**truth.dataset, "annotations": people}
-            scores = score_keypoints(dataset, results, truth.keypoint_set, image_ids=[*images], all_sizes_only=True)
-            row["AP"] = scores.values["AP"]
-        rows.append(row)
-    return rows
+    people: Sequence[dict[str, Any]]
+    sigmas: Sequence[float]
+    predictions: Predictions
+    matches: PersonMatches
+
+    def table(
+        self, groups: Sequence[tuple[str, float, float]], measure: Callable[[Mapping[str, Any]], float]
+    ) -> list[dict[str, Any]]:
+        """AP of the people in each range, computed from the predictions matched to them.
+
+        Other predictions are left out: most are of people in other ranges and would count as false positives.
+        """
+        rows = []
+        values = np.array([measure(person) for person in self.people])
+        for label, low, high in groups:
+            inside = (low <= values) & (values < high)
+            row: dict[str, Any] = {"range": label, "people": int(inside.sum())}
+            if inside.any():
+                people = [person for person, chosen in zip(self.people, inside, strict=True) if chosen]
+                matched = self.matches.predicted[inside[self.matches.true]]
+                results = [self.predictions.results[i] for i in matched]
+                # Images without people of the range have no predictions here, either.
+                images = {person["image_id"] for person in people}
+                row["AP"] = average_precision(people, results, self.sigmas, images)
+            rows.append(row)
+        return rows

@@ -2,8 +2,7 @@
 
 import contextlib
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +60,10 @@ def score_keypoints(
     keypoint_set: KeypointSet,
     *,
     image_ids: Sequence[int] | None = None,
-    all_sizes_only: bool = False,
 ) -> Scores:
     """COCO keypoint AP and AR of results ({image_id, category_id, keypoints, score}) against a COCO dataset.
 
     At most 20 people an image; OKS with the keypoint set's sigmas. image_ids: restricts ground truth and results.
-    all_sizes_only: leave out the figures of medium and large people, which take two thirds of the time; they are NaN.
     The arguments are not changed. Without results AP is 0.
 
     Raises DataError for keypoints or scores that are not finite, lists of a wrong length, and results of images that
@@ -95,13 +92,11 @@ def score_keypoints(
         # Neither annotated nor predicted people: COCO's figures are -1.
         nothing = np.full((len(OKS_THRESHOLDS), len(RECALLS)), -1.0)
         return Scores(dict.fromkeys(NAMES, -1.0), 0, len(chosen), nothing, {}, tuple(chosen), remarks)
-    evaluation = _evaluated(dataset, checked, chosen, keypoint_set.sigmas, all_sizes_only)
+    evaluation = _evaluated(dataset["annotations"], checked, chosen, keypoint_set.sigmas, AREAS)
     count = len(chosen)
-    areas = AREAS[:1] if all_sizes_only else AREAS
-    matched = {area: _matched(evaluation.evalImgs[i * count : (i + 1) * count]) for i, area in enumerate(areas)}
-    values = _of_all_sizes(evaluation) if all_sizes_only else map(float, evaluation.stats)
+    matched = {area: _matched(evaluation.evalImgs[i * count : (i + 1) * count]) for i, area in enumerate(AREAS)}
     return Scores(
-        dict(zip(NAMES, values, strict=True)),
+        dict(zip(NAMES, map(float, evaluation.stats), strict=True)),
         people,
         count,
         np.maximum(evaluation.eval["precision"][:, :, 0, 0, 0], 0.0),
@@ -111,23 +106,43 @@ def score_keypoints(
     )
 
 
+def average_precision(
+    people: Sequence[dict[str, Any]],
+    results: Sequence[Mapping[str, Any]],
+    sigmas: Sequence[float],
+    image_ids: Iterable[int],
+) -> float:
+    """AP of all sizes in some images; 0 without results, -1 without people.
+
+    people: annotations of prepare_truth in these images, whose fields for pycocotools are changed. results: in these
+    images, of those that score_keypoints has checked. The same figure as by score_keypoints, without checks and
+    without the other ranges of area.
+    """
+    if not any(not person["iscrowd"] and person["num_keypoints"] > 0 for person in people):
+        return -1.0
+    if not results:
+        return 0.0
+    precision = _evaluated(people, results, sorted(image_ids), sigmas, AREAS[:1]).eval["precision"]
+    return float(precision[precision > -1].mean())
+
+
 def _evaluated(
-    dataset: Mapping[str, Any],
+    people: Sequence[dict[str, Any]],
     results: Sequence[Mapping[str, Any]],
     image_ids: Sequence[int],
     sigmas: Sequence[float],
-    all_sizes_only: bool,
+    areas: Sequence[str],
 ) -> "_Evaluation":
-    """pycocotools' evaluation, which prints."""
+    """pycocotools' evaluation, which prints, in the first of its ranges of area; stats need all of them."""
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = _Evaluation(dataset, results)
+        evaluation = _Evaluation(people, results)
         evaluation.params.imgIds = image_ids
         evaluation.params.kpt_oks_sigmas = np.array(sigmas)
-        if all_sizes_only:
-            evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], list(AREAS[:1])
+        evaluation.params.areaRng = evaluation.params.areaRng[: len(areas)]
+        evaluation.params.areaRngLbl = list(areas)
         evaluation.evaluate()
         evaluation.accumulate()
-        if not all_sizes_only:
+        if len(areas) == len(AREAS):
             evaluation.summarize()
     return evaluation
 
@@ -135,13 +150,13 @@ def _evaluated(
 class _Evaluation(COCOeval):  # type: ignore[misc]
     """COCO's evaluation without its index of annotations, and with the OKS of all pairs of an image at once.
 
-    dataset: a document of prepare_truth. results: of check_results.
+    people: annotations of prepare_truth, at least one. results: of check_results.
     """
 
-    def __init__(self, dataset: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, people: Sequence[dict[str, Any]], results: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(iouType="keypoints")
-        self.params.catIds = [dataset["categories"][0]["id"]]
-        self._people, self._found = dataset["annotations"], results
+        self.params.catIds = [results[0]["category_id"]]
+        self._people, self._found = people, results
 
     def _prepare(self) -> None:
         """People and predictions by image and category, as pycocotools' index and loadRes make them."""
@@ -174,20 +189,6 @@ class _Evaluation(COCOeval):  # type: ignore[misc]
         error = error / (areas[:, None] + np.spacing(1)) / 2
         counted = labelled | nothing[:, None]
         return (np.exp(-error) * counted).sum(axis=-1) / counted.sum(axis=-1)
-
-
-def _of_all_sizes(evaluation: COCOeval) -> list[float]:
-    """The figures in the order of NAMES, as pycocotools' summary has them: -1 where no person is annotated."""
-
-    def mean(values: NDArray[np.float64], threshold: int | None) -> float:
-        chosen = values if threshold is None else values[threshold : threshold + 1]
-        chosen = chosen[chosen > -1]
-        return float(chosen.mean()) if chosen.size else -1.0
-
-    precision, recall = evaluation.eval["precision"][:, :, 0, 0, 0], evaluation.eval["recall"][:, 0, 0, 0]
-    # OKS 0.5 and 0.75 are at 0 and 5.
-    of_both = [[mean(values, threshold) for threshold in (None, 0, 5)] for values in (precision, recall)]
-    return [*of_both[0], math.nan, math.nan, *of_both[1], math.nan, math.nan]
 
 
 def _matched(evaluated: Sequence[Mapping[str, Any] | None]) -> CocoMatches:

@@ -15,6 +15,7 @@ from posecli.atomic import remove, temporary
 from posecli.errors import DataError, UsageError
 from posecli.export.formats import FORMATS, INPUT, Format
 from posecli.export.modules import Graph, fixed_pixels, load_graph
+from posecli.runtime.openvino_package import openvino_package
 from posecli.runtime.signals import signal_stack_kept
 from posecli.weights.files import load_weights, sha256
 
@@ -129,8 +130,7 @@ def _check(
     dynamic: bool,
 ) -> dict[str, float]:
     """Differences from torch of the file's outputs, computed by OpenVINO, which reads all formats."""
-    import openvino
-
+    openvino = openvino_package()
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     try:
         compiled = openvino.Core().compile_model(str(file), "CPU", settings)

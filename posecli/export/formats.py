@@ -15,6 +15,7 @@ from torch import Tensor
 
 from posecli.errors import DataError, MachineError
 from posecli.export.modules import Graph
+from posecli.runtime.openvino_package import converter, openvino_package
 
 INPUT = "input"
 METADATA_KEY = "posecli"
@@ -78,20 +79,18 @@ def _write_onnx(graph: Graph, example: Tensor, dynamic: bool, metadata: Mapping[
 
 
 def _write_openvino(graph: Graph, example: Tensor, dynamic: bool, metadata: Mapping[str, Any], path: Path) -> None:
-    import openvino
-
     shape = [-1 if dynamic else len(example), *graph.item]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model = openvino.convert_model(graph.module, example_input=example, input=shape)
+            model = converter()(graph.module, example_input=example, input=shape)
         except RuntimeError as error:
             raise DataError(f"not convertible to OpenVINO: {_first_line(error)}") from error
     model.inputs[0].get_tensor().set_names({INPUT})
     for output, name in zip(model.outputs, graph.outputs, strict=True):
         output.get_tensor().set_names({name})
     model.set_rt_info(json.dumps(metadata, ensure_ascii=False), METADATA_KEY)
-    openvino.save_model(model, path, compress_to_fp16=False)
+    openvino_package().save_model(model, path, compress_to_fp16=False)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -57,10 +58,8 @@ class AudioTrack:
         """Add the output's stream, for copied packets or for AAC."""
         codec = self._source.codec_context.name
         if codec in _COPIED:
-            try:
+            with suppress(ValueError, FFmpegError):  # it cannot be copied into MP4
                 return self._output.add_stream_from_template(self._source)
-            except (ValueError, FFmpegError):
-                pass  # it cannot be copied into MP4
         wanted = self._source.rate or 48000
         rate = next((rate for rate in _AAC_RATES if rate <= wanted), _AAC_RATES[-1])
         stream = self._output.add_stream("aac", rate=rate, layout="mono" if self._source.channels == 1 else "stereo")

@@ -121,6 +121,22 @@ class Decoder:
             self.seek(Fraction(last))
             self._frames = _after(last, self._frames)
 
+    def packets(self) -> Iterator[tuple[AnyPacket, bool]]:
+        """The container's packets of the stream from the present position on, and whether each has a shown frame.
+
+        Instead of iteration over frames, not beside it, and not for numbered images. Errors of the container are
+        skipped where possible; they are in damage.
+        """
+        for packet in self._packets():
+            yield packet, _is_shown(packet)
+
+    def start_at_image(self, place: int) -> None:
+        """Go on with the numbered image of this index, or with the next one that there is."""
+        self._frames.close()
+        self.stream.codec_context.flush_buffers()
+        self._frames = self._decode(self._read_images(place), FrameNumbers(place))
+        self._last_pts = place - 1
+
     def close(self) -> None:
         """Release the source and the decoder's threads."""
         self._frames.close()
@@ -279,11 +295,13 @@ class Decoder:
             elif packet.size:
                 yield packet
 
-    def _read_images(self) -> Generator[AnyPacket, None, None]:
-        """Packets of numbered images, whose time is their position; unreadable ones are skipped."""
+    def _read_images(self, start: int = 0) -> Generator[AnyPacket, None, None]:
+        """Packets of numbered images from this index on, whose time is their position; unreadable ones are skipped."""
         for place, path in self._images.items():
+            if place < start:
+                continue
             try:
-                packet = Packet(path.read_bytes())
+                packet = _packet(path.read_bytes())
             except OSError as error:
                 self.damage = f"{path.name}: {reason(error)}"
                 continue
@@ -293,6 +311,17 @@ class Decoder:
                 packet.time_base = self.time_base
                 packet.is_keyframe = True
                 yield packet
+
+
+def _packet(content: bytes) -> AnyPacket:
+    """A packet with a copy of the content in FFmpeg's memory.
+
+    Packet(content) refers to Python's memory, which a frame thread of the decoder can free only with the global
+    interpreter lock: PyAV holds that lock while it waits for these threads to end, so both would wait for ever.
+    """
+    packet = Packet(len(content))
+    packet.update(content)
+    return packet
 
 
 class _FrameThreadsFailed(Exception):

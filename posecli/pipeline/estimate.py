@@ -2,10 +2,10 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from posecli.errors import PosecliError
 from posecli.pipeline.channel import PIPELINE_BYTES, Budget, FailedInputs
@@ -15,7 +15,7 @@ from posecli.predict import Predictor
 from posecli.results.journal import Journal, join_parts
 from posecli.stages import stage
 from posecli.tracking.propagate import BoxPropagator
-from posecli.types import Detections, Frame, Poses
+from posecli.types import Detections, FloatArray, Frame, Poses
 
 BATCH_FRAMES = 8
 # Limit of a batch in pixels, which bounds memory for large photos.
@@ -24,6 +24,8 @@ BATCH_PIXELS = 24_000_000
 AT_ONCE = 2
 
 Event: TypeAlias = Opened | Read | Closed
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -138,7 +140,7 @@ class PoseStep:
                     batch.found[place] = known[0]
         if batch.together:
             reads = [event for place in batch.together if isinstance(event := events[place], Read)]
-            batch.estimated = self._workers.submit(self._estimate, reads)
+            batch.estimated = self._submit(self._estimate, reads)
         return batch
 
     def _finish(self, batch: _Batch) -> Iterator[Opened | Estimated | Closed]:
@@ -221,7 +223,11 @@ class PoseStep:
         ahead, clip.ahead = clip.ahead, None
         try:
             if ahead is None or ahead.detected != detected:
-                ahead = self._ahead(frame, name, None if detected else propagator.boxes(frame))
+                ahead = (
+                    self._detect(frame, name, propagator.expected(frame))
+                    if detected
+                    else self._estimate_in(frame, propagator.boxes(frame))
+                )
             if following is not None and (not detected or propagator.crowded):
                 clip.ahead = self._follow(following, name, propagator)
             poses = ahead.poses.result()[0]
@@ -237,15 +243,26 @@ class PoseStep:
         """Work on the frame after the one that is waited for, None where its boxes depend on that one."""
         # While people overlap, they usually still do in the frame that is waited for.
         if propagator.crowded or propagator.is_due(following.frame):
-            return self._ahead(following.frame, name, None)
+            return self._detect(following.frame, name, propagator.expected_ahead(following.frame))
         boxes = propagator.boxes_ahead(following.frame)
-        return None if boxes is None else self._ahead(following.frame, name, boxes)
+        return None if boxes is None else self._estimate_in(following.frame, boxes)
 
-    def _ahead(self, frame: Frame, name: str, boxes: Detections | None) -> _Ahead:
-        """Start the work on a frame, with the detector where there are no boxes."""
-        if boxes is None:
-            return _Ahead(self._workers.submit(self._predictor.predict, [frame], [name]), detected=True)
-        return _Ahead(self._workers.submit(self._predictor.estimate, [frame], [boxes]), detected=False)
+    def _detect(self, frame: Frame, name: str, expected: FloatArray) -> _Ahead:
+        """Start the work on a frame for the detector. expected: see BoxPropagator."""
+        return _Ahead(self._submit(self._predictor.predict, [frame], [name], [expected]), detected=True)
+
+    def _estimate_in(self, frame: Frame, boxes: Detections) -> _Ahead:
+        """Start the work on a frame with propagated boxes."""
+        return _Ahead(self._submit(self._predictor.estimate, [frame], [boxes]), detected=False)
+
+    def _submit(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> "Future[T]":
+        """Start a function in one of the estimating threads."""
+
+        def marked() -> T:
+            with stage("other", 0):
+                return work(*arguments, **named)
+
+        return self._workers.submit(marked)
 
     def _estimate(self, reads: Sequence[Read]) -> list[Poses | None]:
         frames = [read.frame for read in reads]

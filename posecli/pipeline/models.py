@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 
+from posecli.pose.runner import Runner
 from posecli.predict import Predictor, load_predictor
 
 
@@ -22,9 +23,9 @@ class ModelOptions:
     reestimate: bool = False
     detector_runtime: str | None = None
 
-    def load(self) -> Predictor:
-        """The models, ready to run. Raises what load_predictor raises."""
-        return load_predictor(**asdict(self))
+    def load(self, runner: Runner | None = None) -> Predictor:
+        """The models, ready to run. runner: see load_predictor. Raises what load_predictor raises."""
+        return load_predictor(**asdict(self), runner=runner)
 
     def resolved(self, predictor: Predictor) -> "ModelOptions":
         """The same with the runtimes that were chosen for a predictor of these options: they are measured only once."""

@@ -8,10 +8,12 @@ from posecli.media.encoders import EncodeOptions
 from posecli.media.images import DEFAULT_MAX_PIXELS
 from posecli.media.span import Span
 from posecli.tracking.choose import person_choice
-from posecli.tracking.smoothing import SMOOTHERS
+from posecli.tracking.smoothing import SMOOTHERS, SmoothOptions
 
 # Values of --smooth.
 SMOOTHING = (*SMOOTHERS, "offline")
+# Seconds, limit of --fill-gaps.
+MOST_GAP = 5.0
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class TrackingOptions:
     """How people are tracked through videos. Field names are those of the command line's options.
 
     detect_every: the detector runs on every N-th frame, None where box propagation decides (--detect-every auto).
-    track: assign ids and smooth. smooth: a name in SMOOTHING. person: which people are kept, see tracking.choose.
+    track: assign ids and smooth. smooth: a name in SMOOTHING. fill_gaps: seconds, see gap. person: which people are
+    kept, see tracking.choose.
 
     Raises UsageError for values that do not exist.
     """
@@ -27,6 +30,7 @@ class TrackingOptions:
     detect_every: int | None = 1
     track: bool = True
     smooth: str = "none"
+    fill_gaps: float | None = None
     person: str = "all"
 
     def __post_init__(self) -> None:
@@ -34,9 +38,17 @@ class TrackingOptions:
             raise UsageError(f"--smooth {self.smooth}: choose from {', '.join(SMOOTHING)}")
         if self.detect_every is not None and self.detect_every < 1:
             raise UsageError(f"--detect-every {self.detect_every}: must be 1 or more, or auto")
+        if self.fill_gaps is not None and not 0 <= self.fill_gaps <= MOST_GAP:
+            raise UsageError(f"--fill-gaps {self.fill_gaps:g}: must be from 0 to {MOST_GAP:g} seconds")
         person_choice(self.person)
         if not self.track and self.person.startswith("id:"):
             raise UsageError(f"--no-track leaves no ids to choose for --person {self.person}")
+
+    def gap(self, *, live: bool) -> float:
+        """Longest gap of a track that is filled, in seconds; by default none of a live source, which would be late."""
+        if self.fill_gaps is None:
+            return 0.0 if live else SmoothOptions.max_gap
+        return self.fill_gaps
 
 
 @dataclass(frozen=True)

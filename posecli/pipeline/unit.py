@@ -8,6 +8,7 @@ The plain run and every worker process call `process`; what it writes for a job 
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from posecli.pipeline.window import Window
 from posecli.pipeline.write import write_all
 from posecli.predict import Predictor
 from posecli.results.manifest import Finished
+from posecli.stages import stage
 
 # Seconds to wait for the reading thread; it cannot be stopped while it waits for data of a live stream.
 _END_TIMEOUT = 0.5
@@ -71,9 +73,8 @@ def process(
     threads = _Threads()
     with fetching(unit.fetch, jobs, ended) as (ready, end):
         try:
-            _process(unit, ready, predictor, end, progress, window, threads)
-        except Stopped:
-            pass  # the other thread's error is raised below
+            with suppress(Stopped):  # the other thread's error is raised below
+                _process(unit, ready, predictor, end, progress, window, threads)
         finally:
             threads.end()
     if threads.errors:
@@ -150,7 +151,8 @@ class _Threads:
 
         def guarded() -> None:
             try:
-                work()
+                with stage("other", 0):
+                    work()
             except Stopped:
                 return
             except BaseException as error:

@@ -54,6 +54,13 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """The worker has received a job, by its number, and begins with it after this message."""
+
+    job: int
+
+
+@dataclass(frozen=True)
 class Begun:
     """Start of an input, as Progress.begin."""
 
@@ -100,7 +107,7 @@ class Unseen:
     job: int
 
 
-Message: TypeAlias = Wanted | Begun | Advanced | Ended | Logged | Broken | Unseen
+Message: TypeAlias = Wanted | Taken | Begun | Advanced | Ended | Logged | Broken | Unseen
 
 
 @dataclass(frozen=True)
@@ -208,6 +215,7 @@ class _Port:
                 yield None
             if order is None:
                 return
+            self.send(Taken(order.number))
             yield order
 
     def ended(self, job: Job, item: Finished) -> None:

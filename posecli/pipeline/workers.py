@@ -24,6 +24,7 @@ from posecli.pipeline.worker import (
     Message,
     Order,
     Pause,
+    Taken,
     Unbind,
     Unseen,
     Wanted,
@@ -49,11 +50,12 @@ _END_TIMEOUT, _INTERRUPTED_TIMEOUT = 5.0, 1.0
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker. in_hand: jobs that it has and did not end. wanting: it waits for a job. alone: its job may be one that
-    kills workers, so that it gets no other."""
+    """A worker. in_hand: jobs that were sent to it and did not end. taken: numbers of those that it received. wanting:
+    it waits for a job. alone: its job may be one that kills workers, so that it gets no other."""
 
     handle: Handle
     in_hand: dict[int, Job] = field(default_factory=dict)
+    taken: set[int] = field(default_factory=set)
     ready: bool = False
     wanting: bool = False
     paused: bool = False
@@ -251,6 +253,8 @@ class _Driver:
             self._pool.ready(worker.handle)
             worker.wanting = not message.ready
             worker.paused = False
+        elif isinstance(message, Taken):
+            worker.taken.add(message.job)
         elif isinstance(message, Begun):
             self._written[message.name] = 0
             self._progress.begin(message.name, message.frames)
@@ -331,8 +335,13 @@ class _Driver:
         if not worker.ready:
             self._pool.ended_early(worker.handle, cause)
         for job in worker.in_hand.values():
-            discard(job, self._unit.out)
-            self._try_again(job, cause)
+            if job.number in worker.taken:
+                discard(job, self._unit.out)
+                self._try_again(job, cause)
+            elif self._deaths[job.number]:  # sent to a worker that was dead already: not the job's fault
+                self._again.appendleft(job)
+            else:
+                self._waiting.appendleft(job)
         if self._left:
             LOG.warning("a worker process ended (%s): replaced, its inputs are tried again", cause)
 

@@ -27,7 +27,9 @@ from posecli.stages import stage
 from posecli.text import printed
 from posecli.tracking.choose import person_choice
 from posecli.tracking.clip import ClipTracker
+from posecli.tracking.gaps import GapFiller
 from posecli.tracking.offline import smooth_offline
+from posecli.tracking.smoothing import SmoothOptions
 from posecli.types import Frame, Poses
 
 # Errors that fail one input; the others continue.
@@ -65,15 +67,20 @@ def write_all(
                     )
             elif isinstance(event, Opened):
                 progress.begin(event.job.input.name, 1 if event.source is None else event.source.frame_count)
-                writer = ClipWriter(out, key, keypoint_set, options, event, window, failed_inputs)
+                writer = ClipWriter(out, key, keypoint_set, options, event, window, failed_inputs, budget.limit // 2)
             elif isinstance(event, Estimated):
+                released = event.frame.pixels.nbytes
                 if writer is not None:
+                    released += writer.held_bytes
                     writer.write(event.frame, event.poses)
-                budget.release(event.frame.pixels.nbytes)
+                    released -= writer.held_bytes
+                budget.release(released)
                 progress.advance(event.job.input.name, 1)
             else:
+                released = 0 if writer is None else writer.held_bytes
                 summary = event.ended or (writer.close(event) if writer is not None else _failure(event.error))
                 writer = None
+                budget.release(released)
                 with suppress(OSError):  # a later run ignores what cannot be removed
                     if summary.status == "failed":
                         event.job.record.unlink(missing_ok=True)
@@ -94,7 +101,10 @@ def finished_of(job: Job, summary: Summary, *, skipped: bool = False) -> Finishe
 
 
 class ClipWriter:
-    """Writes the files of one input, frame by frame. Its own errors are kept and reported by close."""
+    """Writes the files of one input, frame by frame. Its own errors are kept and reported by close.
+
+    most_held: limit of held_bytes.
+    """
 
     def __init__(
         self,
@@ -105,6 +115,7 @@ class ClipWriter:
         opened: Opened,
         window: Window | None,
         failed_inputs: FailedInputs,
+        most_held: int,
     ) -> None:
         self._failed_inputs = failed_inputs
         self._job, self._options = opened.job, options
@@ -118,6 +129,7 @@ class ClipWriter:
         if opened.source is not None and tracking.track:
             # With offline smoothing the second pass smooths.
             self._tracker = ClipTracker(keypoint_set, "none" if self._offline else tracking.smooth)
+        self._gaps = GapFiller(tracking.gap(live=item.live), most_held)
         self._draft: Journal | None = None
         try:
             self._writer = InputWriter(
@@ -139,27 +151,42 @@ class ClipWriter:
         except _INPUT_ERRORS as error:
             self._fail(error)
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the pixels of the frames that wait to be written."""
+        return self._gaps.held_bytes
+
     def write(self, frame: Frame, poses: Poses) -> None:
         """Take the next frame. With offline smoothing only its poses are noted in the draft."""
         if self._writer is None:
             return
         try:
-            if self._tracker is not None:
-                with stage("tracking"):
-                    poses = self._tracker(frame, poses)
-            if self._draft is not None and self._tracker is not None:
-                self._draft.append(frame.index, self._tracker.to_first(frame, poses), time=frame.time)
-            else:
+            if self._tracker is None:
                 self._writer.write(frame, self._select(poses))
+                return
+            with stage("tracking"):
+                poses = self._tracker.to_first(frame, self._tracker(frame, poses))
+                ready = [] if self._draft is not None else [*self._gaps.add(frame, poses)]
+            if self._draft is not None:
+                self._draft.append(frame.index, poses, time=frame.time)
+            self._write_ready(ready)
         except _INPUT_ERRORS as error:
             self._fail(error)
 
+    def _write_ready(self, ready: Iterable[tuple[Frame, Poses]]) -> None:
+        """Write frames that wait no longer, with poses in pixels of the first frame."""
+        for frame, poses in ready:
+            if self._writer is not None and self._tracker is not None:
+                self._writer.write(frame, self._select(self._tracker.from_first(frame, poses)))
+
     def close(self, event: Closed) -> Summary:
         """Complete the files, or delete them and return the error."""
-        if event.error is None and self._problem is None and self._draft is not None:
+        if event.error is None and self._problem is None:
             try:
-                self._draft.close()
-                self._second_pass()
+                self._write_ready(self._gaps.end())
+                if self._draft is not None:
+                    self._draft.close()
+                    self._second_pass()
             except _INPUT_ERRORS as error:
                 self._fail(error)
         problem = event.error or self._problem
@@ -184,13 +211,15 @@ class ClipWriter:
         assert self._writer is not None and self._tracker is not None
         path = _draft_path(self._job)
         noted = ((float(when), poses) for when, poses in read_journal(path))
-        smoothed = smooth_offline(noted)
+        gap = self._options.tracking.gap(live=False)
+        smoothed = smooth_offline(noted, SmoothOptions(max_gap=gap), lookahead=max(1.0, gap + 0.2))
         with VideoReader(self._job.input.source, span=self._options.span) as reader:
             for frame, poses in zip(reader, smoothed, strict=True):
                 self._writer.write(frame, self._select(self._tracker.from_first(frame, poses)))
 
     def abort(self) -> None:
         """Delete the files of this input."""
+        self._gaps.forget()
         if self._writer is not None:
             self._writer.abort()
             self._writer = None

@@ -254,17 +254,18 @@ def load_estimator(
     shift_flipped: bool = True,
     input_size: tuple[int, int] | None = None,
     resident: bool | None = None,
+    runner: Runner | None = None,
 ) -> Estimator:
     """The pose model of a weights file or an embedded name, ready to run.
 
     input_size: (height, width) other than the model's own; the classifiers are resampled to it without training.
     precision: see runtime.precision; float32 by default, so that figures are the same on every CPU. resident: see
-    load_runner.
+    load_runner. runner: of these weights and arguments, where there is one already.
     Raises MachineError (no such weights or device), DataError (not a pose model's weights) or UsageError (a decoder
     that the keypoints do not support).
     """
     path = find_or_pull(weights)
-    key, runner = sha256(path), None
+    key = sha256(path)
     if is_graph(path):
         runner, config = load_graph(path, device, runtime, precision)
     else:
@@ -275,7 +276,7 @@ def load_estimator(
         LOG.warning(NO_MIRROR, weights)
     resampled = input_size is not None and input_size != config.input_size
     if input_size is not None and resampled:
-        if runner is not None:
+        if is_graph(path):
             raise UsageError(f"{weights}: a graph, whose input size is fixed when it is imported")
         config = config.resized(input_size)
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posecli.pose.config import PoseConfig
+from posecli.pose.config import PoseConfig, read_pose_config
 from posecli.pose.outputs import Outputs
 from posecli.runtime import ModuleSpec, compile_network, is_gpu, resolve_device
 from posecli.runtime.precision import resolve_precision
+from posecli.weights.files import read_header, sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +61,21 @@ def module_spec(
         threads=threads,
         bfloat16_measured=config.backbone in BFLOAT16_MEASURED,
     )
+
+
+def load_runner_of(path: Path, *, device: str, runtime: str, precision: str) -> Runner:
+    """The network of a weights file; see load_runner. Less is imported for it than for an estimator.
+
+    Raises MachineError where the file or the device is missing, DataError where it is not a pose model's.
+    """
+
+    def network() -> "SimCC":
+        from posecli.pose.loading import load_network  # imports torch
+
+        return load_network(path)[0]
+
+    config = read_pose_config(path, read_header(path))
+    return load_runner(network, config, device=device, runtime=runtime, precision=precision, key=sha256(path))
 
 
 def load_runner(

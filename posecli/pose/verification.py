@@ -54,6 +54,18 @@ def verify(
     return [poses.rows(select(poses, 0.0, sigmas)) for poses in again]
 
 
+def with_expected(proposals: Detections, boxes: FloatArray, score: float) -> Detections:
+    """The proposals, and those of the boxes (N, 4) that are none of them, with this score.
+
+    A detector may find two people who overlap as one; who was seen before is so looked for at the place expected.
+    """
+    new = boxes[geometry.iou(boxes, proposals.boxes).max(axis=1, initial=0.0) <= SAME_BOX_IOU]
+    return Detections(
+        np.concatenate([proposals.boxes, new]),
+        np.concatenate([proposals.scores, np.full(len(new), score, np.float32)]),
+    )
+
+
 def needs_flip_test(scores: FloatArray, person_log_odds: FloatArray, threshold: float) -> IntArray:
     """Rows of the proposals whose score is near the threshold after rescoring.
 

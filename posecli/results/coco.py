@@ -2,16 +2,19 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import orjson
 
 from posecli.atomic import AtomicFile
 from posecli.keypoints import KeypointSet
 from posecli.results.records import Summary, read_frames, read_summary
+
+# Each frame's entry among the images, with its people.
+Images: TypeAlias = Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -64,40 +67,53 @@ def write_coco(out: Path, inputs: Sequence[Recorded], keypoint_set: KeypointSet)
     same records give the same bytes. Each record is read once; the annotations, which follow the images, are stored in
     a temporary file meanwhile.
     """
-    folder = out / ".posecli"
+    images = coco_images(inputs, has_own_ids(inputs), lambda item: read_frames(item.record))
+    with AtomicFile(out / "coco_results.json") as results_file:
+        results = _List(results_file)
+
+        def recorded() -> Images:
+            for image, people in images:
+                for person in people:
+                    results.append(result_of(person, image["id"]))
+                yield image, people
+
+        write_coco_file(out / "coco.json", inputs, recorded(), keypoint_set)
+        results.end()
+        results_file.write(b"\n")
+
+
+def write_coco_file(path: Path, inputs: Iterable[Recorded], images: Images, keypoint_set: KeypointSet) -> None:
+    """Write a COCO data set of these images atomically, one at a time. inputs: for its list of videos."""
+    folder = path.parent / ".posecli"
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        AtomicFile(out / "coco_results.json") as results_file,
-        AtomicFile(out / "coco.json") as file,
-        tempfile.TemporaryFile(dir=folder) as annotations_file,
-    ):
+    with AtomicFile(path) as file, tempfile.TemporaryFile(dir=folder) as annotations_file:
         file.write(b'{"info":' + orjson.dumps({"description": "posecli", "schema": 1}))
         file.write(b',\n"categories":' + orjson.dumps([coco_category(keypoint_set)]))
         videos = _List(file, b',\n"videos":')
         for number, item in enumerate((item for item in inputs if item.kind == "video"), 1):
             videos.append(_video(number, item))
         videos.end()
-        images = _List(file, b',\n"images":')
-        annotations, results = _List(annotations_file, b',\n"annotations":'), _List(results_file)
-        for image, people in _images(inputs, _has_own_ids(inputs)):
-            images.append(image)
+        listed = _List(file, b',\n"images":')
+        annotations = _List(annotations_file, b',\n"annotations":')
+        for image, people in images:
+            listed.append(image)
             for person in people:
                 annotations.append({**_annotation(annotations.count + 1, image), **person})
-                results.append(result_of(person, image["id"]))
-        for each in (images, annotations, results):
+        for each in (listed, annotations):
             each.end()
         annotations_file.seek(0)
         shutil.copyfileobj(annotations_file, file, 1 << 20)
         file.write(b"}\n")
-        results_file.write(b"\n")
 
 
-def _images(inputs: Iterable[Recorded], own_ids: bool) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Every frame as a COCO image, with its people. own_ids: see _has_own_ids."""
+def coco_images(
+    inputs: Iterable[Recorded], own_ids: bool, frames: Callable[[Recorded], Iterable[dict[str, Any]]]
+) -> Images:
+    """Every frame as a COCO image, with its people. own_ids: see has_own_ids. frames: those of an input's record."""
     image_id = video_id = 0
     for item in inputs:
         video_id += item.kind == "video"
-        for frame in read_frames(item.record):
+        for frame in frames(item):
             image_id = _number(item) if own_ids else image_id + 1
             image: dict[str, Any] = {"id": image_id, "file_name": item.name}
             if item.kind == "video":
@@ -126,7 +142,7 @@ def _annotation(number: int, image: dict[str, Any]) -> dict[str, Any]:
     return {"id": number, "image_id": image["id"], "category_id": 1, "iscrowd": 0}
 
 
-def _has_own_ids(inputs: Sequence[Recorded]) -> bool:
+def has_own_ids(inputs: Iterable[Recorded]) -> bool:
     """Whether the photos' names are numbers that can be their ids: distinct, positive, of one page each."""
     numbers: set[int] = set()
     for item in inputs:

@@ -5,16 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posecli.draw.annotate import Annotator
 from posecli.draw.style import DrawStyle
 from posecli.keypoints import KeypointSet
 from posecli.media.encoders import EncodeOptions
-from posecli.media.exif import Metadata, metadata_of
-from posecli.media.pages import append_page
 from posecli.media.video import VideoReader
-from posecli.media.write_images import write_image
-from posecli.media.write_video import VideoWriter
 from posecli.results.gallery import thumbnail_path, write_thumbnail
+from posecli.results.media_writer import MediaWriter
 from posecli.results.records import RecordWriter, Summary
 from posecli.stages import stage
 from posecli.types import Frame, PixelArray, Poses
@@ -42,75 +38,37 @@ class InputWriter:
         on_frame: Callable[[PixelArray], None] | None = None,
         photo: Path | None = None,
     ) -> None:
-        self._out, self._output, self._source, self._photo = out, output, source, photo
-        self._style, self._keypoint_set, self._media = style, keypoint_set, encoding is not None
+        self._output, self._source = output, source
         self._on_frame = on_frame
         self._thumbnail = thumbnail_path(out, record)
         self._most_people = -1
-        self._pages = self._undrawn = 0
         self._size: tuple[int, int] | None = None
         self._stack = contextlib.ExitStack()
-        self._annotator = Annotator(style, keypoint_set)
         header = {**header, "keypoints": list(keypoint_set.names)}
         self._record = self._stack.enter_context(RecordWriter(record, header, style.kpt_thr))
-        self._video: VideoWriter | None = None
-        if encoding is not None and source is not None:
-            try:
-                size = style.size(source.width, source.height)
-                self._video = VideoWriter(out / output, source, encoding, size=size)
-            except BaseException:
-                self._stack.close()
-                raise
-            self._stack.callback(self._video.abort)
+        try:
+            self._media = MediaWriter(out / output, source, keypoint_set, style=style, encoding=encoding, photo=photo)
+        except BaseException:
+            self._stack.close()
+            raise
 
     def write(self, frame: Frame, poses: Poses) -> None:
         """Draw, encode and record a frame."""
         with stage("JSON"):
             self._record.write(frame, poses)
-        if self._source is None:  # the pages of a photo are independent
-            self._annotator = Annotator(self._style, self._keypoint_set)
-        self._annotator.update(frame, poses)
+        self._media.update(frame, poses)
         self._size = self._size or (frame.width, frame.height)
         better = len(poses) > self._most_people
-        if not (self._media or better or self._on_frame is not None):
+        if not (self._media.encodes or better or self._on_frame is not None):
             return
-        with stage("drawing"):
-            drawn = self._annotator.draw(frame, poses, last=True)
+        drawn = self._media.draw(frame, poses)
         if self._on_frame is not None:
             self._on_frame(drawn)
         if better:
             with stage("drawing", 0):
                 write_thumbnail(self._thumbnail, drawn)
             self._most_people = len(poses)
-        if self._video is not None and frame.time is not None:
-            with stage("encoding"):
-                self._video.write(drawn, frame.time)
-        elif self._media:
-            with stage("encoding"):
-                self._write_page(drawn)
-
-    def _metadata(self) -> Metadata:
-        """The metadata of the annotated photo, without the GPS position where faces are blurred."""
-        if self._photo is None:
-            return Metadata()
-        try:
-            return metadata_of(self._photo, place=not self._style.blur_faces)
-        except OSError:  # deleted since it was read
-            return Metadata()
-
-    def _write_page(self, drawn: PixelArray) -> None:
-        path = self._out / self._output
-        self._pages += 1
-        if self._pages == 1:
-            metadata = self._metadata()
-            if metadata == Metadata():
-                write_image(path, drawn)
-            else:
-                write_image(path, drawn, metadata=metadata)
-        elif path.suffix.lower() in (".tif", ".tiff"):
-            append_page(path, drawn)
-        else:
-            self._undrawn += 1
+        self._media.encode(drawn, frame)
 
     def finish(
         self, *, seconds: float, lost: Mapping[str, int], warnings: Sequence[str] = (), damage: str | None = None
@@ -119,14 +77,8 @@ class InputWriter:
 
         damage: the damage of a photo, whose status is then partial.
         """
-        if self._video is not None:
-            with stage("encoding", 0):
-                self._video.close()
-            warnings = [*warnings, *self._video.warnings]
+        warnings = [*([] if damage is None else [damage]), *warnings, *self._media.finish()]
         lost_frames = sum(lost.values())
-        warnings = [damage, *warnings] if damage is not None else warnings
-        if self._undrawn:
-            warnings = [*warnings, f"{self._undrawn} more pages are not drawn: the file's suffix is not .tif"]
         summary = Summary(
             status="partial" if lost_frames or damage is not None else "done",
             frames=self._record.frames,
@@ -134,7 +86,7 @@ class InputWriter:
             lost_frames=lost_frames,
             lost=dict(lost),
             seconds=round(seconds, 3),
-            outputs=(self._output,) if self._media else (),
+            outputs=(self._output,) if self._media.encodes else (),
             warnings=tuple(warnings),
             width=self._size[0] if self._size else 0,
             height=self._size[1] if self._size else 0,
@@ -142,7 +94,6 @@ class InputWriter:
             tracks=self._record.tracks,
         )
         self._record.finish(summary)
-        self._video = None
         self._stack.pop_all()
         return summary
 
@@ -153,7 +104,6 @@ class InputWriter:
     def abort(self) -> None:
         """Delete the files of this input."""
         self._stack.close()
+        self._media.abort()
         with contextlib.suppress(OSError):  # such as a folder of that name
             self._thumbnail.unlink(missing_ok=True)
-            if self._media and self._source is None:
-                (self._out / self._output).unlink(missing_ok=True)

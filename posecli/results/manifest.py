@@ -102,3 +102,18 @@ def _row(item: Finished) -> dict[str, Any]:
         "outputs": list(item.summary.outputs),
         "warnings": list(item.summary.warnings),
     }
+
+
+def read_options(out: Path) -> dict[str, Any]:
+    """The options of the run, from its run.json, of which the inputs are not read; empty where there are none."""
+    lines = []
+    try:
+        with (out / "run.json").open("rb") as file:
+            for line in file:
+                if line.startswith(b'  "inputs": ['):
+                    break
+                lines.append(line)
+        options = orjson.loads(b"".join([*lines, b'"inputs": []}'])).get("options")
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return options if isinstance(options, dict) else {}

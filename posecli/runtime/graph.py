@@ -6,6 +6,7 @@ from typing import Any
 
 from posecli.errors import DataError
 from posecli.runtime.network import CompiledNetwork
+from posecli.runtime.openvino_package import openvino_package
 from posecli.runtime.openvino_requests import numpy_function
 from posecli.runtime.openvino_runtime import compile_model
 from posecli.runtime.signals import signal_stack_kept
@@ -20,10 +21,9 @@ def read_graph(path: Path, where: str) -> Any:
 
     where: the file's name for messages. Raises DataError where OpenVINO cannot read it.
     """
-    from openvino.frontend import FrontEndManager
-
+    openvino = openvino_package()
     # Core.read_model would try the readers of all formats, which write to stderr.
-    reader = FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
+    reader = openvino.frontend.FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
     unreadable = f"{where}: no graph that OpenVINO can read: cut off, damaged or another format"
     try:
         graph = reader.convert(reader.load(str(path)))
@@ -78,11 +78,9 @@ def compile_graph(
     mean, std: in levels, in the order of channels that the graph takes; reverse_channels: that this is BGR. Raises
     DataError where OpenVINO cannot compute it.
     """
-    import openvino
-    from openvino.preprocess import PrePostProcessor
-
+    openvino = openvino_package()
     try:
-        steps = PrePostProcessor(graph)
+        steps = openvino.preprocess.PrePostProcessor(graph)
         given = steps.input()
         given.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         given.model().set_layout(openvino.Layout("NCHW"))

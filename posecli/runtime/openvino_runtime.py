@@ -19,6 +19,7 @@ from posecli.errors import MachineError, UsageError
 from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.device import is_gpu
 from posecli.runtime.network import CompiledNetwork, ModuleSpec
+from posecli.runtime.openvino_package import converter, openvino_package
 from posecli.runtime.openvino_requests import Requests, numpy_function
 from posecli.runtime.signals import signal_stack_kept
 
@@ -57,7 +58,7 @@ def compile_openvino(spec: ModuleSpec, device: str, precision: str) -> CompiledN
             requests_of(height, width)
 
     for size in spec.sizes:
-        if _is_cached(spec, size):
+        if spec.key is not None and is_prepared(spec.key, size):
             # Reading it takes up to half a second, in which the caller goes on.
             threading.Thread(target=prepare, args=size).start()
         else:
@@ -68,8 +69,7 @@ def compile_openvino(spec: ModuleSpec, device: str, precision: str) -> CompiledN
 @signal_stack_kept()
 def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Requests:
     """Requests to the network of one item (1, height, width, 3)."""
-    import openvino
-
+    openvino = openvino_package()
     core, settings = openvino.Core(), _settings(spec.threads, precision)
     if spec.key is None:
         return Requests(core.compile_model(_through_a_file(core, _convert(spec.build(), size), None), "CPU", settings))
@@ -86,15 +86,15 @@ def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Request
     return Requests(compiled)
 
 
-def _folder_name(version: str, key: str, size: tuple[int, int]) -> str:
-    return f"openvino-{version}-{__version__}.{_CONVERSION}-{key[:24]}-{size[0]}x{size[1]}"
+def _folder_name(version: str, key: str, size: tuple[int, int] | None) -> str:
+    """A folder's name, or with size None a pattern of the names of all sizes."""
+    shape = "*" if size is None else f"{size[0]}x{size[1]}"
+    return f"openvino-{version}-{__version__}.{_CONVERSION}-{key[:24]}-{shape}"
 
 
-def _is_cached(spec: ModuleSpec, size: tuple[int, int]) -> bool:
-    """Whether a compiled network is likely to be found in the cache."""
-    if spec.key is None:
-        return False
-    return any(cache_folder().glob(f"{_folder_name('*', spec.key, size)}/compiled-*.blob"))
+def is_prepared(key: str, size: tuple[int, int] | None = None) -> bool:
+    """Whether the network of these weights (SHA-256), at this or at any size, is likely to be found in the cache."""
+    return any(cache_folder().glob(f"{_folder_name('*', key, size)}/compiled-*.blob"))
 
 
 def compile_model(core: Any, model: Any, threads: int | None, precision: str = "float32") -> Requests:
@@ -124,8 +124,7 @@ def _machine(core: Any, settings: dict[str, str | int]) -> str:
 
 def machine_parts(core: Any = None) -> tuple[str, ...]:
     """OpenVINO's build, the CPU, and the number of its cores. core: OpenVINO's, where there is one already."""
-    import openvino
-
+    openvino = openvino_package()
     core = core or openvino.Core()
     cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     return (openvino.__version__, *map(str, cpu), str(os.cpu_count()))
@@ -159,15 +158,12 @@ def _export(compiled: Any, file: Path) -> None:
 
 
 def _convert(module: "nn.Module", size: tuple[int, int]) -> Any:
-    import openvino
     import torch
 
     shape = (1, *size, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own deprecations inside OpenVINO's tracing
-        return openvino.convert_model(
-            module.eval(), example_input=torch.zeros(shape, dtype=torch.uint8), input=list(shape)
-        )
+        return converter()(module.eval(), example_input=torch.zeros(shape, dtype=torch.uint8), input=list(shape))
 
 
 def _cached(core: Any, folder: Path) -> Any:
@@ -188,8 +184,7 @@ def _through_a_file(core: Any, model: Any, folder: Path | None) -> Any:
     A model that was just converted differs in the last bits of its results from the model read from its file: without
     this, the first run would differ from later ones. Errors of the cache are ignored.
     """
-    import openvino
-
+    openvino = openvino_package()
     failure: Exception | None = None
     for place in (folder, None) if folder is not None else (None,):
         try:

@@ -1,13 +1,15 @@
 """Non-causal smoothing: a forward filter and a backward smoother over a clip, in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posecli.geometry import Float64Array
 from posecli.tracking import kalman
+from posecli.tracking.gaps import interpolated, joined
 from posecli.tracking.kalman import KalmanState
 from posecli.tracking.smoothing import (
     SHORTEST,
@@ -20,11 +22,9 @@ from posecli.tracking.smoothing import (
     smoothed,
     variances,
 )
-from posecli.types import FloatArray, IntArray, Poses
+from posecli.types import IntArray, Poses
 
 Item = tuple[float, Poses]
-# Factor on the interpolated scores of filled rows, for which there is no detection.
-_FILLED_SHARE = 0.5
 # Limit of the frames in memory at any frame rate.
 _MOST_FRAMES = 600
 
@@ -40,7 +40,7 @@ class _Past:
 
 @dataclass(frozen=True, eq=False)
 class _Segment:
-    """A track without a gap longer than max_age: frame → row of that frame's Poses, in order, and its past."""
+    """A track without a gap longer than max_gap: frame → row of that frame's Poses, in order, and its past."""
 
     id: int
     past: _Past | None
@@ -53,10 +53,10 @@ def smooth_offline(
     """Smoothed Poses for each (seconds, Poses with track ids), one for one and in order.
 
     The filter of `smoothing` runs forward, then a Rauch-Tung-Striebel smoother backward, so that the result has no
-    lag and outliers weigh less. Gaps of a track of at most options.max_age seconds are filled: rows with filled=True,
+    lag and outliers weigh less. Gaps of a track of at most options.max_gap seconds are filled: rows with filled=True,
     keypoints from the smoother (also as raw_keypoints), boxes and scores interpolated, the scores then halved.
     `block` seconds are smoothed at a time with `lookahead` seconds after them, which should be longer than
-    options.max_age. Poses without track ids are returned unchanged.
+    options.max_gap. Poses without track ids are returned unchanged.
     """
     options = options or SmoothOptions()
     waiting: list[Item] = []
@@ -71,15 +71,45 @@ def smooth_offline(
     yield from _window(waiting, len(waiting), past, options)[0] if waiting else ()
 
 
+def smooth_track(
+    times: Float64Array,
+    sizes: Float64Array,
+    measured: Float64Array,
+    variance: Float64Array,
+    certain: NDArray[np.bool_],
+    options: SmoothOptions | None = None,
+) -> KalmanState:
+    """Smoothed states (F, K, 2) of one person at F times, from measurements with variances of their own.
+
+    times (F,) in seconds, ascending; sizes (F,) in pixels. measured, variance: (F, K, 2), the variance infinite where
+    nothing was measured, which is interpolated. certain: (F, K), see smoothing.advance. Memory grows with F.
+    """
+    options = options or SmoothOptions()
+    speed = (options.initial_speed_std * sizes[0]) ** 2
+    # A keypoint that is not measured at first starts anywhere within the person's size.
+    finite = np.isfinite(variance[0])
+    motion = kalman.start(measured[:1], np.where(finite, variance[0], sizes[0] ** 2)[None], speed)
+    noise = np.full((1, measured.shape[1]), options.acceleration_noise)
+    predictions, filtered = [motion], [motion]
+    for frame in range(1, len(times)):
+        gap = times[frame : frame + 1] - times[frame - 1]
+        predicted = predict(motion, noise, sizes[frame : frame + 1], gap)
+        now = slice(frame, frame + 1)
+        motion, noise = advance(predicted, noise, gap, measured[now], variance[now], options, certain[now])
+        predictions.append(predicted)
+        filtered.append(motion)
+    return KalmanState.concatenate(_backward(times.tolist(), predictions, filtered))
+
+
 def _window(
     items: Sequence[Item], count: int, past: Mapping[int, _Past], options: SmoothOptions
 ) -> tuple[list[Poses], dict[int, _Past]]:
     """The first count frames smoothed with all items, and the tracks' past for the next window."""
-    segments = _segments(items, past, options.max_age)
+    segments = _segments(items, past, options.max_gap)
     if not segments:
         return [poses for _, poses in items[:count]], {}
     predicted, filtered, acceleration_noise = _forward(items, segments, options)
-    motions = _backward(items, predicted, filtered)
+    motions = _backward([time for time, _ in items], predicted, filtered)
     columns: list[dict[int, int]] = [{} for _ in items]
     for column, segment in enumerate(segments):
         for frame, row in segment.rows.items():
@@ -93,18 +123,18 @@ def _window(
         seen = smoothed(poses, motions[frame][[columns[frame][row] for row in range(len(poses))]])
         seen = replace(seen, filled=np.zeros(len(poses), bool), track_ids=_ids(poses))
         filled = [_filled(row, motions[frame][[column]]) for column, row in fills.get(frame, [])]
-        result.append(_join([seen, *filled]))
+        result.append(joined(seen, filled))
     return result, _pasts(items, count, segments, filtered[count - 1], acceleration_noise[count - 1], options)
 
 
-def _segments(items: Sequence[Item], past: Mapping[int, _Past], max_age: float) -> list[_Segment]:
-    """The tracks in the items; a gap longer than max_age (seconds) ends a segment and begins another."""
+def _segments(items: Sequence[Item], past: Mapping[int, _Past], max_gap: float) -> list[_Segment]:
+    """The tracks in the items; a gap longer than max_gap (seconds) ends a segment and begins another."""
     current = {track: _Segment(track, before) for track, before in past.items()}
     last_seen = {track: before.time for track, before in past.items()}
     segments = list(current.values())
     for frame, (time, poses) in enumerate(items):
         for row, track in enumerate(_ids(poses).tolist()):
-            if track not in current or time - last_seen[track] > max_age:
+            if track not in current or time - last_seen[track] > max_gap:
                 current[track] = _Segment(track, None)
                 segments.append(current[track])
             current[track].rows[frame] = row
@@ -155,11 +185,11 @@ def _start(items: Sequence[Item], segment: _Segment, options: SmoothOptions) -> 
 
 
 def _backward(
-    items: Sequence[Item], predicted: Sequence[KalmanState], filtered: Sequence[KalmanState]
+    times: Sequence[float], predicted: Sequence[KalmanState], filtered: Sequence[KalmanState]
 ) -> list[KalmanState]:
     result = [filtered[-1]]
-    for frame in range(len(items) - 2, -1, -1):
-        gap = max(items[frame + 1][0] - items[frame][0], SHORTEST)
+    for frame in range(len(times) - 2, -1, -1):
+        gap = max(times[frame + 1] - times[frame], SHORTEST)
         result.append(kalman.smooth(filtered[frame], predicted[frame + 1], result[-1], gap))
     result.reverse()
     return result
@@ -173,29 +203,14 @@ def _fills(items: Sequence[Item], segments: Sequence[_Segment]) -> dict[int, lis
         detections += [(frame, items[frame][0], _row(items[frame][1], row)) for frame, row in segment.rows.items()]
         for (before, t0, a), (after, t1, b) in pairwise(detections):
             for frame in range(before + 1, after):
-                share = (items[frame][0] - t0) / max(t1 - t0, SHORTEST)
-                result.setdefault(frame, []).append((column, _between(a, b, share)))
+                row = interpolated(a, b, t0, t1, np.array([items[frame][0]]))
+                result.setdefault(frame, []).append((column, row))
     return result
-
-
-def _between(a: Poses, b: Poses, share: float) -> Poses:
-    """A row interpolated between two of one track, with halved scores."""
-
-    def mix(first: FloatArray, second: FloatArray, factor: float = 1.0) -> FloatArray:
-        return np.asarray(factor * ((1 - share) * first + share * second), np.float32)
-
-    return replace(
-        a,
-        boxes=mix(a.boxes, b.boxes),
-        scores=mix(a.scores, b.scores, _FILLED_SHARE),
-        box_scores=mix(a.box_scores, b.box_scores, _FILLED_SHARE),
-        person_scores=mix(a.person_scores, b.person_scores, _FILLED_SHARE),
-    )
 
 
 def _filled(row: Poses, motion: KalmanState) -> Poses:
     poses = smoothed(row, motion)
-    return replace(poses, raw_keypoints=poses.keypoints, filled=np.ones(1, bool))
+    return replace(poses, raw_keypoints=poses.keypoints)
 
 
 def _pasts(
@@ -218,7 +233,7 @@ def _pasts(
             time, detection = segment.past.time, segment.past.detection
         else:
             continue
-        if now - time <= options.max_age:
+        if now - time <= options.max_gap:
             state = SmoothedTracks(
                 np.array([segment.id]),
                 motion[[column]],
@@ -236,9 +251,3 @@ def _ids(poses: Poses) -> IntArray:
 
 def _row(poses: Poses, row: int) -> Poses:
     return poses.rows(np.array([row]))
-
-
-def _join(parts: Sequence[Poses]) -> Poses:
-    if len(parts) == 1:
-        return parts[0]
-    return Poses(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Poses)))

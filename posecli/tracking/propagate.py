@@ -9,7 +9,7 @@ from posecli.geometry import Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
 from posecli.tracking.cuts import differs, thumbnail
 from posecli.tracking.tracker import DEFAULT_SIGMA
-from posecli.types import Detections, Frame, Poses
+from posecli.types import Detections, FloatArray, Frame, Poses
 
 Mask = NDArray[np.bool_]
 
@@ -48,9 +48,10 @@ class PropagationOptions:
 class _State:
     """N people of the last frame of a size (width, height).
 
-    last_detection: the same rows at the last detection. velocity (N, 2) in pixels a second.
+    index: the frame's. last_detection: the same rows at the last detection. velocity (N, 2) in pixels a second.
     """
 
+    index: int
     time: float
     size: tuple[int, int]
     thumbnail: Float64Array
@@ -62,9 +63,10 @@ class _State:
 class BoxPropagator:
     """Decides which frames of a clip need the detector, and predicts boxes for the others.
 
-    For each frame, in order: call `needs_detection`; take the detector's boxes, or `boxes`; estimate the poses; pass
-    them to `update` and use what it returns. Boxes of one or two people are predicted from the frame before the
-    previous one (`boxes_ahead`), so that a frame can be estimated while the one before it is.
+    For each frame, in order: call `needs_detection`; take the detector's boxes, with `expected` as further proposals,
+    or `boxes`; estimate the poses; pass them to `update` and use what it returns. Boxes of one or two people are
+    predicted from the frame before the previous one (`boxes_ahead`), so that a frame can be estimated while the one
+    before it is.
 
     every=1 detects in each frame and changes nothing. Otherwise two detections are at most `every` frames apart, or
     `options.max_interval` seconds with every=None. The detector runs earlier after a scene cut, and when a person's
@@ -82,6 +84,8 @@ class BoxPropagator:
         self._last: _State | None = None
         # The state that the next frame's boxes are predicted from, where that is not the last one.
         self._earlier: _State | None = None
+        # The state of the frame before the last one.
+        self._previous: _State | None = None
         self._detected: tuple[int, float] = (0, 0.0)
         self._unreliable = True
         self.crowded = False
@@ -119,6 +123,28 @@ class BoxPropagator:
         """
         return self._moved(self._last, following) if self._few else None
 
+    def expected(self, frame: Frame) -> FloatArray:
+        """Boxes (N, 4) where people are expected in a frame for the detector; see Predictor.predict.
+
+        From the frame before the previous one, so that the detector can begin while the previous one is estimated.
+        """
+        return self._expected(self._previous, frame)
+
+    def expected_ahead(self, following: Frame) -> FloatArray:
+        """What `expected` will be for the frame after the next one, before the `update` with the next one."""
+        return self._expected(self._last, following)
+
+    def _expected(self, state: _State | None, frame: Frame) -> FloatArray:
+        if (
+            state is None
+            or state.index // RESTART_EVERY != frame.index // RESTART_EVERY
+            or state.size != (frame.width, frame.height)
+            or differs(state.thumbnail, thumbnail(frame))
+        ):
+            return np.zeros((0, 4), np.float32)
+        boxes = self._moved(state, frame).boxes
+        return boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)]
+
     @property
     def _few(self) -> bool:
         return self._last is not None and len(self._last.poses) <= self._options.ahead_people
@@ -127,9 +153,10 @@ class BoxPropagator:
         if last is None:
             return Detections.empty()
         way = last.velocity * (_time(frame) - last.time)
-        boxes = last.poses.boxes + np.tile(way, 2)
-        limits = np.tile([frame.width, frame.height], 2)
-        return Detections(np.clip(boxes, 0, limits).astype(np.float32), last.poses.box_scores)
+        boxes = last.poses.boxes + np.concatenate([way, way], axis=1)
+        limits = np.array([frame.width, frame.height, frame.width, frame.height])
+        boxes = np.minimum(np.maximum(boxes, 0), limits)
+        return Detections(boxes.astype(np.float32), last.poses.box_scores)
 
     def update(self, frame: Frame, poses: Poses, detected: bool) -> Poses:
         """Take the poses of a frame, from the detector's boxes (detected) or from `boxes`; returns those to use.
@@ -140,6 +167,7 @@ class BoxPropagator:
         if self._every == 1:
             return poses
         time, image_size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
+        self._previous = self._last
         if self._restarts(frame):
             self._last = None
         if detected or self._last is None:
@@ -150,7 +178,9 @@ class BoxPropagator:
             self._unreliable, self._detected = unsure, (frame.index, time)
             if self._last is not None and self._last.size != image_size:
                 self._last = None
-            self._last = _State(time, image_size, small, poses, poses, self._velocity_after_detection(poses, time))
+            self._last = _State(
+                frame.index, time, image_size, small, poses, poses, self._velocity_after_detection(poses, time)
+            )
             return poses
         self._earlier = self._last if self._few else None
         keep = ~(self._lost(poses) | self._duplicates(poses))
@@ -168,7 +198,7 @@ class BoxPropagator:
             or (np.linalg.norm(moved, axis=1) > self._options.max_step * size).any()
         )
         velocity = moved / max(time - self._last.time, 1e-3)
-        self._last = _State(time, image_size, small, kept, last_detection, velocity)
+        self._last = _State(frame.index, time, image_size, small, kept, last_detection, velocity)
         return kept
 
     def _velocity_after_detection(self, poses: Poses, time: float) -> Float64Array:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posecli.geometry import Float64Array
 from posecli.keypoints import KeypointSet
@@ -30,7 +31,8 @@ class SmoothOptions:
     gate: squared Mahalanobis distance (2 degrees of freedom) above which a measurement is an outlier: 1.1 % of
     Gaussian ones.
     initial_speed_std: standard deviation of a new track's speed, 1/s.
-    max_age: seconds without a detection after which a track's filter is reset.
+    max_age: seconds without a detection after which a track's filter is reset. max_gap: the same for offline smoothing,
+    which fills shorter gaps.
     """
 
     noise_share: float = 0.5
@@ -42,6 +44,7 @@ class SmoothOptions:
     gate: float = 9.0
     initial_speed_std: float = 0.5
     max_age: float = 0.5
+    max_gap: float = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,20 +169,26 @@ def advance(
     measured: Float64Array,
     variance: Float64Array,
     options: SmoothOptions,
+    certain: NDArray[np.bool_] | None = None,
 ) -> tuple[KalmanState, Float64Array]:
     """States (M, K, 2) and acceleration noise (M, K) after measurements, seconds (M,) after the previous ones.
 
-    variance (M, K, 2) is infinite where nothing was measured. The variance of an innovation outside the gate is
-    increased so that it moves the state no more than one at the gate would, and less the farther it is (a redescending
-    weight, as in Agamennoni et al., "Approximate inference in state-space models with heavy-tailed noise", 2012).
+    variance (M, K, 2) is infinite where nothing was measured. certain (M, K): measurements that are never outliers,
+    such as those set by hand; they do not change the acceleration noise. The variance of an innovation outside the gate
+    is increased so that it moves the state no more than one at the gate would, and less the farther it is (a
+    redescending weight, as in Agamennoni et al., "Approximate inference in state-space models with heavy-tailed noise",
+    2012).
     The acceleration noise follows the normalised innovation squared, whose expectation is 1 for a consistent filter
     (Bar-Shalom et al. 2001, section 11.2.2).
     """
     total = predicted.position_var + variance
     distance = ((measured - predicted.position) ** 2 / total).sum(axis=-1)
     excess = np.maximum(distance / options.gate, 1.0)
+    measures = np.isfinite(variance[..., 0])
+    if certain is not None:
+        excess, measures = np.where(certain, 1.0, excess), measures & ~certain
     motion = kalman.update(predicted, measured, total * excess[..., None] - predicted.position_var)
-    surprise = np.where(np.isfinite(variance[..., 0]), np.minimum(distance, options.gate) / 2 - 1, 0.0)
+    surprise = np.where(measures, np.minimum(distance, options.gate) / 2 - 1, 0.0)
     # The step is bounded, so that one measurement after a gap has limited weight.
     rate = options.adaptation_rate * np.minimum(np.maximum(seconds, 0.0), 0.1)[:, None]
     calmest, wildest = options.acceleration_noise * options.min_factor, options.acceleration_noise * options.max_factor

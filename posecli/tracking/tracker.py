@@ -36,7 +36,7 @@ class TrackOptions:
     tentative_max_age: float = 0.6
     min_frames: float = 2.5
     min_hits: int = 3
-    min_similarity: float = 0.15
+    min_similarity: float = 0.05
     appearance_weight: float = 1.0
     box_noise: float = 0.07
     acceleration_noise: float = 0.5
@@ -247,11 +247,11 @@ class Tracker:
 
 
 def _unambiguous(overlap: Float64Array, active: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """Rows of tracks and detections whose boxes overlap well and overlap no other box: no assignment is needed.
+    """Rows of tracks and detections whose boxes overlap well, and hardly any other box: no assignment is needed.
 
     overlap: IoU (T, N) of the predicted and the detected boxes. active: (T,).
     """
-    touching = overlap > 0.02
+    touching = overlap > 0.2
     single = (touching.sum(axis=1) == 1)[:, None] & (touching.sum(axis=0) == 1)
     tracks, detections = np.nonzero(single & (overlap >= 0.6) & active[:, None])
     return np.asarray(tracks, np.int64), np.asarray(detections, np.int64)

@@ -30,6 +30,8 @@ FILES = (
     "preview.jpg",
     "bad_batch.csv",
     "tensorboard",
+    "comparison.json",
+    "comparison.md",
 )
 # Names of temporary files, which are overwritten.
 _PARTS = ("options.part", "state.part", "last.safetensors.part", "best.safetensors.part")

@@ -1,15 +1,15 @@
 """Files from the network: with progress, resumed where they broke off, checked by their SHA-256."""
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from posecli.errors import DataError, MachineError
 from posecli.weights.files import sha256
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 # Larger than any checkpoint that is listed.
 LARGEST = 2_000_000_000
@@ -30,6 +30,10 @@ def download(url: str, path: Path, digest: str = "", progress: Progress = lambda
     digest: what the file's SHA-256 begins with, in hex; "" where it is not published. Raises MachineError where it
     cannot be fetched, with the address and where to put the file; DataError where it is another file or too large.
     """
+    # Imported where they are used: they take as long as a tenth of a photo's whole run.
+    import urllib.error
+    from http.client import HTTPException
+
     if path.is_file():
         return _check(path, url, digest)
     told = f"put {url} into {path.parent}"
@@ -65,6 +69,9 @@ def _check(path: Path, url: str, digest: str) -> None:
 
 def _fetch(url: str, part: Path, progress: Progress) -> bool:
     """Fetch or continue once; whether the file is complete then."""
+    import urllib.error
+    import urllib.request
+
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -88,7 +95,7 @@ def _fetch(url: str, part: Path, progress: Progress) -> bool:
     return done >= whole
 
 
-def _copy(response: HTTPResponse, file: BinaryIO, done: int, whole: int, url: str, progress: Progress) -> int:
+def _copy(response: "HTTPResponse", file: BinaryIO, done: int, whole: int, url: str, progress: Progress) -> int:
     if whole > LARGEST:
         raise DataError(f"{url}: {whole} bytes, more than any model's {LARGEST}: not fetched")
     while block := response.read(_CHUNK):

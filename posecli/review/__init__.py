@@ -1,0 +1,1 @@
+"""`posecli review`: a page on this machine to correct a run's predictions."""
