@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from posecli.media.scheduling import scheduling_kept
+
 os.environ.setdefault("SVT_LOG", "1")
 QUIET = {
     "libx265": {"preset": "ultrafast", "crf": "10", "x265-params": "log-level=none:pools=1:frame-threads=1"},
@@ -81,6 +83,8 @@ def write_video(
                 context.color_range = 1
         audio = container.add_stream(sound, rate=16000, layout="mono") if sound else None
         if stream is not None:
+            with scheduling_kept():
+                container.start_encoding()
             for i in range(frames):
                 pixels = pictures[i] if pictures is not None else picture(width, height, i)
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24" if pixels.ndim == 3 else pix_fmt)

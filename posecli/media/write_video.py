@@ -18,6 +18,7 @@ from posecli.media.audio import AudioTrack
 from posecli.media.colour import ToYuv
 from posecli.media.encoders import ENCODERS, EncodeOptions
 from posecli.media.scaling import scaled
+from posecli.media.scheduling import scheduling_kept
 from posecli.media.video import VideoReader
 from posecli.types import PixelArray
 
@@ -105,6 +106,8 @@ class VideoWriter:
             self._origin = time if from_zero else Fraction(0)
             for track in self._audio if from_zero else []:
                 track.begin(self._origin)
+            with scheduling_kept():
+                self._container.start_encoding()
         frame = self._to_yuv(_fitted(pixels, *self._size))
         frame.pts = round((time - self._origin) / self._source.time_base)
         frame.time_base = self._source.time_base
