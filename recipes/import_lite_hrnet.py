@@ -9,7 +9,6 @@ the heatmaps.
 from pathlib import Path
 
 import click
-import openvino
 from match_graphs import matched_state
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from posecli.backbones.lite_hrnet import WIDTHS, LiteHRNet
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, marginal_profile
+from posecli.runtime.openvino_package import openvino_package
 from posecli.weights.files import save_weights, sha256
 
 # Heatmaps are about 1 at a keypoint. Not tuned: training sets the scale of the logits.
@@ -39,7 +39,7 @@ class HeatmapNetwork(nn.Module):
 
 def read_ir(path: Path) -> tuple[HeatmapNetwork, tuple[int, int]]:
     """The network of an IR file and its input size (height, width). Raises DataError for another graph."""
-    model = openvino.Core().read_model(path)
+    model = openvino_package().Core().read_model(path)
     outputs = [result.input_value(0) for result in model.get_results()]
     heatmaps = [output for output in outputs if output.get_partial_shape().rank.get_length() == 4]
     size = model.inputs[0].get_partial_shape()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import openvino
 from match_graphs import constant, matched_state
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from posecli.detect.person import PersonNetwork, build_fcos
 from posecli.detect.person_config import PersonConfig
 from posecli.detect.rtmdet import Features, Head
 from posecli.errors import DataError
+from posecli.runtime.openvino_package import openvino_package
 from posecli.weights.files import save_weights, sha256
 
 CONFIG = PersonConfig()
@@ -67,7 +67,7 @@ def _convolution_before(value: Any) -> Any:
 
 def read_rtmdet(path: Path) -> Maps:
     """The network of an ONNX or IR file, for BGR like the file's. Raises DataError for another graph."""
-    model = openvino.Core().read_model(path)
+    model = openvino_package().Core().read_model(path)
     network = Maps(Features(CONFIG.channels), Head(CONFIG.channels, CONFIG.convolutions))
     logits, distances = head_outputs(model)
     network.load_state_dict(matched_state(network, [*logits, *distances], "RTMDet-nano"))

@@ -1,5 +1,6 @@
 """What the tests share: tiny media, and a tiny pose model with random weights."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Generator
@@ -11,6 +12,7 @@ import torch
 
 from posecli.pose.config import PoseConfig
 from posecli.pose.network import SimCC, initialise_head
+from posecli.runtime.openvino_package import openvino_package
 from posecli.weights.files import save_weights
 from tests.alone import several_processes, turn
 from tests.media_factory import picture
@@ -19,15 +21,20 @@ from tests.warm import Warm, the_warm_one
 # Started in the background, a shell's job ignores Ctrl-C, and what it starts does too; here it is sent on purpose.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Without its usage statistics: they are sent by forks of this process, which would hold its locks.
+with contextlib.suppress(ImportError):  # the tests for GPUs do without it
+    openvino_package()
+
 # Of several processes each has a share of the cores.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1" if several_processes() else "2")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 @pytest.hookimpl(wrapper=True)
