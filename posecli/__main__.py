@@ -8,6 +8,9 @@ from typing import NoReturn
 
 from posecli import interrupt
 
+# numpy's products are of small matrices; OpenBLAS's threads would only wait for work by turning in circles.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Signals are handled until the end of the process, not only while the command runs.
 _HANDLE_SIGNALS = interrupt.handle_signals()
 

@@ -1,10 +1,14 @@
-"""The models of a command: their options, and the pose network read while the rest is imported."""
+"""The models of a command: their options, the pose network read while the rest is imported, and their end."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posecli.pipeline.models import ModelOptions
     from posecli.pose.runner import Runner
+    from posecli.predict import Predictor
+
+# The models of the last command in this process, see keep.
+_KEPT: "list[Predictor]" = []
 
 
 def chosen_models(options: dict[str, Any]) -> "ModelOptions":
@@ -50,3 +54,9 @@ def begin_reading(options: dict[str, Any]) -> "Runner | None":
         return load_runner_of(path, **{name: options[name] for name in ("device", "runtime", "precision")})
     except PosecliError:
         return None
+
+
+def keep(predictor: "Predictor") -> "Predictor":
+    """Keep the models until the next command's, or the process ends: freeing networks takes a tenth of a second."""
+    _KEPT[:] = [predictor]
+    return predictor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from posecli.cli.early_models import begin_reading, chosen_models
+from posecli.cli.early_models import begin_reading, chosen_models, keep
 from posecli.cli.environment import Environment, environment
 from posecli.cli.groups import GroupedCommand
 from posecli.cli.options import (
@@ -121,7 +121,7 @@ def execute(found: "list[Input]", arguments: Sequence[str], options: dict[str, A
         if mirror is not None:
             mirror.begin()
         models = chosen_models(options)
-        predictor = models.load(runner)
+        predictor = keep(models.load(runner))
         # Only now: networks are read in the background while these are imported.
         from posecli.pipeline.run import run
         from posecli.pipeline.window import Window

@@ -28,7 +28,11 @@ class VideoEncoder:
 
 def _h264(crf: int, preset: str) -> Mapping[str, str]:
     # With irregular timestamps x264's macroblock tree has a race with the lookahead thread about frame durations.
-    return {"crf": str(crf), "preset": preset, "threads": "2", "x264-params": "threads=2:mbtree=0"}
+    params = "threads=2:mbtree=0"
+    if preset == "veryfast":
+        # A fifth to two fifths less time for 0.96 to 1.18 times the size and 0.1 to 0.8 dB: results/encoding.md.
+        params += ":analyse=i4x4,i8x8:b-adapt=0"
+    return {"crf": str(crf), "preset": preset, "threads": "2", "x264-params": params}
 
 
 def _hevc(crf: int, preset: str) -> Mapping[str, str]:

@@ -146,12 +146,12 @@ class PoseStep:
     def _finish(self, batch: _Batch) -> Iterator[Opened | Estimated | Closed]:
         """The writer's events of a batch, which are removed from its list."""
         self._collect(batch)
-        self._propagate(batch)
-        events, found = batch.events, batch.found
+        events = deque(batch.events)
+        batch.events.clear()
         for place in range(len(events)):
-            event = events.pop(0)
+            event = events.popleft()
             if isinstance(event, Read):
-                poses = found.pop(place)
+                poses = batch.found.pop(place) if place in batch.found else self._propagate(event, events)
                 if poses is None:
                     self._budget.release(event.frame.pixels.nbytes)
                     continue
@@ -197,23 +197,17 @@ class PoseStep:
             if poses is not None and isinstance(read, Read) and clip is not None and clip.journal is not None:
                 self._note(read, clip.journal, poses)
 
-    def _propagate(self, batch: _Batch) -> None:
-        """Poses of frames with box propagation, which need those of earlier frames."""
-        for place, read in enumerate(batch.events):
-            if place in batch.found or not isinstance(read, Read):
-                continue
-            clip = self._clips.get(read.job.number)
-            if read.job.number in self._failed_inputs or clip is None or clip.propagator is None:
-                batch.found[place] = None
-                continue
-            known = self._known(read, clip)
-            if known is not None:
-                clip.ahead = None
-                batch.found[place] = clip.propagator.update(read.frame, *known)
-                continue
-            later = (event for event in batch.events[place + 1 :] if isinstance(event, Read))
-            following = next((event for event in later if event.job is read.job), None)
-            batch.found[place] = self._propagated(read, clip, clip.propagator, following)
+    def _propagate(self, read: Read, later: Iterable[Event]) -> Poses | None:
+        """Poses of a frame with box propagation, which need those of earlier frames. later: the events after it."""
+        clip = self._clips.get(read.job.number)
+        if read.job.number in self._failed_inputs or clip is None or clip.propagator is None:
+            return None
+        known = self._known(read, clip)
+        if known is not None:
+            clip.ahead = None
+            return clip.propagator.update(read.frame, *known)
+        following = next((event for event in later if isinstance(event, Read) and event.job is read.job), None)
+        return self._propagated(read, clip, clip.propagator, following)
 
     def _propagated(self, read: Read, clip: _Clip, propagator: BoxPropagator, following: Read | None) -> Poses | None:
         """Poses of one frame of a video with box propagation. following: the clip's next frame, where it is known."""
