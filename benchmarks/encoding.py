@@ -71,7 +71,7 @@ def encode(frames: Frames, options: dict[str, str]) -> Encoded:
         seconds = time.process_time() - start
     size = file.tell()
     file.seek(0)
-    with av.open(file) as written:
+    with av.open(file, "r") as written:
         decoded = (frame.to_ndarray() for frame in written.decode(video=0))
         errors = [
             float(np.mean((one[:height].astype(np.float32) - other[:height]) ** 2))
