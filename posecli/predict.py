@@ -13,7 +13,7 @@ from posecli.keypoints import KeypointSet
 from posecli.pose.estimator import Estimator, load_estimator
 from posecli.pose.runner import Runner
 from posecli.pose.verification import verify, with_expected
-from posecli.types import Detections, FloatArray, Frame, PixelArray, Poses, check_pixels
+from posecli.types import Detections, Expected, Frame, PixelArray, Poses, check_pixels
 
 # Frames of a list that are predicted together.
 _CHUNK = 8
@@ -68,12 +68,13 @@ class Predictor:
         return [poses for i in chunks for poses in self.predict(frames[i : i + _CHUNK], texts[i : i + _CHUNK])]
 
     def predict(
-        self, frames: Sequence[Frame], names: Sequence[str], expected: Sequence[FloatArray] | None = None
+        self, frames: Sequence[Frame], names: Sequence[str], expected: Sequence[Expected] | None = None
     ) -> list[Poses]:
         """People of each frame with their poses, best first. All frames share batches.
 
-        names: of each frame's input. expected: for each frame boxes (N, 4) where earlier frames let one expect people;
-        they are verified with the proposals, as the weakest ones. Where nothing is verified they are not used.
+        names: of each frame's input. expected: of each frame of a video; the boxes are verified with the proposals, as
+        the weakest ones. Close decisions get a flip test, unless no frame looks for newcomers: its neighbours make them
+        steadier. Where nothing is verified it is not used.
         Raises PosecliError of the detector or the pose model.
         """
         propose = self.detector.propose
@@ -82,8 +83,9 @@ class Predictor:
         proposals, threshold = propose(frames, names), self.detector.verified
         if expected is not None:
             pairs = zip(proposals, expected, strict=True)
-            proposals = [with_expected(found, boxes, self.detector.proposal) for found, boxes in pairs]
-        return verify(self.estimator, frames, proposals, threshold, reestimate=self.reestimate)
+            proposals = [with_expected(found, people, self.detector.proposal) for found, people in pairs]
+        flip_tests = expected is None or any(people.newcomers for people in expected)
+        return verify(self.estimator, frames, proposals, threshold, reestimate=self.reestimate, flip_tests=flip_tests)
 
     def estimate(self, frames: Sequence[Frame], boxes: Sequence[Detections]) -> list[Poses]:
         """Poses of the people in given boxes, which are not verified: true boxes, boxes propagated by a track."""

@@ -77,6 +77,18 @@ class Detections:
 
 
 @dataclass(frozen=True, eq=False)
+class Expected:
+    """What earlier frames of a video say about the people in a frame for the detector.
+
+    boxes: (N, 4) float32, where people are expected. newcomers: whether people are looked for elsewhere as in a photo;
+    False where that was done a moment ago.
+    """
+
+    boxes: FloatArray
+    newcomers: bool = True
+
+
+@dataclass(frozen=True, eq=False)
 class Poses:
     """People of one frame with their keypoints. N people, K keypoints.
 

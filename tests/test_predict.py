@@ -14,7 +14,7 @@ from posecli.errors import UsageError
 from posecli.pose import verification
 from posecli.pose.estimator import Estimate, load_estimator
 from posecli.predict import Predictor, load_predictor
-from posecli.types import Detections, Frame, Poses
+from posecli.types import Detections, Expected, Frame, Poses
 from tests.entry_points import posecli as command
 from tests.media_factory import picture
 
@@ -149,8 +149,10 @@ def test_who_is_expected_is_found_without_a_proposal_and_no_person_where_there_i
     one_proposal = replace(predictor, detector=replace(predictor.detector, propose=propose))
     corner = np.array([[0, 0, frame.width / 6, frame.height / 3]], np.float32)
     assert len(one_proposal.predict([frame], [""])[0]) == 1
-    found = one_proposal.predict([frame], [""], [np.concatenate([both.boxes[1:], corner])])[0]
-    assert len(found) == 2
+    for newcomers in (True, False):
+        expected = Expected(np.concatenate([both.boxes[1:], corner]), newcomers)
+        found = one_proposal.predict([frame], [""], [expected])[0]
+        assert len(found) == 2
     distance = np.linalg.norm(found.keypoints[1] - both.keypoints[1], axis=1)[both.scores[1] > 0.5]
     assert np.median(distance) < 0.03 * np.sqrt(np.prod(both.boxes[1, 2:] - both.boxes[1, :2]))
 

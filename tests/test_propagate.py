@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from posecli.geometry import iou
 from posecli.keypoints import COCO17
 from posecli.tracking.propagate import RESTART_EVERY, BoxPropagator, PropagationOptions
-from posecli.types import Detections, Frame, Poses
+from posecli.types import Detections, Expected, Frame, Poses
 from tests.painted import BLUE, RED, SCENES, Scene, Walker, line
 
 Step = tuple[Frame, Poses]
@@ -167,17 +167,19 @@ def test_boxes_ahead_are_those_of_the_next_frame_but_one() -> None:
 def test_expected_boxes_are_known_before_the_poses_of_the_frame_before() -> None:
     propagator = BoxPropagator(3, COCO17)
     steps = steps_of(CALM, noise=0.01)
-    ahead: NDArray[np.float32] | None = None
+    ahead: Expected | None = None
     for number, ((frame, truth), following) in enumerate(zip(steps, [*steps[1:], None], strict=True)):
         expected = propagator.expected(frame)
         if ahead is not None:
-            np.testing.assert_array_equal(expected, ahead)
+            np.testing.assert_array_equal(expected.boxes, ahead.boxes)
+            assert expected.newcomers and ahead.newcomers
         if number > 2:
-            assert len(expected) == len(truth) and np.diagonal(iou(expected, truth.boxes)).min() > 0.7
+            assert len(expected.boxes) == len(truth)
+            assert np.diagonal(iou(expected.boxes, truth.boxes)).min() > 0.7
         else:
-            assert len(expected) == (0 if number < 2 else len(truth))
-        ahead = None if following is None else propagator.expected_ahead(following[0])
+            assert len(expected.boxes) == (0 if number < 2 else len(truth))
         asked = propagator.needs_detection(frame)
+        ahead = None if following is None else propagator.expected_ahead(frame, following[0], asked)
         found = Detections(truth.boxes, truth.box_scores) if asked else propagator.boxes(frame)
         propagator.update(frame, estimate(truth, found), asked)
 
@@ -188,13 +190,39 @@ def test_no_person_is_expected_from_another_shot_or_part(change: str) -> None:
     for frame, truth in steps_of(CALM)[:4]:
         propagator.update(frame, truth, True)
     following = replace(frame, index=frame.index + 1)
-    assert len(propagator.expected(following)) == len(truth)
+    assert len(propagator.expected(following).boxes) == len(truth)
     other = {
         "size": replace(following, pixels=np.ascontiguousarray(following.pixels[:-2])),
         "cut": replace(following, pixels=255 - following.pixels),
         "restart": replace(following, index=RESTART_EVERY),
     }[change]
-    assert propagator.expected(other).shape == propagator.expected_ahead(other).shape == (0, 4)
+    for people in (propagator.expected(other), propagator.expected_ahead(following, other, False)):
+        assert people.boxes.shape == (0, 4) and people.newcomers
+
+
+def test_while_people_overlap_newcomers_are_looked_for_at_the_longest_interval() -> None:
+    """And it is known before the poses of the frame before, as are the boxes."""
+    steps = [
+        (frame, replace(truth, boxes=np.repeat(truth.boxes[:1], len(truth), axis=0)) if 5 <= number < 30 else truth)
+        for number, (frame, truth) in enumerate(steps_of(CALM))
+    ]
+    propagator = BoxPropagator(None, COCO17)
+    searched, ahead = [], None
+    for (frame, truth), following in zip(steps, [*steps[1:], None], strict=True):
+        asked = propagator.needs_detection(frame)
+        expected = propagator.expected(frame)
+        if ahead is not None:
+            assert expected.newcomers == ahead.newcomers
+            np.testing.assert_array_equal(expected.boxes, ahead.boxes)
+        ahead = None if following is None else propagator.expected_ahead(frame, following[0], asked)
+        if asked and expected.newcomers:
+            searched.append(frame.index)
+        propagator.update(frame, truth, asked)
+    times = [float(frame.time or 0) for frame, _ in steps]
+    longest = PropagationOptions.max_interval + 1.5 * (times[1] - times[0])
+    gaps = {b: times[b] - times[a] for a, b in pairwise(searched)}
+    assert 2 <= sum(8 <= number < 30 for number in gaps) <= 4
+    assert all(gap <= (longest if number < 30 else 2 * longest) for number, gap in gaps.items())
 
 
 def test_boxes_of_many_people_are_not_known_ahead() -> None:

@@ -14,9 +14,10 @@ from posecli.keypoints import COCO17
 from posecli.pose.estimator import load_estimator
 from posecli.pose.loading import load_network
 from posecli.pose.network import SimCC
+from posecli.pose.outputs import Outputs
 from posecli.pose.verification import rescore, select, verify, with_expected
 from posecli.train.init import build_model, read_init
-from posecli.types import Detections, Frame, Poses
+from posecli.types import Detections, Expected, Frame, Poses
 from posecli.weights.files import find_weights, load_weights, save_weights
 from tests.media_factory import picture
 
@@ -90,12 +91,45 @@ def test_of_two_proposals_with_one_box_the_better_stays_whatever_their_poses() -
 def test_expected_boxes_that_are_proposals_already_are_left_out() -> None:
     proposals = Detections(np.array([[0, 0, 10, 20]], np.float32), np.array([0.9], np.float32))
     boxes = np.array([[0, 0, 10, 19], [5, 0, 15, 20]], np.float32)
-    found = with_expected(proposals, boxes, 0.3)
+    found = with_expected(proposals, Expected(boxes), 0.3)
     np.testing.assert_array_equal(found.boxes, [[0, 0, 10, 20], [5, 0, 15, 20]])
     np.testing.assert_allclose(found.scores, [0.9, 0.3])
-    alone = with_expected(Detections.empty(), boxes[1:], 0.3)
+    alone = with_expected(Detections.empty(), Expected(boxes[1:], newcomers=False), 0.3)
     np.testing.assert_array_equal(alone.boxes, boxes[1:])
-    assert len(with_expected(proposals, np.zeros((0, 4), np.float32), 0.3)) == 1
+    for newcomers in (True, False):
+        assert len(with_expected(proposals, Expected(np.zeros((0, 4), np.float32), newcomers), 0.3)) == 1
+
+
+def test_without_newcomers_a_weak_proposal_counts_where_somebody_is_expected() -> None:
+    boxes = np.array([[0, 0, 10, 20], [1, 1, 10, 20], [50, 0, 60, 20], [80, 0, 90, 20], [200, 0, 210, 20]], np.float32)
+    scores = np.array([0.4, 0.35, 0.6, 0.45, 0.4], np.float32)
+    people = Expected(np.array([[0, 0, 10, 21], [80, 0, 90, 12]], np.float32))
+    every = with_expected(Detections(boxes, scores), people, 0.3)
+    np.testing.assert_array_equal(every.boxes, boxes)
+    known = with_expected(Detections(boxes, scores), replace(people, newcomers=False), 0.3)
+    # The nearest to each of the expected people, and who is no weak proposal.
+    np.testing.assert_array_equal(known.boxes, boxes[[0, 2, 3]])
+    np.testing.assert_array_equal(known.scores, scores[[0, 2, 3]])
+
+
+def test_without_flip_tests_no_mirror_image_is_estimated(judging_weights: Path) -> None:
+    frame, boxes = Frame(picture(90, 70)), Detections(BOXES, np.array([0.6, 0.5], np.float32))
+    estimator = load_estimator(str(judging_weights), device="cpu", runtime="torch")
+    plain = estimator.estimate([frame], [boxes])[0]
+    assert plain.person_log_odds is not None
+    scores = np.sort(rescore(plain.poses, plain.person_log_odds).box_scores)
+    crops: list[int] = []
+
+    def counted(given: np.ndarray) -> Outputs:
+        crops.append(len(given))
+        return estimator.runner(given)
+
+    counting = replace(estimator, runner=replace(estimator.runner, run=counted))
+    for flips, expected in ((True, 2), (False, 1)):
+        crops.clear()
+        found = verify(counting, [frame], [boxes], float(scores[-1]) - 1e-4, flip_tests=flips)[0]
+        assert len(crops) == expected
+    np.testing.assert_allclose(found.box_scores, scores[-1:], rtol=1e-6)
 
 
 def test_of_one_person_s_boxes_the_surest_stays_and_the_surest_person_comes_first() -> None:

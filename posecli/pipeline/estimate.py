@@ -15,7 +15,7 @@ from posecli.predict import Predictor
 from posecli.results.journal import Journal, join_parts
 from posecli.stages import stage
 from posecli.tracking.propagate import BoxPropagator
-from posecli.types import Detections, FloatArray, Frame, Poses
+from posecli.types import Detections, Expected, Frame, Poses
 
 BATCH_FRAMES = 8
 # Limit of a batch in pixels, which bounds memory for large photos.
@@ -223,7 +223,7 @@ class PoseStep:
                     else self._estimate_in(frame, propagator.boxes(frame))
                 )
             if following is not None and (not detected or propagator.crowded):
-                clip.ahead = self._follow(following, name, propagator)
+                clip.ahead = self._follow(frame, following.frame, name, propagator, detected)
             poses = ahead.poses.result()[0]
         except PosecliError as error:
             self._fail(read.job, error)
@@ -233,15 +233,20 @@ class PoseStep:
         with stage("tracking", 0):
             return propagator.update(frame, poses, detected)
 
-    def _follow(self, following: Read, name: str, propagator: BoxPropagator) -> _Ahead | None:
-        """Work on the frame after the one that is waited for, None where its boxes depend on that one."""
-        # While people overlap, they usually still do in the frame that is waited for.
-        if propagator.crowded or propagator.is_due(following.frame):
-            return self._detect(following.frame, name, propagator.expected_ahead(following.frame))
-        boxes = propagator.boxes_ahead(following.frame)
-        return None if boxes is None else self._estimate_in(following.frame, boxes)
+    def _follow(
+        self, frame: Frame, following: Frame, name: str, propagator: BoxPropagator, detected: bool
+    ) -> _Ahead | None:
+        """Work on the frame after the one that is waited for, None where its boxes depend on that one.
 
-    def _detect(self, frame: Frame, name: str, expected: FloatArray) -> _Ahead:
+        detected: whether the one that is waited for has a detection.
+        """
+        # While people overlap, they usually still do in the frame that is waited for.
+        if propagator.crowded or propagator.is_due(following):
+            return self._detect(following, name, propagator.expected_ahead(frame, following, detected))
+        boxes = propagator.boxes_ahead(following)
+        return None if boxes is None else self._estimate_in(following, boxes)
+
+    def _detect(self, frame: Frame, name: str, expected: Expected) -> _Ahead:
         """Start the work on a frame for the detector. expected: see BoxPropagator."""
         return _Ahead(self._submit(self._predictor.predict, [frame], [name], [expected]), detected=True)
 

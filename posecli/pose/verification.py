@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from posecli import geometry
 from posecli.pose.estimator import Estimate, Estimator, person_scores
 from posecli.stages import stage
-from posecli.types import Detections, FloatArray, Frame, IntArray, Poses
+from posecli.types import Detections, Expected, FloatArray, Frame, IntArray, Poses
 
 # Two proposals are one person where their poses have an OKS above this, or their boxes an IoU above that.
 SAME_PERSON_OKS = 0.5
@@ -17,6 +17,11 @@ SAME_BOX_IOU = 0.6
 # A proposal gets a flip test where its log-odds differ from those of the threshold by less than this. Average precision
 # on held-out people is the same with 1.5 and without any (0.589); tests near the threshold make decisions steadier.
 FLIP_TEST_MARGIN = 0.5
+# An expected person whose box has a lower IoU with every proposal was missed by the detector.
+MISSED_IOU = 0.5
+# Where no newcomers are looked for, a proposal of a lower score is verified only if it is the nearest to an expected
+# person, by such an IoU or more.
+WEAK_PROPOSAL, NEAR_IOU = 0.5, 0.3
 # Share of the box head's box in the refined box; the rest is the proposal's. Chosen by box AP, see results/detector.md.
 BOX_HEAD_SHARE = 0.67
 # A pose is estimated again where the refined box and the one that was cropped have an IoU below this.
@@ -30,15 +35,20 @@ def verify(
     threshold: float,
     *,
     reestimate: bool = False,
+    flip_tests: bool = True,
 ) -> list[Poses]:
     """One Poses a frame: the proposals that are people, best first, without duplicates.
 
-    Proposals are rescored by the estimator's person score, with a flip test where the decision is close, and must reach
-    the threshold; their boxes are refined where the estimator has a box head. The pose is that of the proposal's crop;
-    reestimate: of the refined box's crop where that box differs much.
+    Proposals are rescored by the estimator's person score, with a flip test where the decision is close (flip_tests),
+    and must reach the threshold; their boxes are refined where the estimator has a box head. The pose is that of the
+    proposal's crop; reestimate: of the refined box's crop where that box differs much.
     """
     scores = np.concatenate([people.scores for people in proposals]) if proposals else np.zeros(0, np.float32)
-    estimates = estimator.estimate(frames, proposals, lambda odds: needs_flip_test(scores, odds, threshold))
+
+    def close(odds: FloatArray) -> IntArray:
+        return needs_flip_test(scores, odds, threshold)
+
+    estimates = estimator.estimate(frames, proposals, close if flip_tests else None)
     sigmas = estimator.config.keypoints.sigmas
     found, cropped = [], []
     with stage("selection", len(frames)):
@@ -54,12 +64,18 @@ def verify(
     return [poses.rows(select(poses, 0.0, sigmas)) for poses in again]
 
 
-def with_expected(proposals: Detections, boxes: FloatArray, score: float) -> Detections:
-    """The proposals, and those of the boxes (N, 4) that are none of them, with this score.
+def with_expected(proposals: Detections, expected: Expected, score: float) -> Detections:
+    """The proposals, and with this score the boxes of expected people whom the detector missed.
 
-    A detector may find two people who overlap as one; who was seen before is so looked for at the place expected.
+    A detector may find two people who overlap as one; who was seen before is so looked for at the place expected. Where
+    no newcomers are looked for, weak proposals that are nobody's nearest are left out: hardly any of them are people.
     """
-    new = boxes[geometry.iou(boxes, proposals.boxes).max(axis=1, initial=0.0) <= SAME_BOX_IOU]
+    overlap = geometry.iou(expected.boxes, proposals.boxes)
+    new = expected.boxes[overlap.max(axis=1, initial=0.0) <= MISSED_IOU]
+    if not expected.newcomers and overlap.size:
+        chosen = proposals.scores >= WEAK_PROPOSAL
+        chosen[overlap.argmax(axis=1)[overlap.max(axis=1) >= NEAR_IOU]] = True
+        proposals = Detections(proposals.boxes[chosen], proposals.scores[chosen])
     return Detections(
         np.concatenate([proposals.boxes, new]),
         np.concatenate([proposals.scores, np.full(len(new), score, np.float32)]),

@@ -9,7 +9,7 @@ from posecli.geometry import Float64Array, iou, oks
 from posecli.keypoints import KeypointSet
 from posecli.tracking.cuts import differs, thumbnail
 from posecli.tracking.tracker import DEFAULT_SIGMA
-from posecli.types import Detections, FloatArray, Frame, Poses
+from posecli.types import Detections, Expected, Frame, Poses
 
 Mask = NDArray[np.bool_]
 
@@ -58,6 +58,7 @@ class _State:
     poses: Poses
     last_detection: Poses
     velocity: Float64Array
+    crowded: bool
 
 
 class BoxPropagator:
@@ -86,7 +87,9 @@ class BoxPropagator:
         self._earlier: _State | None = None
         # The state of the frame before the last one.
         self._previous: _State | None = None
+        # Index and time of the last frame with a detection; time of the last one that looked for newcomers.
         self._detected: tuple[int, float] = (0, 0.0)
+        self._searched = -np.inf
         self._unreliable = True
         self.crowded = False
 
@@ -123,27 +126,43 @@ class BoxPropagator:
         """
         return self._moved(self._last, following) if self._few else None
 
-    def expected(self, frame: Frame) -> FloatArray:
-        """Boxes (N, 4) where people are expected in a frame for the detector; see Predictor.predict.
+    def expected(self, frame: Frame) -> Expected:
+        """The people that are expected in a frame for the detector; see Predictor.predict.
 
-        From the frame before the previous one, so that the detector can begin while the previous one is estimated.
+        They are those of the frame before the previous one, so that the detector can begin while the previous one is
+        estimated. Newcomers are looked for unless people overlap there, and the detector therefore runs on every frame;
+        then at the longest interval between two detections.
         """
-        return self._expected(self._previous, frame)
+        return self._expected(self._previous, frame, self._searched)
 
-    def expected_ahead(self, following: Frame) -> FloatArray:
-        """What `expected` will be for the frame after the next one, before the `update` with the next one."""
-        return self._expected(self._last, following)
+    def expected_ahead(self, frame: Frame, following: Frame, detected: bool) -> Expected:
+        """What `expected` will be for the frame after the next one, before the `update` with the next one.
 
-    def _expected(self, state: _State | None, frame: Frame) -> FloatArray:
-        if (
-            state is None
-            or state.index // RESTART_EVERY != frame.index // RESTART_EVERY
-            or state.size != (frame.width, frame.height)
-            or differs(state.thumbnail, thumbnail(frame))
-        ):
-            return np.zeros((0, 4), np.float32)
-        boxes = self._moved(state, frame).boxes
-        return boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)]
+        detected: whether the next one has a detection.
+        """
+        searched = self._searched
+        if detected and self._newcomers(self._previous, frame, searched):
+            searched = _time(frame)
+        return self._expected(self._last, following, searched)
+
+    def _expected(self, state: _State | None, frame: Frame, searched: float) -> Expected:
+        boxes = np.zeros((0, 4), np.float32)
+        if state is not None and self._same_shot(state, frame):
+            boxes = self._moved(state, frame).boxes
+            boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)]
+        return Expected(boxes, self._newcomers(state, frame, searched))
+
+    def _newcomers(self, state: _State | None, frame: Frame, searched: float) -> bool:
+        if state is None or not state.crowded or not self._same_shot(state, frame):
+            return True
+        return _time(frame) - searched >= self._options.max_interval - 1e-6
+
+    def _same_shot(self, state: _State, frame: Frame) -> bool:
+        return (
+            state.index // RESTART_EVERY == frame.index // RESTART_EVERY
+            and state.size == (frame.width, frame.height)
+            and not differs(state.thumbnail, thumbnail(frame))
+        )
 
     @property
     def _few(self) -> bool:
@@ -167,6 +186,8 @@ class BoxPropagator:
         if self._every == 1:
             return poses
         time, image_size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
+        if detected and self._newcomers(self._previous, frame, self._searched):
+            self._searched = time
         self._previous = self._last
         if self._restarts(frame):
             self._last = None
@@ -178,9 +199,8 @@ class BoxPropagator:
             self._unreliable, self._detected = unsure, (frame.index, time)
             if self._last is not None and self._last.size != image_size:
                 self._last = None
-            self._last = _State(
-                frame.index, time, image_size, small, poses, poses, self._velocity_after_detection(poses, time)
-            )
+            velocity = self._velocity_after_detection(poses, time)
+            self._last = _State(frame.index, time, image_size, small, poses, poses, velocity, self.crowded)
             return poses
         self._earlier = self._last if self._few else None
         keep = ~(self._lost(poses) | self._duplicates(poses))
@@ -198,7 +218,7 @@ class BoxPropagator:
             or (np.linalg.norm(moved, axis=1) > self._options.max_step * size).any()
         )
         velocity = moved / max(time - self._last.time, 1e-3)
-        self._last = _State(frame.index, time, image_size, small, kept, last_detection, velocity)
+        self._last = _State(frame.index, time, image_size, small, kept, last_detection, velocity, self.crowded)
         return kept
 
     def _velocity_after_detection(self, poses: Poses, time: float) -> Float64Array:
