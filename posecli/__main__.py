@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from posecli import interrupt
 
-# numpy's products are of small matrices; OpenBLAS's threads would only wait for work by turning in circles.
+# numpy's products are of small matrices; OpenBLAS's threads would only be busy waiting for work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Signals are handled until the end of the process, not only while the command runs.

@@ -80,12 +80,12 @@ class Detections:
 class Expected:
     """What earlier frames of a video say about the people in a frame for the detector.
 
-    boxes: (N, 4) float32, where people are expected. newcomers: whether people are looked for elsewhere as in a photo;
+    boxes: (N, 4) float32, where people are expected. new_people: whether people are looked for elsewhere as in a photo;
     False where that was done a moment ago.
     """
 
     boxes: FloatArray
-    newcomers: bool = True
+    new_people: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,14 +30,9 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [place for key, entry in items for place in places(entry, (*path, key))]
 
 
-@given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_mutated_files_are_read_or_refused_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
-    document = dataset()
-    document["categories"][0] |= {"skeleton": [[1, 2]], "sigmas": list(COCO17.sigmas or ()), "flip_pairs": [[1, 2]]}
-    for annotation in document["annotations"]:
-        annotation["keypoint_weights"] = [1] * 17
-    for _ in range(data.draw(st.integers(1, 3))):
+def mutate(document: Any, data: st.DataObject, most: int = 3) -> None:
+    """Replace one to `most` values of the document."""
+    for _ in range(data.draw(st.integers(1, most))):
         place = data.draw(st.sampled_from(places(document)))
         target = document
         try:
@@ -46,6 +41,16 @@ def test_mutated_files_are_read_or_refused_in_one_line(tmp_path: Path, data: st.
             target[place[-1]] = data.draw(VALUES)
         except (TypeError, IndexError, KeyError):
             continue
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_mutated_files_are_read_or_refused_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
+    document = dataset()
+    document["categories"][0] |= {"skeleton": [[1, 2]], "sigmas": list(COCO17.sigmas or ()), "flip_pairs": [[1, 2]]}
+    for annotation in document["annotations"]:
+        annotation["keypoint_weights"] = [1] * 17
+    mutate(document, data)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document))
     for read in (

@@ -21,7 +21,7 @@ from posecli.keypoints import COCO17
 from posecli.train.data import Source, read_people
 from tests.entry_points import QUICK, posecli
 from tests.media_factory import picture, write_photo, write_video
-from tests.test_annotation_mutations import VALUES, places
+from tests.test_annotation_mutations import mutate
 
 TARGETS = {"coco": "x.json", "cvat": "x.xml", "cvat-coco": "x.json", "label-studio": "x.json", "yolo-pose": "x"}
 
@@ -284,15 +284,7 @@ def test_mutated_coco_files_are_converted_or_refused_in_one_line(tmp_path: Path,
     attributes = {"occluded": False, "track_id": 4, "note": "x"}
     people = [person(1, 1, track_id=3, score=0.5, keypoint_scores=[0.5] * 17), person(2, 2, attributes=attributes)]
     changed = document(images, people, videos=[{"id": 1, "name": "c.mp4", "frames": 9, "width": 64, "height": 48}])
-    for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.sampled_from(places(changed)))
-        target: Any = changed
-        try:
-            for key in place[:-1]:
-                target = target[key]
-            target[place[-1]] = data.draw(VALUES)
-        except (TypeError, IndexError, KeyError):
-            continue
+    mutate(changed, data, 4)
     (tmp_path / "m.json").write_text(json.dumps(changed))
     for name, target in (*TARGETS.items(), ("cvat", "folder"), ("label-studio", "videos.json")):
         options = WriteOptions(video_tasks=target == "videos.json")

@@ -13,7 +13,7 @@ from posecli.convert import label_studio_read, label_studio_write
 from posecli.convert.dataset import AnnotationSet, Person, Picture, Report, Video, make_set
 from posecli.convert.options import ReadOptions, WriteOptions
 from posecli.errors import DataError, PosecliError, UsageError
-from tests.test_annotation_mutations import VALUES, places
+from tests.test_annotation_mutations import mutate
 
 SIZE = {"original_width": 200, "original_height": 100, "image_rotation": 0, "to_name": "img"}
 INTERFACE = """<View>
@@ -261,15 +261,7 @@ def test_mutated_files_are_read_or_refused(data: st.DataObject, read: Callable[.
     document[0]["annotations"][0]["result"].append(
         {**SIZE, "id": "k1", "type": "choices", "value": {"choices": ["hidden"]}}
     )
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.sampled_from(places(document)))
-        target: Any = document
-        try:
-            for key in place[:-1]:
-                target = target[key]
-            target[place[-1]] = data.draw(VALUES)
-        except (TypeError, IndexError, KeyError):
-            continue
+    mutate(document, data)
     try:
         read(document)
     except PosecliError as error:

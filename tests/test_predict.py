@@ -149,8 +149,8 @@ def test_who_is_expected_is_found_without_a_proposal_and_no_person_where_there_i
     one_proposal = replace(predictor, detector=replace(predictor.detector, propose=propose))
     corner = np.array([[0, 0, frame.width / 6, frame.height / 3]], np.float32)
     assert len(one_proposal.predict([frame], [""])[0]) == 1
-    for newcomers in (True, False):
-        expected = Expected(np.concatenate([both.boxes[1:], corner]), newcomers)
+    for new_people in (True, False):
+        expected = Expected(np.concatenate([both.boxes[1:], corner]), new_people)
         found = one_proposal.predict([frame], [""], [expected])[0]
         assert len(found) == 2
     distance = np.linalg.norm(found.keypoints[1] - both.keypoints[1], axis=1)[both.scores[1] > 0.5]

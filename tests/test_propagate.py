@@ -172,7 +172,7 @@ def test_expected_boxes_are_known_before_the_poses_of_the_frame_before() -> None
         expected = propagator.expected(frame)
         if ahead is not None:
             np.testing.assert_array_equal(expected.boxes, ahead.boxes)
-            assert expected.newcomers and ahead.newcomers
+            assert expected.new_people and ahead.new_people
         if number > 2:
             assert len(expected.boxes) == len(truth)
             assert np.diagonal(iou(expected.boxes, truth.boxes)).min() > 0.7
@@ -197,10 +197,10 @@ def test_no_person_is_expected_from_another_shot_or_part(change: str) -> None:
         "restart": replace(following, index=RESTART_EVERY),
     }[change]
     for people in (propagator.expected(other), propagator.expected_ahead(following, other, False)):
-        assert people.boxes.shape == (0, 4) and people.newcomers
+        assert people.boxes.shape == (0, 4) and people.new_people
 
 
-def test_while_people_overlap_newcomers_are_looked_for_at_the_longest_interval() -> None:
+def test_while_people_overlap_new_people_are_looked_for_at_the_longest_interval() -> None:
     """And it is known before the poses of the frame before, as are the boxes."""
     steps = [
         (frame, replace(truth, boxes=np.repeat(truth.boxes[:1], len(truth), axis=0)) if 5 <= number < 30 else truth)
@@ -212,10 +212,10 @@ def test_while_people_overlap_newcomers_are_looked_for_at_the_longest_interval()
         asked = propagator.needs_detection(frame)
         expected = propagator.expected(frame)
         if ahead is not None:
-            assert expected.newcomers == ahead.newcomers
+            assert expected.new_people == ahead.new_people
             np.testing.assert_array_equal(expected.boxes, ahead.boxes)
         ahead = None if following is None else propagator.expected_ahead(frame, following[0], asked)
-        if asked and expected.newcomers:
+        if asked and expected.new_people:
             searched.append(frame.index)
         propagator.update(frame, truth, asked)
     times = [float(frame.time or 0) for frame, _ in steps]

@@ -94,19 +94,19 @@ def test_expected_boxes_that_are_proposals_already_are_left_out() -> None:
     found = with_expected(proposals, Expected(boxes), 0.3)
     np.testing.assert_array_equal(found.boxes, [[0, 0, 10, 20], [5, 0, 15, 20]])
     np.testing.assert_allclose(found.scores, [0.9, 0.3])
-    alone = with_expected(Detections.empty(), Expected(boxes[1:], newcomers=False), 0.3)
+    alone = with_expected(Detections.empty(), Expected(boxes[1:], new_people=False), 0.3)
     np.testing.assert_array_equal(alone.boxes, boxes[1:])
-    for newcomers in (True, False):
-        assert len(with_expected(proposals, Expected(np.zeros((0, 4), np.float32), newcomers), 0.3)) == 1
+    for new_people in (True, False):
+        assert len(with_expected(proposals, Expected(np.zeros((0, 4), np.float32), new_people), 0.3)) == 1
 
 
-def test_without_newcomers_a_weak_proposal_counts_where_somebody_is_expected() -> None:
+def test_without_new_people_a_weak_proposal_counts_where_somebody_is_expected() -> None:
     boxes = np.array([[0, 0, 10, 20], [1, 1, 10, 20], [50, 0, 60, 20], [80, 0, 90, 20], [200, 0, 210, 20]], np.float32)
     scores = np.array([0.4, 0.35, 0.6, 0.45, 0.4], np.float32)
     people = Expected(np.array([[0, 0, 10, 21], [80, 0, 90, 12]], np.float32))
     every = with_expected(Detections(boxes, scores), people, 0.3)
     np.testing.assert_array_equal(every.boxes, boxes)
-    known = with_expected(Detections(boxes, scores), replace(people, newcomers=False), 0.3)
+    known = with_expected(Detections(boxes, scores), replace(people, new_people=False), 0.3)
     # The nearest to each of the expected people, and who is no weak proposal.
     np.testing.assert_array_equal(known.boxes, boxes[[0, 2, 3]])
     np.testing.assert_array_equal(known.scores, scores[[0, 2, 3]])
@@ -125,11 +125,17 @@ def test_without_flip_tests_no_mirror_image_is_estimated(judging_weights: Path) 
         return estimator.runner(given)
 
     counting = replace(estimator, runner=replace(estimator.runner, run=counted))
-    for flips, expected in ((True, 2), (False, 1)):
+    with_tests, without = [], []
+    for flips, counts in ((True, with_tests), (False, without)):
         crops.clear()
-        found = verify(counting, [frame], [boxes], float(scores[-1]) - 1e-4, flip_tests=flips)[0]
-        assert len(crops) == expected
+        found = verify(counting, [frame], [boxes], float(scores[-1]) - 1e-4, flip_tests=[flips])[0]
+        counts += crops
+    assert len(with_tests) == 2 and without == [2]
     np.testing.assert_allclose(found.box_scores, scores[-1:], rtol=1e-6)
+    # Of two frames in a batch each has its own.
+    crops.clear()
+    verify(counting, [frame] * 2, [boxes] * 2, float(scores[-1]) - 1e-4, flip_tests=[True, False])
+    assert crops == [4, with_tests[1]]
 
 
 def test_of_one_person_s_boxes_the_surest_stays_and_the_surest_person_comes_first() -> None:

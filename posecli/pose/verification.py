@@ -19,7 +19,7 @@ SAME_BOX_IOU = 0.6
 FLIP_TEST_MARGIN = 0.5
 # An expected person whose box has a lower IoU with every proposal was missed by the detector.
 MISSED_IOU = 0.5
-# Where no newcomers are looked for, a proposal of a lower score is verified only if it is the nearest to an expected
+# Where no new people are looked for, a proposal of a lower score is verified only if it is the nearest to an expected
 # person, by such an IoU or more.
 WEAK_PROPOSAL, NEAR_IOU = 0.5, 0.3
 # Share of the box head's box in the refined box; the rest is the proposal's. Chosen by box AP, see results/detector.md.
@@ -35,20 +35,24 @@ def verify(
     threshold: float,
     *,
     reestimate: bool = False,
-    flip_tests: bool = True,
+    flip_tests: Sequence[bool] | None = None,
 ) -> list[Poses]:
     """One Poses a frame: the proposals that are people, best first, without duplicates.
 
-    Proposals are rescored by the estimator's person score, with a flip test where the decision is close (flip_tests),
-    and must reach the threshold; their boxes are refined where the estimator has a box head. The pose is that of the
-    proposal's crop; reestimate: of the refined box's crop where that box differs much.
+    Proposals are rescored by the estimator's person score, with a flip test where the decision is close, and must reach
+    the threshold; their boxes are refined where the estimator has a box head. The pose is that of the proposal's crop;
+    reestimate: of the refined box's crop where that box differs much. flip_tests: which frames may have flip tests,
+    None for all.
     """
     scores = np.concatenate([people.scores for people in proposals]) if proposals else np.zeros(0, np.float32)
+    allowed = np.ones(len(frames), bool) if flip_tests is None else np.array(flip_tests, bool)
+    tested = np.repeat(allowed, np.array([*map(len, proposals)], np.int64))
 
     def close(odds: FloatArray) -> IntArray:
-        return needs_flip_test(scores, odds, threshold)
+        rows = needs_flip_test(scores, odds, threshold)
+        return np.asarray(rows[tested[rows]], np.int64)
 
-    estimates = estimator.estimate(frames, proposals, close if flip_tests else None)
+    estimates = estimator.estimate(frames, proposals, close)
     sigmas = estimator.config.keypoints.sigmas
     found, cropped = [], []
     with stage("selection", len(frames)):
@@ -68,11 +72,11 @@ def with_expected(proposals: Detections, expected: Expected, score: float) -> De
     """The proposals, and with this score the boxes of expected people whom the detector missed.
 
     A detector may find two people who overlap as one; who was seen before is so looked for at the place expected. Where
-    no newcomers are looked for, weak proposals that are nobody's nearest are left out: hardly any of them are people.
+    no new people are looked for, weak proposals are left out unless they are the nearest to an expected person.
     """
     overlap = geometry.iou(expected.boxes, proposals.boxes)
     new = expected.boxes[overlap.max(axis=1, initial=0.0) <= MISSED_IOU]
-    if not expected.newcomers and overlap.size:
+    if not expected.new_people and overlap.size:
         chosen = proposals.scores >= WEAK_PROPOSAL
         chosen[overlap.argmax(axis=1)[overlap.max(axis=1) >= NEAR_IOU]] = True
         proposals = Detections(proposals.boxes[chosen], proposals.scores[chosen])

@@ -87,7 +87,7 @@ class BoxPropagator:
         self._earlier: _State | None = None
         # The state of the frame before the last one.
         self._previous: _State | None = None
-        # Index and time of the last frame with a detection; time of the last one that looked for newcomers.
+        # Index and time of the last frame with a detection; time of the last one that looked for new people.
         self._detected: tuple[int, float] = (0, 0.0)
         self._searched = -np.inf
         self._unreliable = True
@@ -130,8 +130,8 @@ class BoxPropagator:
         """The people that are expected in a frame for the detector; see Predictor.predict.
 
         They are those of the frame before the previous one, so that the detector can begin while the previous one is
-        estimated. Newcomers are looked for unless people overlap there, and the detector therefore runs on every frame;
-        then at the longest interval between two detections.
+        estimated. New people are looked for unless people overlap there, so that the detector runs on every frame; then
+        at the longest interval between two detections.
         """
         return self._expected(self._previous, frame, self._searched)
 
@@ -141,7 +141,7 @@ class BoxPropagator:
         detected: whether the next one has a detection.
         """
         searched = self._searched
-        if detected and self._newcomers(self._previous, frame, searched):
+        if detected and self._new_people(self._previous, frame, searched):
             searched = _time(frame)
         return self._expected(self._last, following, searched)
 
@@ -150,9 +150,9 @@ class BoxPropagator:
         if state is not None and self._same_shot(state, frame):
             boxes = self._moved(state, frame).boxes
             boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)]
-        return Expected(boxes, self._newcomers(state, frame, searched))
+        return Expected(boxes, self._new_people(state, frame, searched))
 
-    def _newcomers(self, state: _State | None, frame: Frame, searched: float) -> bool:
+    def _new_people(self, state: _State | None, frame: Frame, searched: float) -> bool:
         if state is None or not state.crowded or not self._same_shot(state, frame):
             return True
         return _time(frame) - searched >= self._options.max_interval - 1e-6
@@ -186,7 +186,7 @@ class BoxPropagator:
         if self._every == 1:
             return poses
         time, image_size, small = _time(frame), (frame.width, frame.height), thumbnail(frame)
-        if detected and self._newcomers(self._previous, frame, self._searched):
+        if detected and self._new_people(self._previous, frame, self._searched):
             self._searched = time
         self._previous = self._last
         if self._restarts(frame):
