@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -20,7 +21,7 @@ from posecli.predict import load_predictor
 from posecli.runtime import RUNTIMES, ModuleSpec, compile_network, openvino_runtime
 from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.network import FloatArrays
-from posecli.runtime.openvino_requests import Requests, numpy_function
+from posecli.runtime.openvino_requests import BATCHES_AFTER, BatchedRequests, Requests, numpy_function
 from tests.entry_points import posecli
 from tests.media_factory import picture
 
@@ -200,6 +201,96 @@ def test_a_request_that_fails_is_an_error_not_an_endless_wait() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         run(pixels((64, 32)))
     assert run(pixels((64, 32)))[0].shape == (3, 4)
+
+
+class BatchMean(nn.Module):
+    """Not a function of each item alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.float() + x.float().mean(dim=0, keepdim=True)).mean(dim=(1, 2))
+
+
+def batched(
+    module: nn.Module, cache: Path, monkeypatch: pytest.MonkeyPatch, items: int
+) -> tuple[FloatArrays, list[int]]:
+    """Outputs of more items than batches for all cores have, and the items of each request."""
+    asked: list[int] = []
+    infer = Requests._inferred
+
+    def noted(self: Requests, part: np.ndarray) -> FloatArrays:
+        asked.append(len(part))
+        return infer(self, part)
+
+    monkeypatch.setenv("POSECLI_CACHE", str(cache))
+    spec = ModuleSpec(lambda: module, "b" * 64, cpu_batch=4, gpu_batch=8, openvino_batch=items)
+    network = compile_network(spec, device="cpu", runtime="openvino")
+    given = pixels((64, 32), 3 * (2 * (os.cpu_count() or 1) + 1) - 1)
+    network(given[:1])  # compiles
+    with monkeypatch.context() as patch:
+        patch.setattr(Requests, "_inferred", noted)
+        return network(given), asked
+
+
+def test_batches_give_the_bits_of_single_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Small()
+    single, asked = batched(module, tmp_path / "single", monkeypatch, 1)
+    assert set(asked) == {1}
+    whole, asked = batched(module, tmp_path, monkeypatch, 3)
+    assert same(single, whole)
+    assert sorted(set(asked)) == [1, 3] and asked.count(1) == 2 and sum(asked) == len(whole[0])
+    assert len([*tmp_path.glob("*/batch3-*.blob")]) == 1
+
+
+def test_batches_that_change_results_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):  # compared, then known
+        (found,), asked = batched(BatchMean(), tmp_path, monkeypatch, 2)
+        np.testing.assert_allclose(found, 2 * pixels((64, 32), len(found)).mean(axis=(1, 2)), rtol=1e-5)
+        assert set(asked) == {1}
+    assert [*tmp_path.glob("*/batch2-*.different")] and not [*tmp_path.glob("*/batch2-*.blob")]
+
+
+class Counted(Requests):
+    """Requests that compute the sums of their items."""
+
+    def __init__(self, items: int) -> None:
+        self.items, self.at_once, self.calls = items, 2, 0
+        self._threads = ThreadPoolExecutor(1)
+
+    def _infer(self, part: np.ndarray) -> FloatArrays:
+        self.calls += 1
+        return (part.sum(axis=(1, 2, 3)).astype(np.float32),)
+
+
+def test_batches_are_made_once_and_only_where_many_items_come() -> None:
+    made = threading.Event()
+    single, many = Counted(1), Counted(4)
+    makers = iter([many])
+
+    def make() -> Requests:
+        made.set()
+        return next(makers)
+
+    requests, given = BatchedRequests(single, make, 4), pixels((8, 4), 40)
+    for _ in range(100):  # too few for two batches at once
+        requests(given[:7])
+    assert not made.is_set()
+    for _ in range(BATCHES_AFTER // 40):
+        requests(given)
+    assert made.wait(10)
+    until = time.monotonic() + 10
+    while not many.calls and time.monotonic() < until:
+        (found,) = requests(given[:10])
+        np.testing.assert_array_equal(found, given[:10].sum(axis=(1, 2, 3)))
+    assert many.calls == 2
+
+
+def test_a_failure_to_make_batches_is_none() -> None:
+    def make() -> Requests:
+        raise RuntimeError("no memory")
+
+    requests = BatchedRequests(Counted(1), make, 4)
+    requests.prepare()
+    assert requests(pixels((8, 4), 40))[0].shape == (40,)
 
 
 def test_runtimes_agree_on_every_output() -> None:

@@ -9,12 +9,29 @@ An order (C,) lists for each channel of a tensor the channel of the original net
 """
 
 import copy
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from posecli.backbones.lite_hrnet import STEM_WIDTH, WIDTHS, LiteHRNet, Module, ShuffleUnit, Stem
+
+
+def _widened(conv: nn.Conv2d, inputs: Tensor | None, outputs: Tensor | None, size: tuple[int, int]) -> nn.Conv2d:
+    """A 1×1 convolution with weights at some of its channels, of (inputs, outputs) in number; the others are 0.
+
+    inputs, outputs: places (C,) of the convolution's own channels, None where it has them all.
+    """
+    wide = nn.Conv2d(*size, 1)
+    weight = torch.zeros(size[1], conv.in_channels, 1, 1)
+    bias = torch.zeros(size[1])
+    rows = torch.arange(size[1]) if outputs is None else outputs
+    weight[rows], bias[rows] = conv.weight.data, cast(Tensor, conv.bias).data
+    wide.weight.data.zero_()
+    wide.weight.data[:, torch.arange(size[0]) if inputs is None else inputs] = weight
+    cast(Tensor, wide.bias).data.copy_(bias)
+    return wide
 
 
 class _MaskedUnit(nn.Module):
@@ -27,15 +44,10 @@ class _MaskedUnit(nn.Module):
         first, relu, depthwise, last, _ = unit.branch
         channels, half = len(inputs), len(inputs) // 2
         changed = inputs >= half
-        rows = inputs[changed] - half
-        reads, writes = nn.Conv2d(channels, half, 1), nn.Conv2d(half, channels, 1)
-        for conv in (reads, writes):
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(cast(Tensor, conv.bias))
-        reads.weight.data[:, changed] = cast(Tensor, first.weight).data[:, rows]
-        cast(Tensor, reads.bias).data.copy_(cast(Tensor, first.bias).data)
-        writes.weight.data[changed] = cast(Tensor, last.weight).data[rows]
-        cast(Tensor, writes.bias).data[changed] = cast(Tensor, last.bias).data[rows]
+        # For each of the branch's channels the place among all.
+        places = torch.argsort(inputs)[half:]
+        reads = _widened(cast(nn.Conv2d, first), places, None, (channels, half))
+        writes = _widened(cast(nn.Conv2d, last), None, places, (half, channels))
         self.branch = nn.Sequential(reads, relu, depthwise, writes, nn.ReLU())
         self.register_buffer("mask", (~changed).float().view(1, -1, 1, 1))
         self.order = torch.where(changed, 2 * (inputs - half) + 1, 2 * inputs)
@@ -45,17 +57,66 @@ class _MaskedUnit(nn.Module):
 
 
 class _UnshuffledStem(nn.Module):
-    """The stem without its last shuffle; ORDER: of its outputs."""
+    """The stem without its split, concatenation and shuffle; ORDER: of its outputs."""
 
     ORDER = torch.arange(STEM_WIDTH).view(-1, 2).t().flatten()
 
     def __init__(self, stem: Stem) -> None:
         super().__init__()
-        self.conv, self.near, self.far = stem.conv, stem.near, stem.far
+        near_depthwise, near_last, _ = cast(tuple[nn.Conv2d, nn.Conv2d, nn.ReLU], tuple(stem.near))
+        first, relu, depthwise, last, _ = stem.far
+        half = STEM_WIDTH // 2
+        near, far = torch.arange(half), torch.arange(half, STEM_WIDTH)
+        every = nn.Conv2d(STEM_WIDTH, STEM_WIDTH, 3, 2, 1, groups=STEM_WIDTH)
+        for own, given in ((every.weight, near_depthwise.weight), (every.bias, near_depthwise.bias)):
+            cast(Tensor, own).data.zero_()
+            cast(Tensor, own).data[:half] = cast(Tensor, given).data
+        self.conv = stem.conv
+        self.near = nn.Sequential(every, _widened(near_last, near, near, (STEM_WIDTH, STEM_WIDTH)))
+        self.far = nn.Sequential(
+            _widened(cast(nn.Conv2d, first), far, None, (STEM_WIDTH, STEM_WIDTH)),
+            relu,
+            depthwise,
+            _widened(cast(nn.Conv2d, last), None, far, (STEM_WIDTH, STEM_WIDTH)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        x, half = nn.functional.relu(self.conv(x)), STEM_WIDTH // 2
-        return torch.cat([self.near(x[:, :half]), self.far(x[:, half:])], dim=1)
+        x = nn.functional.relu(self.conv(x))
+        # Each of the two is 0 where the other is not.
+        return nn.functional.relu(self.near(x) + self.far(x))
+
+
+class _SummedModule(nn.Module):
+    """A module whose sums are made from the coarsest map on, each with one map more and enlarged by two.
+
+    The weights of the finest map's way to the others are doubled in place of adding it twice.
+    """
+
+    def __init__(self, module: Module) -> None:
+        super().__init__()
+        self.branches, self.fuse = module.branches, module.fuse
+        for ways in list(self.fuse)[1:]:
+            last = cast(nn.Conv2d, cast(nn.Sequential, cast(nn.ModuleDict, ways)["0"])[-1])
+            last.weight.data *= 2
+            cast(Tensor, last.bias).data *= 2
+
+    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        outputs = [branch(x) for branch, x in zip(self.branches, inputs, strict=True)]
+        fused = []
+        for target, ways in enumerate(cast(Iterable[nn.ModuleDict], self.fuse)):
+            coarser: Tensor | None = None
+            for source in reversed(range(target + 1, len(outputs))):
+                part = ways[str(source)](outputs[source])
+                part = part if coarser is None else part + coarser
+                coarser = nn.functional.interpolate(part, scale_factor=2.0)
+            total = 2 * outputs[0] if target == 0 else ways["0"](outputs[0])
+            for source in range(1, target + 1):
+                total = total + (outputs[source] if source == target else ways[str(source)](outputs[source]))
+            total = total if coarser is None else total + coarser
+            if target == 0:
+                outputs[0] = total
+            fused.append(nn.functional.relu(total))
+        return fused
 
 
 class InferenceLiteHRNet(nn.Module):
@@ -73,8 +134,10 @@ class InferenceLiteHRNet(nn.Module):
             down, _ = cast(nn.Sequential, enter)
             _reorder(cast(nn.Sequential, down), coarsest, None)
             orders.append(torch.arange(width))
-            for module in cast(nn.ModuleList, stage):
+            modules = cast(nn.ModuleList, stage)
+            for i, module in enumerate(modules):
                 orders = _without_shuffles(cast(Module, module), orders)
+                modules[i] = _SummedModule(cast(Module, module))
             coarsest = orders[-1]
         # Each layer of the head reads a sum in the order of a finer map, which the layer before must write.
         for i, (layer, order) in enumerate(zip(network.head, orders[::-1], strict=True)):

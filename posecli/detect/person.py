@@ -12,6 +12,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from posecli.detect.person_config import ARCHITECTURES, PersonConfig, read_person_config
+from posecli.runtime.normalise import normalise
 from posecli.weights.files import fitting, load_weights
 
 
@@ -66,8 +67,8 @@ class PersonNetwork(nn.Module):
         super().__init__()
         self.backbone, self.head, self.strides = model.backbone, model.head, config.strides
         buffer = partial(self.register_buffer, persistent=False)
-        buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
-        buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
+        buffer("mean", torch.tensor(config.mean))
+        buffer("std", torch.tensor(config.std))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, H, W, 3) uint8 → boxes (N, A, 4), scores (N, A)."""
@@ -77,7 +78,8 @@ class PersonNetwork(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 → (N, 3, H, W) in the units of the backbone."""
-        return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        width = images.shape[2]
+        return normalise(images, self.mean.repeat(width), self.std.repeat(width))
 
     def boxes(self, pixels: Tensor, centres: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (N, 3, H, W) and the locations of their size → boxes (N, A, 4), scores (N, A)."""

@@ -16,6 +16,7 @@ from posecli.backbones.lite_hrnet_inference import InferenceLiteHRNet
 from posecli.errors import DataError
 from posecli.pose.config import PoseConfig
 from posecli.pose.heads import find_head
+from posecli.runtime.normalise import normalise
 
 # kernel → (padding, output padding) that double the size exactly.
 _DECONV_PADDING = {4: (1, 0), 3: (1, 1), 2: (0, 0)}
@@ -241,13 +242,12 @@ class PixelNetwork(nn.Module):
         self.network = network
         preprocessing = config.preprocessing
         self.reverse_channels = preprocessing.channels == "BGR"
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+        width = config.input_size[1]
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).repeat(width))
+        self.register_buffer("std", torch.tensor(preprocessing.std).repeat(width))
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """Crops (N, H, W, 3) uint8 → logits (N, K, W·k), (N, K, H·k); perhaps log-odds (N,) and sides (N, 4)."""
-        pixels = crops.permute(0, 3, 1, 2).to(self.mean.dtype)
-        if self.reverse_channels:
-            pixels = pixels.flip(1)
-        outputs: tuple[Tensor, ...] = self.network((pixels - self.mean) / self.std)
+        pixels = crops.flip(3) if self.reverse_channels else crops
+        outputs: tuple[Tensor, ...] = self.network(normalise(pixels, self.mean, self.std))
         return outputs

@@ -59,6 +59,7 @@ def module_spec(
         gpu_batch=32,
         sizes=(config.input_size,),
         threads=threads,
+        openvino_batch=4,
         bfloat16_measured=config.backbone in BFLOAT16_MEASURED,
     )
 

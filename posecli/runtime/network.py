@@ -24,7 +24,8 @@ class ModuleSpec:
     under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
     torch computes at once. sizes: (height, width) of the pixels where known in advance; these are compiled immediately.
     compared_at: a size at which runtimes are compared where none is known in advance. threads: CPU threads of OpenVINO,
-    None for one a core; torch has its own setting. bfloat16_measured: whether such networks are
+    None for one a core; torch has its own setting. openvino_batch: items that a request of OpenVINO may have, where it
+    has many and a key. bfloat16_measured: whether such networks are
     known to be as accurate in bfloat16 as in float32 (results/precision.md).
     """
 
@@ -35,6 +36,7 @@ class ModuleSpec:
     sizes: tuple[tuple[int, int], ...] = ()
     compared_at: tuple[int, int] | None = None
     threads: int | None = None
+    openvino_batch: int = 1
     bfloat16_measured: bool = False
 
     def batch(self, device: str) -> int:

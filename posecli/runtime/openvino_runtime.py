@@ -9,9 +9,11 @@ import tempfile
 import threading
 import warnings
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from posecli import __version__
 from posecli.atomic import AtomicFile
@@ -20,7 +22,7 @@ from posecli.runtime.cache import bound_cache, cache_folder
 from posecli.runtime.device import is_gpu
 from posecli.runtime.network import CompiledNetwork, ModuleSpec
 from posecli.runtime.openvino_package import converter, openvino_package
-from posecli.runtime.openvino_requests import Requests, numpy_function
+from posecli.runtime.openvino_requests import BatchedRequests, PixelFunction, Requests, numpy_function
 from posecli.runtime.signals import signal_stack_kept
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 _FILE = "model.xml"
 # Part of the cache's keys, to be raised when networks are converted differently.
-_CONVERSION = 2
+_CONVERSION = 3
 # Length of the SHA-256 that a compiled network begins with.
 _DIGEST = 32
 
@@ -37,17 +39,18 @@ _DIGEST = 32
 def compile_openvino(spec: ModuleSpec, device: str, precision: str) -> CompiledNetwork:
     """The module, converted for each (height, width) of pixels on first use.
 
-    One item a request, several requests in parallel: fast, and results do not depend on the batch. Raises UsageError
-    for another device than the CPU.
+    One item a request, several requests in parallel: fast, and results do not depend on the batch. With
+    spec.openvino_batch also several items a request, where they give the same bits. Raises UsageError for another device
+    than the CPU.
     """
     if is_gpu(device):
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
 
     spec = replace(spec, build=cache(spec.build))
-    made: dict[tuple[int, int], Requests] = {}
+    made: dict[tuple[int, int], PixelFunction] = {}
     lock = threading.Lock()
 
-    def requests_of(height: int, width: int) -> Requests:
+    def requests_of(height: int, width: int) -> PixelFunction:
         with lock:
             if (height, width) not in made:
                 made[height, width] = _compile(spec, (height, width), precision)
@@ -67,8 +70,8 @@ def compile_openvino(spec: ModuleSpec, device: str, precision: str) -> CompiledN
 
 
 @signal_stack_kept()
-def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Requests:
-    """Requests to the network of one item (1, height, width, 3)."""
+def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> PixelFunction:
+    """Requests to the network of items of one size (height, width)."""
     openvino = openvino_package()
     core, settings = openvino.Core(), _settings(spec.threads, precision)
     if spec.key is None:
@@ -76,14 +79,54 @@ def _compile(spec: ModuleSpec, size: tuple[int, int], precision: str) -> Request
     folder = cache_folder() / _folder_name(openvino.__version__.split("-")[0], spec.key, size)
     file = folder / f"compiled-{_machine(core, settings)}.blob"
     compiled = _imported(core, file, settings)
-    if compiled is None:
+    new = compiled is None
+    if new:
         model = _cached(core, folder)
         if model is None:
             LOG.warning("a network of %dx%d pixels is prepared for this machine: once, some seconds", *size)
             model = _through_a_file(core, _convert(spec.build(), size), folder)
         compiled = core.compile_model(model, "CPU", settings)
         _export(compiled, file)
-    return Requests(compiled)
+    single = Requests(compiled)
+    if spec.openvino_batch == 1:
+        return single
+    batches = partial(_batches, folder, size, settings, spec.openvino_batch, single)
+    requests = BatchedRequests(single, batches, spec.openvino_batch)
+    if new:
+        requests.prepare()
+    return requests
+
+
+@signal_stack_kept()
+def _batches(
+    folder: Path, size: tuple[int, int], settings: dict[str, str | int], items: int, single: Requests
+) -> Requests | None:
+    """Requests to a cached network of several items, None where they do not give the same bits as those of one item.
+
+    Kernels are chosen by the shape, so that random pixels tell. Raises OpenVINO's RuntimeError.
+    """
+    core = openvino_package().Core()
+    file = folder / f"batch{items}-{_machine(core, settings)}.blob"
+    different = file.with_suffix(".different")
+    if different.exists():
+        return None
+    compiled = _imported(core, file, settings)
+    if compiled is not None:
+        return Requests(compiled, items)
+    model = _cached(core, folder)
+    if model is None:
+        return None
+    model.reshape([items, *size, 3])
+    compiled = core.compile_model(model, "CPU", settings)
+    found = Requests(compiled, items)
+    pixels = np.random.default_rng(0).integers(0, 256, (items, *size, 3), np.uint8)
+    if all(np.array_equal(*pair) for pair in zip(found(pixels), single(pixels), strict=True)):
+        _export(compiled, file)
+        return found
+    LOG.info("%s: a batch of %d gives other bits than single items, not used", folder.name, items)
+    with contextlib.suppress(OSError):
+        different.touch()
+    return None
 
 
 def _folder_name(version: str, key: str, size: tuple[int, int] | None) -> str:
