@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
+_BUFFER = 1 << 20
+
 
 def temporary(path: Path) -> Path:
     """The temporary path for a file: in the same folder, with a short name of fixed length."""
@@ -21,6 +23,20 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def create(part: Path) -> BinaryIO:
+    """A new file at a temporary path, opened for writing; the folder is made where it is missing.
+
+    A file, link or folder of this name, left by a killed run, is deleted first.
+    """
+    try:
+        return part.open("xb", buffering=_BUFFER)
+    except FileNotFoundError:
+        part.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        remove(part)
+    return part.open("xb", buffering=_BUFFER)
+
+
 def new_temporary(path: Path) -> Path:
     """A new empty file at temporary(path). A file or link of this name, left by a killed run, is deleted first."""
     part = temporary(path)
@@ -30,14 +46,16 @@ def new_temporary(path: Path) -> Path:
 
 
 class AtomicFile:
-    """Context manager for writing a binary file atomically: renamed to path at the end, unless an error occurs."""
+    """Context manager for writing a binary file atomically: renamed to path at the end, unless an error occurs.
+
+    The folder is made where it is missing.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path, self._part = path, temporary(path)
 
     def __enter__(self) -> BinaryIO:
-        remove(self._part)
-        self._file = self._part.open("xb", buffering=1 << 20)
+        self._file = create(self._part)
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -45,5 +63,8 @@ class AtomicFile:
             self._file.close()  # flushes, which fails on a full disk
             if kind is None:
                 self._part.replace(self._path)
-        finally:
+                return
+        except BaseException:
             self._part.unlink(missing_ok=True)
+            raise
+        self._part.unlink(missing_ok=True)

@@ -62,25 +62,28 @@ def transform(matrices: ArrayLike, points: ArrayLike) -> Float64Array:
     return np.asarray(points, np.float64) @ np.swapaxes(m[..., :2, :2], -1, -2) + m[..., None, :2, 2]
 
 
-def halvings(matrix: ArrayLike) -> int:
-    """How often an image is halved before it is warped by a matrix (3, 3): until it is reduced to less than half."""
-    m = np.asarray(matrix, np.float64)
-    return max(0, int(-0.5 * np.log2(abs(np.linalg.det(m[:2, :2]))) + 1e-9))
+def halvings(matrices: ArrayLike) -> NDArray[np.int64]:
+    """How often (...) an image is halved before it is warped by a matrix (..., 3, 3): until less than half is left."""
+    m = np.asarray(matrices, np.float64)
+    determinants = m[..., 0, 0] * m[..., 1, 1] - m[..., 0, 1] * m[..., 1, 0]
+    return np.maximum(0, -0.5 * np.log2(np.abs(determinants)) + 1e-9).astype(np.int64)
 
 
-def seen_window(
-    matrix: ArrayLike, size: tuple[int, int], image: tuple[int, int], margin: int
+def seen_windows(
+    matrices: ArrayLike, size: tuple[int, int], images: ArrayLike, margins: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first pixel (x, y) and the one after the last of the part of an image that a crop of size (H, W) shows.
+    """The first pixels (..., 2), x and y, and those after the last of the parts of images that crops show.
 
-    matrix: (3, 3) from source to crop pixels. image: its (height, width). margin: in pixels of the image. Where the
-    crop is outside of the image, the second is not above the first.
+    matrices: (..., 3, 3) from source to crop pixels. size: (H, W) of the crops. images: their heights and widths
+    (..., 2). margins: (...) in pixels of the image. Where a crop is outside of its image, the second is not above the
+    first.
     """
     height, width = size
     corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]])
-    seen = transform(np.linalg.inv(np.asarray(matrix, np.float64)), corners)
-    low = np.clip(np.floor(seen.min(axis=0)).astype(int) - margin, 0, None)
-    high = np.minimum(np.ceil(seen.max(axis=0)).astype(int) + 1 + margin, [image[1], image[0]])
+    seen = transform(np.linalg.inv(np.asarray(matrices, np.float64)), corners)
+    margin = np.asarray(margins)[..., None]
+    low = np.maximum(np.floor(seen.min(axis=-2)).astype(np.int64) - margin, 0)
+    high = np.minimum(np.ceil(seen.max(axis=-2)).astype(np.int64) + 1 + margin, np.asarray(images)[..., ::-1])
     return low, high
 
 

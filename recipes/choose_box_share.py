@@ -8,7 +8,6 @@ people and on which nothing trains. Not all people there are labelled, so that o
 
 import contextlib
 import io
-from functools import partial
 from pathlib import Path
 
 import click
@@ -30,9 +29,7 @@ def estimate(predictor: Predictor, frame: Frame) -> Estimate:
     if predictor.detector.propose is None:
         raise click.UsageError("the detector makes no proposals")
     proposals = predictor.detector.propose([frame], [""])
-    scores = proposals[0].scores
-    needs_flip_test = partial(verification.needs_flip_test, scores, threshold=predictor.detector.verified)
-    return predictor.estimator.estimate([frame], proposals, needs_flip_test)[0]
+    return predictor.estimator.estimate([frame], proposals)[0]
 
 
 def box_ap(coco: COCO, people: dict[int, tuple[Frame, Estimate]], predictor: Predictor) -> np.ndarray:

@@ -13,7 +13,6 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import click
@@ -23,7 +22,7 @@ from posecli.detect import load_detector
 from posecli.geometry import iou, xywh_to_xyxy
 from posecli.media.images import decode_image
 from posecli.pose.estimator import Estimate, load_estimator
-from posecli.pose.verification import needs_flip_test, rescored_and_refined, select
+from posecli.pose.verification import rescored_and_refined, select
 from posecli.types import Frame
 from posecli.weights.files import load_weights, save_weights
 
@@ -128,9 +127,7 @@ def main(data: Path, weights: Path, pose: str, write: str | None) -> None:
             boxes = detector([frame], [""])[0]
             estimate = None
             if len(boxes):
-                estimate = estimator.estimate([frame], [boxes], partial(needs_flip_test, boxes.scores, threshold=0.5))[
-                    0
-                ]
+                estimate = estimator.estimate([frame], [boxes])[0]
             photos[table].append(Photo(frame, estimate, people, others))
     for proposal in PROPOSALS:
         for default in DEFAULTS:

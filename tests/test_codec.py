@@ -48,7 +48,9 @@ def test_any_logits_give_finite_bounded_results(logits: list[float], sigma: floa
     assert np.isfinite(result.bins) and np.isfinite(result.std) and result.std > 0
     assert 0 <= result.scores <= 1
     assert 0 <= result.bins <= len(values) - 1 or decoder != "oks"
-    assert abs(float(result.bins) - int(values.argmax())) <= max(2.0, 1.5 * sigma) + 1 or decoder == "oks"
+    # Of bins that are equal up to rounding any may count as the highest.
+    highest = np.flatnonzero(values >= values.max() - 1e-4)
+    assert np.abs(float(result.bins) - highest).min() <= max(2.0, 1.5 * sigma) + 1 or decoder == "oks"
 
 
 @pytest.mark.parametrize("decoder", sorted(DECODERS))

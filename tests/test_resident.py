@@ -145,7 +145,7 @@ def same_people(a: Poses, b: Poses, pixels: float) -> None:
 
 @pytest.mark.parametrize("name", ["pose", "pose-fast"])
 def test_the_samples_have_the_same_people(device: str, name: str, samples: Path) -> None:
-    """Within a pixel of photos of 500 to 1000 pixels: detection, verification with flip tests, refined boxes."""
+    """Within a pixel of photos of 500 to 1000 pixels: detection, verification, refined boxes."""
     photos = [photo(path) for path in sorted(samples.glob("*.jpg"))]
     on_cpu, resident = embedded(device, name)
     expected, found = on_cpu(photos), resident(photos)

@@ -213,7 +213,6 @@ def _write(
         for image_id, name, picture in zip(image_ids, names, data.pictures, strict=True):
             yield _image(image_id, name, picture, None if for_cvat else video_ids)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     with AtomicFile(out) as file:
         extra = {"info": {"description": "posecli", "schema": 1}, **data.extra}
         file.write(b"{")

@@ -59,7 +59,6 @@ def write(data: AnnotationSet, out: Path, options: WriteOptions, report: Report)
         writer.images(tasks.pop(0), photos)
     for path, (place, frames) in zip(tasks, videos.items(), strict=True):
         writer.video(path, place, frames)
-    labels.parent.mkdir(parents=True, exist_ok=True)
     with AtomicFile(labels) as file:
         file.write(to_json(constructor(data, writer.attributes, writer.boxes)) + b"\n")
     if writer.replaced:
@@ -108,7 +107,6 @@ class _Writer:
     def images(self, path: Path, pictures: Sequence[Picture]) -> None:
         """Write a task of images."""
         sizes = sized(self._data, pictures, "CVAT's format")
-        path.parent.mkdir(parents=True, exist_ok=True)
         with AtomicFile(path) as file:
             self._start(file, path.stem, len(pictures), "annotation", "")
             group = 0
@@ -135,7 +133,6 @@ class _Writer:
             width, height = size
             more += f"      <original_size><width>{width}</width><height>{height}</height></original_size>\n"
         more += f"      <source>{self._text(video.name)}</source>\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
         with AtomicFile(path) as file:
             self._start(file, video.name, frames.size, "interpolation", more)
             number = 0

@@ -69,7 +69,6 @@ def write(data: AnnotationSet, out: Path, options: WriteOptions, report: Report)
             for own, result in video_tasks(data, options, report):
                 yield _task(own, result, predictions, None)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     with AtomicFile(out) as file:
         file.write(b"[")
         for count, task in enumerate(tasks()):

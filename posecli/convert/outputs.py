@@ -29,7 +29,6 @@ def read_list(folder: Path) -> frozenset[str]:
 
 def write_list(folder: Path, names: Iterable[str]) -> None:
     """Write the list atomically. Raises OSError."""
-    _list(folder).parent.mkdir(parents=True, exist_ok=True)
     with AtomicFile(_list(folder)) as file:
         file.write(orjson.dumps({"schema": 1, "files": sorted(names)}))
 

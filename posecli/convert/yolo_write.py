@@ -85,7 +85,6 @@ def write(data: AnnotationSet, out: Path, options: WriteOptions, report: Report)
     for place, picture, size in zip(places, data.pictures, sizes, strict=True):
         rows = [row for person in picture.people if (row := _row(person, size, report)) is not None]
         path = out / "labels" / f"{without_suffix(place)}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
         with AtomicFile(path) as file:
             file.write("".join(f"{row}\n" for row in rows).encode())
     out.mkdir(parents=True, exist_ok=True)

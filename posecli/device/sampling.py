@@ -28,7 +28,7 @@ def sample_crops(places: Sequence[Place], matrices: Float64Array, size: tuple[in
     repeatedly if needed, as pose.crops.warp does.
     """
     crops = torch.empty((len(places), *size, 3), dtype=torch.uint8, device=places[0].buffer.device)
-    times = np.array([geometry.halvings(matrix) for matrix in matrices])
+    times = geometry.halvings(matrices)
     for rows in _groups(places, times):
         chosen, times_halved = [places[row] for row in rows], int(times[rows[0]])
         if not times_halved:
@@ -38,10 +38,8 @@ def sample_crops(places: Sequence[Place], matrices: Float64Array, size: tuple[in
                 return sampled
             crops[send(rows, crops.device)] = sampled
             continue
-        windows = [
-            geometry.seen_window(matrices[row], size, (places[row].height, places[row].width), 2**times_halved)
-            for row in rows
-        ]
+        images = [(place.height, place.width) for place in chosen]
+        windows = [*zip(*geometry.seen_windows(matrices[rows], size, images, 2**times_halved), strict=True)]
         for part, height, width in _parts(windows, times_halved):
             lows = np.array([windows[i][0] for i in part])
             halved = _halved([chosen[i] for i in part], lows, (height, width), times_halved)

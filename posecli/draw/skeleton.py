@@ -17,8 +17,6 @@ __all__ = ["COLOURS", "draw_on", "draw_person", "draw_poses", "limb_side", "line
 OUTLINE: Colour = (16, 16, 16)
 BOX: Colour = (255, 255, 255)
 
-Point = tuple[int, int]
-
 # OpenCV draws at 1/16 pixel with 32-bit integers.
 _SHIFT = 4
 _ONE = 1 << _SHIFT
@@ -101,7 +99,7 @@ def draw_on(
 def line_thickness(person_height: float, height: int, width: int) -> int:
     """Thickness of limbs in pixels for a person's height and an image's size, all in pixels."""
     largest = max(2.0, 0.008 * min(height, width) + 1)
-    return round(float(np.clip(0.014 * person_height, 1.0, largest)))
+    return round(min(max(0.014 * person_height, 1.0), largest))
 
 
 @dataclass(frozen=True)
@@ -122,10 +120,9 @@ class _Stroke:
         pieces = [dash for line in ends for dash in self._dashes(line)] if self.dashed else list(ends)
         cv2.polylines(self.canvas, pieces, False, OUTLINE if outline else colour, width, cv2.LINE_AA, _SHIFT)
 
-    def dot(self, centre: Point, colour: Colour, outline: bool) -> None:
-        radius = 0.9 * self.thickness + 0.6 + (self.rim if outline else 0)
-        colour = OUTLINE if outline else colour
-        cv2.circle(self.canvas, centre, round(radius * _ONE), colour, -1, cv2.LINE_AA, _SHIFT)
+    def radius(self, outline: bool) -> int:
+        """Radius of dots in 1/16 pixels."""
+        return round((0.9 * self.thickness + 0.6 + (self.rim if outline else 0)) * _ONE)
 
     def _dashes(self, line: IntArray) -> list[IntArray]:
         """Pieces of a line; at most a few of a very long one."""
@@ -165,12 +162,16 @@ def _draw_person(
     fine = replace(stroke, thickness=max(1, round(0.3 * stroke.thickness)))
     details, sides = detailed(keypoint_set.names), _sides(keypoint_set)
     limbs = [(limbs, points[limbs.ends[shown[limbs.ends].all(axis=1)]]) for limbs in _limbs(keypoint_set)]
-    dots = [(index, points[index].tolist()) for index in np.flatnonzero(shown).tolist()]
+    dots = [(points[index].tolist(), index in details, sides[index]) for index in np.flatnonzero(shown).tolist()]
+    canvas, circle = stroke.canvas, cv2.circle
     for outline in (True, False):
         for alike, ends in limbs:
-            (fine if alike.fine else stroke).lines(ends, colours[alike.side], outline)
-        for index, centre in dots:
-            (fine if index in details else stroke).dot(centre, colours[sides[index]], outline)
+            if len(ends):
+                (fine if alike.fine else stroke).lines(ends, colours[alike.side], outline)
+        radius, small = stroke.radius(outline), fine.radius(outline)
+        for centre, detail, side in dots:
+            colour = OUTLINE if outline else colours[side]
+            circle(canvas, centre, small if detail else radius, colour, -1, cv2.LINE_AA, _SHIFT)
 
 
 @lru_cache(maxsize=64)

@@ -46,7 +46,6 @@ def write_image(path: Path, pixels: PixelArray, *, quality: int = 95, metadata: 
         raise MediaError(f"{path}: {size} does not fit the format ({error.err})") from error
     if not ok:
         raise MediaError(f"{path}: cannot be encoded as {suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with AtomicFile(path) as file:
         file.write(encoded.data if metadata is None else with_metadata(encoded.tobytes(), suffix, metadata))
 

@@ -20,39 +20,49 @@ def cut_crops(
 
     pixels: images (h, w, 3) uint8; boxes: (n, 4) xyxy of each. size: (H, W). Outside of an image crops are black.
     """
-    height, width = size
-    matrices = [geometry.crop_matrices(found, size, padding) for found in boxes]
-    crops = np.empty((sum(map(len, matrices)), height, width, 3), np.uint8)
-    row = 0
-    for image, of_image in zip(pixels, matrices, strict=True):
-        for matrix in of_image:
-            warp(image, matrix, crops[row])
-            row += 1
-    return crops, np.concatenate(matrices) if matrices else np.zeros((0, 3, 3))
+    every = np.concatenate(boxes) if len(boxes) else np.zeros((0, 4), np.float32)
+    matrices = geometry.crop_matrices(every, size, padding)
+    crops = np.empty((len(matrices), *size, 3), np.uint8)
+    warp_all([image for image, found in zip(pixels, boxes, strict=True) for _ in found], matrices, crops)
+    return crops, matrices
 
 
 def warp(image: PixelArray, matrix: Float64Array, crop: PixelArray) -> None:
-    """Fill crop (H, W, 3) from an image (h, w, 3) by the matrix (3, 3), source to crop pixels; black outside the image.
+    """As warp_all for one image, one matrix (3, 3) and one crop (H, W, 3)."""
+    warp_all([image], matrix[None], crop[None])
 
-    Interpolation is bilinear. An image that is reduced to half or less is first halved by averaging, repeatedly if
-    needed, against aliasing.
+
+def warp_all(images: Sequence[PixelArray], matrices: Float64Array, crops: PixelArray) -> None:
+    """Fill crops (N, H, W, 3) from an image (h, w, 3) each; black outside the images.
+
+    matrices: (N, 3, 3) from source to crop pixels. Interpolation is bilinear. An image that is reduced to half or less
+    is first halved by averaging, repeatedly if needed, against aliasing.
     """
-    height, width = crop.shape[:2]
-    halvings = geometry.halvings(matrix)
+    if not len(images):
+        return
+    height, width = crops.shape[1:3]
+    halvings = geometry.halvings(matrices)
     shrink = 2**halvings
     # Only the part inside the crop, which is small enough for OpenCV.
-    low, high = geometry.seen_window(matrix, (height, width), image.shape[:2], shrink)
-    part = image[low[1] : high[1], low[0] : high[0]]
-    if not part.size:
-        crop[:] = 0
-        return
-    if halvings:
-        part = _halve(part, halvings)
-    middle = low + (shrink - 1) / 2  # of the first square
-    matrix = matrix @ np.array([[shrink, 0, middle[0]], [0, shrink, middle[1]], [0, 0, 1.0]])
-    # OpenCV's warp of four channels takes a third of the time of one of three.
-    warped = cv2.warpAffine(cv2.cvtColor(part, cv2.COLOR_RGB2RGBA), matrix[:2], (width, height), flags=cv2.INTER_LINEAR)
-    cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=crop)
+    low, high = geometry.seen_windows(matrices, (height, width), [image.shape[:2] for image in images], shrink)
+    to_source = np.zeros_like(matrices)
+    to_source[:, 0, 0] = to_source[:, 1, 1] = shrink
+    to_source[:, :2, 2] = low + ((shrink - 1) / 2)[:, None]  # the middle of the first square
+    to_source[:, 2, 2] = 1
+    windows = np.concatenate([low, high], axis=1).tolist()
+    warps = (matrices @ to_source)[:, :2]
+    for image, (x1, y1, x2, y2), times, matrix, crop in zip(
+        images, windows, halvings.tolist(), warps, crops, strict=True
+    ):
+        part = image[y1:y2, x1:x2]
+        if x2 <= x1 or y2 <= y1:
+            crop[:] = 0
+            continue
+        if times:
+            part = _halve(part, times)
+        # OpenCV's warp of four channels takes a third of the time of one of three.
+        warped = cv2.warpAffine(cv2.cvtColor(part, cv2.COLOR_RGB2RGBA), matrix, (width, height), flags=cv2.INTER_LINEAR)
+        cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=crop)
 
 
 def _halve(image: PixelArray, times: int) -> PixelArray:

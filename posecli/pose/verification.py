@@ -14,9 +14,6 @@ from posecli.types import Detections, Expected, FloatArray, Frame, IntArray, Pos
 # Two proposals are one person where their poses have an OKS above this, or their boxes an IoU above that.
 SAME_PERSON_OKS = 0.5
 SAME_BOX_IOU = 0.6
-# A proposal gets a flip test where its log-odds differ from those of the threshold by less than this. Average precision
-# on held-out people is the same with 1.5 and without any (0.589); tests near the threshold make decisions steadier.
-FLIP_TEST_MARGIN = 0.5
 # An expected person whose box has a lower IoU with every proposal was missed by the detector.
 MISSED_IOU = 0.5
 # Where no new people are looked for, a proposal of a lower score is verified only if it is the nearest to an expected
@@ -35,24 +32,14 @@ def verify(
     threshold: float,
     *,
     reestimate: bool = False,
-    flip_tests: Sequence[bool] | None = None,
 ) -> list[Poses]:
     """One Poses a frame: the proposals that are people, best first, without duplicates.
 
-    Proposals are rescored by the estimator's person score, with a flip test where the decision is close, and must reach
-    the threshold; their boxes are refined where the estimator has a box head. The pose is that of the proposal's crop;
-    reestimate: of the refined box's crop where that box differs much. flip_tests: which frames may have flip tests,
-    None for all.
+    Proposals are rescored by the estimator's person score, and must reach the threshold; their boxes are refined where
+    the estimator has a box head. The pose is that of the proposal's crop; reestimate: of the refined box's crop where
+    that box differs much.
     """
-    scores = np.concatenate([people.scores for people in proposals]) if proposals else np.zeros(0, np.float32)
-    allowed = np.ones(len(frames), bool) if flip_tests is None else np.array(flip_tests, bool)
-    tested = np.repeat(allowed, np.array([*map(len, proposals)], np.int64))
-
-    def close(odds: FloatArray) -> IntArray:
-        rows = needs_flip_test(scores, odds, threshold)
-        return np.asarray(rows[tested[rows]], np.int64)
-
-    estimates = estimator.estimate(frames, proposals, close)
+    estimates = estimator.estimate(frames, proposals)
     sigmas = estimator.config.keypoints.sigmas
     found, cropped = [], []
     with stage("selection", len(frames)):
@@ -63,7 +50,7 @@ def verify(
             cropped.append(estimate.poses.boxes[rows])
     if not reestimate:
         return found
-    again = estimate_again(estimator, frames, found, cropped, threshold)
+    again = estimate_again(estimator, frames, found, cropped)
     # Poses of refined boxes may be duplicates again.
     return [poses.rows(select(poses, 0.0, sigmas)) for poses in again]
 
@@ -84,14 +71,6 @@ def with_expected(proposals: Detections, expected: Expected, score: float) -> De
         np.concatenate([proposals.boxes, new]),
         np.concatenate([proposals.scores, np.full(len(new), score, np.float32)]),
     )
-
-
-def needs_flip_test(scores: FloatArray, person_log_odds: FloatArray, threshold: float) -> IntArray:
-    """Rows of the proposals whose score is near the threshold after rescoring.
-
-    scores (N,): of the proposals. person_log_odds (N,): of the pose model.
-    """
-    return np.flatnonzero(np.abs(log_odds(scores) + person_log_odds - log_odds(threshold)) < FLIP_TEST_MARGIN)
 
 
 def rescore(poses: Poses, person_log_odds: FloatArray) -> Poses:
@@ -133,12 +112,8 @@ def estimate_again(
     frames: Sequence[Frame],
     people: Sequence[Poses],
     cropped: Sequence[FloatArray],
-    threshold: float,
 ) -> list[Poses]:
-    """People with new poses where their box and the one that was cropped (N, 4) have an IoU below REESTIMATE_IOU.
-
-    threshold: of a person's score, for flip tests.
-    """
+    """People with new poses where their box and the one that was cropped (N, 4) have an IoU below REESTIMATE_IOU."""
     rows = [
         np.flatnonzero(np.diagonal(geometry.iou(poses.boxes, boxes)) < REESTIMATE_IOU)
         for poses, boxes in zip(people, cropped, strict=True)
@@ -146,9 +121,8 @@ def estimate_again(
     boxes = [Detections(p.boxes[chosen], p.box_scores[chosen]) for p, chosen in zip(people, rows, strict=True)]
     if not any(len(chosen) for chosen in rows):
         return list(people)
-    scores = np.concatenate([of_frame.scores for of_frame in boxes])
     # Their box scores include the person score already.
-    estimates = estimator.estimate(frames, boxes, lambda odds: needs_flip_test(scores, np.zeros_like(odds), threshold))
+    estimates = estimator.estimate(frames, boxes)
     result = []
     for poses, chosen, estimate in zip(people, rows, estimates, strict=True):
         names = ("keypoints", "std", "scores", "person_scores")

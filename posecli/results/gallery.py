@@ -40,7 +40,6 @@ def write_thumbnail(path: Path, pixels: PixelArray) -> None:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = scaled(pixels, *size)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
-    path.parent.mkdir(parents=True, exist_ok=True)
     with AtomicFile(path) as file:
         file.write(encoded.tobytes())
 

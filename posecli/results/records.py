@@ -16,14 +16,14 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import orjson
 
-from posecli.atomic import remove, temporary
+from posecli.atomic import create, temporary
 from posecli.types import Frame, Poses
 
 SCHEMA = 1
@@ -84,9 +84,7 @@ class RecordWriter:
     def __init__(self, path: Path, header: Mapping[str, Any], keypoint_threshold: float) -> None:
         self._path, self._threshold = path, keypoint_threshold
         self._part = temporary(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove(self._part)
-        self._file: BinaryIO = self._part.open("xb")
+        self._file: BinaryIO = create(self._part)
         self._write({"schema": SCHEMA, **header})
         self.frames = self.people = 0
         self._ids: set[int] = set()
@@ -97,7 +95,7 @@ class RecordWriter:
         """Distinct track ids so far; None where no frame was tracked."""
         return len(self._ids) if self._tracked else None
 
-    def _write(self, line: Mapping[str, Any]) -> None:
+    def _write(self, line: Mapping[str, Any] | Summary) -> None:
         self._file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
 
     def write(self, frame: Frame, poses: Poses) -> None:
@@ -119,7 +117,7 @@ class RecordWriter:
 
     def finish(self, summary: Summary) -> None:
         """Write the last line and rename the record: from now on the input is finished."""
-        self._write(asdict(summary))
+        self._write(summary)
         self._file.close()
         self._part.replace(self._path)
 

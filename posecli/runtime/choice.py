@@ -47,7 +47,6 @@ def fastest(spec: ModuleSpec, precision: str, compilers: Mapping[str, Callable[[
     best = min(seconds, key=lambda name: seconds[name])
     chosen = best if seconds[best] * LEAST_GAIN < seconds[USUAL] else USUAL
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         with AtomicFile(file) as opened:
             opened.write(json.dumps({"runtime": chosen, "seconds": seconds}).encode() + b"\n")
     except OSError as error:

@@ -40,8 +40,8 @@ def compile_openvino(spec: ModuleSpec, device: str, precision: str) -> CompiledN
     """The module, converted for each (height, width) of pixels on first use.
 
     One item a request, several requests in parallel: fast, and results do not depend on the batch. With
-    spec.openvino_batch also several items a request, where they give the same bits. Raises UsageError for another device
-    than the CPU.
+    spec.openvino_batch also several items a request, where they give the same bits. Raises UsageError for another
+    device than the CPU.
     """
     if is_gpu(device):
         raise UsageError(f"--runtime openvino runs on the CPU, not on {device}")
