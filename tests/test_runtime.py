@@ -175,32 +175,69 @@ def test_several_threads_share_a_network(runtime: str) -> None:
     assert all(same(a, b) for a, b in zip(expected * 3, found, strict=True))
 
 
-class Failing:
-    """A compiled network whose second request fails."""
+class Scripted:
+    """A compiled network whose requests sum their pixels, and fail to start or to end at some turn.
 
-    def __init__(self) -> None:
-        self._lock, self._asked = threading.Lock(), 0
-        self.output_tensors = [types.SimpleNamespace(data=np.zeros((1, 4), np.float32))]
+    most: of its requests that were begun and not waited for.
+    """
+
+    def __init__(self, fails: str = "", turn: int = 0) -> None:
+        self.fails, self.turn = fails, turn
+        self.asked = self.begun = self.most = self.made = 0
 
     def get_property(self, name: str) -> int:
-        return 1
+        return 2
 
-    def create_infer_request(self) -> "Failing":
-        return self
-
-    def infer(self, inputs: object, share_inputs: bool) -> None:
-        with self._lock:
-            self._asked += 1
-            if self._asked == 2:
-                raise RuntimeError("out of memory")
+    def create_infer_request(self) -> "ScriptedRequest":
+        self.made += 1
+        return ScriptedRequest(self)
 
 
-def test_a_request_that_fails_is_an_error_not_an_endless_wait() -> None:
+class ScriptedRequest:
+    def __init__(self, network: Scripted) -> None:
+        self._network = network
+
+    def start_async(self, inputs: dict[int, np.ndarray], share_inputs: bool) -> None:
+        network = self._network
+        network.asked += 1
+        self._fails = network.asked == network.turn and network.fails == "wait"
+        if network.asked == network.turn and network.fails == "start_async":
+            raise RuntimeError("out of memory")
+        network.begun += 1
+        network.most = max(network.most, network.begun)
+        self._pixels, self._running = inputs[0], True
+
+    def wait(self) -> None:
+        self._network.begun -= self._running
+        self._running = False
+        if self._fails:
+            raise RuntimeError("out of memory")
+
+    @property
+    def output_tensors(self) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(data=self._pixels.sum(axis=(1, 2, 3)))]
+
+
+@pytest.mark.parametrize("fails", ["start_async", "wait"])
+@pytest.mark.parametrize("turn", [1, 2, 3, 20, 30])
+def test_a_request_that_fails_is_an_error_when_all_others_have_ended(fails: str, turn: int) -> None:
+    network = Scripted(fails, turn)
+    requests, given = Requests(network), pixels((8, 4), 30)
     run = numpy_function(lambda *size: requests)
-    requests = Requests(Failing())
     with pytest.raises(RuntimeError, match="out of memory"):
-        run(pixels((64, 32)))
-    assert run(pixels((64, 32)))[0].shape == (3, 4)
+        run(given)
+    assert network.begun == 0
+    (found,) = run(given)
+    np.testing.assert_array_equal(found, given.sum(axis=(1, 2, 3)))
+
+
+def test_few_requests_wait_at_once_and_are_used_again() -> None:
+    network = Scripted()
+    requests, given = Requests(network, 2), pixels((8, 4), 61)
+    for _ in range(2):
+        (found,) = requests(given)
+        np.testing.assert_array_equal(found, given.sum(axis=(1, 2, 3)))
+    assert network.most == network.made == 8 and network.asked == 2 * 31
 
 
 class BatchMean(nn.Module):
@@ -215,11 +252,11 @@ def batched(
 ) -> tuple[FloatArrays, list[int]]:
     """Outputs of more items than batches for all cores have, and the items of each request."""
     asked: list[int] = []
-    infer = Requests._inferred
+    start = Requests._started
 
-    def noted(self: Requests, part: np.ndarray) -> FloatArrays:
+    def noted(self: Requests, part: np.ndarray) -> object:
         asked.append(len(part))
-        return infer(self, part)
+        return start(self, part)
 
     monkeypatch.setenv("POSECLI_CACHE", str(cache))
     spec = ModuleSpec(lambda: module, "b" * 64, cpu_batch=4, gpu_batch=8, openvino_batch=items)
@@ -227,7 +264,7 @@ def batched(
     given = pixels((64, 32), 3 * (2 * (os.cpu_count() or 1) + 1) - 1)
     network(given[:1])  # compiles
     with monkeypatch.context() as patch:
-        patch.setattr(Requests, "_inferred", noted)
+        patch.setattr(Requests, "_started", noted)
         return network(given), asked
 
 
@@ -249,21 +286,10 @@ def test_batches_that_change_results_are_not_used(tmp_path: Path, monkeypatch: p
     assert [*tmp_path.glob("*/batch2-*.different")] and not [*tmp_path.glob("*/batch2-*.blob")]
 
 
-class Counted(Requests):
-    """Requests that compute the sums of their items."""
-
-    def __init__(self, items: int) -> None:
-        self.items, self.at_once, self.calls = items, 2, 0
-        self._threads = ThreadPoolExecutor(1)
-
-    def _infer(self, part: np.ndarray) -> FloatArrays:
-        self.calls += 1
-        return (part.sum(axis=(1, 2, 3)).astype(np.float32),)
-
-
 def test_batches_are_made_once_and_only_where_many_items_come() -> None:
     made = threading.Event()
-    single, many = Counted(1), Counted(4)
+    network = Scripted()
+    single, many = Requests(Scripted()), Requests(network, 4)
     makers = iter([many])
 
     def make() -> Requests:
@@ -278,17 +304,17 @@ def test_batches_are_made_once_and_only_where_many_items_come() -> None:
         requests(given)
     assert made.wait(10)
     until = time.monotonic() + 10
-    while not many.calls and time.monotonic() < until:
+    while not network.asked and time.monotonic() < until:
         (found,) = requests(given[:10])
         np.testing.assert_array_equal(found, given[:10].sum(axis=(1, 2, 3)))
-    assert many.calls == 2
+    assert network.asked == 2
 
 
 def test_a_failure_to_make_batches_is_none() -> None:
     def make() -> Requests:
         raise RuntimeError("no memory")
 
-    requests = BatchedRequests(Counted(1), make, 4)
+    requests = BatchedRequests(Requests(Scripted()), make, 4)
     requests.prepare()
     assert requests(pixels((8, 4), 40))[0].shape == (40,)
 

@@ -2,8 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ LOG = logging.getLogger(__name__)
 # it without regard to Python's lock, and two threads at once would wait for each other for ever.
 _FIRST = threading.Lock()
 _begun = threading.Event()
+# Requests of a call that wait or are computed, for each that OpenVINO computes in parallel; they bound memory.
+_WAITING = 4
 # Items in calls that are long enough for batches, from which on these are made: making them takes about as long as they
 # save on twice as many.
 BATCHES_AFTER = 400
@@ -27,39 +30,62 @@ PixelFunction = Callable[[NDArray[np.uint8]], FloatArrays]
 class Requests:
     """A compiled network of a fixed number of items, called with a multiple of it.
 
-    Each of some threads has a request of its own. They are twice as many as OpenVINO's, which then never wait for
-    Python to start the next request. at_once: requests that OpenVINO computes in parallel.
+    Several requests are handed to OpenVINO at once, which so never waits for Python to start the next one. at_once:
+    requests that it computes in parallel.
     """
 
     def __init__(self, compiled: Any, items: int = 1) -> None:
         self.items = items
-        self._compiled, self._own = compiled, threading.local()
+        self._compiled = compiled
         self.at_once = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._threads = ThreadPoolExecutor(2 * self.at_once, thread_name_prefix="openvino")
+        self._idle: deque[Any] = deque()
 
     def __call__(self, pixels: NDArray[np.uint8]) -> FloatArrays:
         """Pixels (N, H, W, 3), N ≥ 1 → the network's outputs (N, ...). Raises OpenVINO's RuntimeError."""
         return joined(self.begin(pixels))
 
-    def begin(self, pixels: NDArray[np.uint8]) -> "list[Future[FloatArrays]]":
-        """The same, in parts that are computed meanwhile."""
-        rows = range(0, len(pixels), self.items)
-        return [self._threads.submit(self._infer, np.ascontiguousarray(pixels[row : row + self.items])) for row in rows]
+    def begin(self, pixels: NDArray[np.uint8]) -> "list[Part]":
+        """The same, in parts of which the last ones are still computed."""
+        begun: list[Part] = []
+        most = _WAITING * self.at_once
+        with nullcontext() if _begun.is_set() else _FIRST:
+            try:
+                for start in range(0, len(pixels), self.items):
+                    if len(begun) >= most:
+                        begun[-most].result()
+                    part = np.ascontiguousarray(pixels[start : start + self.items])
+                    begun.append(Part(self._started(part), part, self._idle))
+                    if not _begun.is_set():
+                        begun[0].result()
+                        _begun.set()
+            except RuntimeError:
+                wait_for(begun)
+                raise
+        return begun
 
-    def _infer(self, part: NDArray[np.uint8]) -> FloatArrays:
-        if _begun.is_set():
-            return self._inferred(part)
-        with _FIRST:
-            outputs = self._inferred(part)
-            _begun.set()
-        return outputs
+    def _started(self, part: NDArray[np.uint8]) -> Any:
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        request.start_async({0: part}, share_inputs=True)
+        return request
 
-    def _inferred(self, part: NDArray[np.uint8]) -> FloatArrays:
-        request = getattr(self._own, "request", None)
-        if request is None:
-            request = self._own.request = self._compiled.create_infer_request()
-        request.infer({0: part}, share_inputs=True)
-        return tuple(np.array(tensor.data, np.float32) for tensor in request.output_tensors)
+
+class Part:
+    """Items that a request computes. pixels: they are read by OpenVINO. idle: receives the request at its end."""
+
+    def __init__(self, request: Any, pixels: NDArray[np.uint8], idle: deque[Any]) -> None:
+        self._request, self._pixels, self._idle = request, pixels, idle
+        self._outputs: FloatArrays | None = None
+
+    def result(self) -> FloatArrays:
+        """Wait for the outputs. Raises OpenVINO's RuntimeError."""
+        if self._outputs is None:
+            self._request.wait()
+            self._outputs = tuple(np.array(tensor.data, np.float32) for tensor in self._request.output_tensors)
+            self._idle.append(self._request)
+        return self._outputs
 
 
 class BatchedRequests:
@@ -100,9 +126,20 @@ class BatchedRequests:
             threading.Thread(target=self.prepare).start()
 
 
-def joined(parts: "Sequence[Future[FloatArrays]]") -> FloatArrays:
-    """The outputs of parts, one after the other. Raises OpenVINO's RuntimeError."""
-    return tuple(np.concatenate(output) for output in zip(*(part.result() for part in parts), strict=True))
+def joined(parts: Sequence[Part]) -> FloatArrays:
+    """The outputs of parts, one after the other. Raises OpenVINO's RuntimeError, when all parts have ended."""
+    try:
+        return tuple(np.concatenate(output) for output in zip(*(part.result() for part in parts), strict=True))
+    except RuntimeError:
+        wait_for(parts)
+        raise
+
+
+def wait_for(parts: Iterable[Part]) -> None:
+    """Wait until OpenVINO no longer reads the parts' pixels. Errors are ignored."""
+    for part in parts:
+        with suppress(RuntimeError):
+            part.result()
 
 
 def numpy_function(requests_of: Callable[[int, int], PixelFunction]) -> PixelFunction:
