@@ -73,7 +73,8 @@ class Predictor:
         """People of each frame with their poses, best first. All frames share batches.
 
         names: of each frame's input. expected: of each frame of a video; the boxes are verified with the proposals, as
-        the weakest ones. Where nothing is verified it is not used.
+        the weakest ones. Close decisions get a flip test in frames of a video that look for new people; in others,
+        neighbouring frames make them steadier. Where nothing is verified it is not used.
         Raises PosecliError of the detector or the pose model.
         """
         propose = self.detector.propose
@@ -83,7 +84,8 @@ class Predictor:
         if expected is not None:
             pairs = zip(proposals, expected, strict=True)
             proposals = [with_expected(found, people, self.detector.proposal) for found, people in pairs]
-        return verify(self.estimator, frames, proposals, threshold, reestimate=self.reestimate)
+        flip_tests = None if expected is None else [people.new_people for people in expected]
+        return verify(self.estimator, frames, proposals, threshold, reestimate=self.reestimate, flip_tests=flip_tests)
 
     def estimate(self, frames: Sequence[Frame], boxes: Sequence[Detections]) -> list[Poses]:
         """Poses of the people in given boxes, which are not verified: true boxes, boxes propagated by a track."""

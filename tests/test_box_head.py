@@ -118,14 +118,33 @@ def test_runtimes_agree_on_the_extent(seeing_weights: Path, flip: bool) -> None:
     np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
 
 
-def test_an_answer_without_a_person_score_keeps_the_detector_s(seeing: Estimator) -> None:
+def test_unsure_proposals_get_a_flip_test(seeing: Estimator) -> None:
+    """Of three proposals only the one near the threshold is averaged with its mirror image."""
     frame = Frame(picture(90, 70))
     boxes = np.array([[5, 5, 40, 60], [30, 2, 80, 69], [0, 0, 30, 30]], np.float32)
+    seen: list[int] = []
+
+    def run(crops: np.ndarray) -> Outputs:
+        seen.append(len(crops))
+        return replace(seeing.runner(crops), person_log_odds=np.zeros(len(crops), np.float32))
+
+    watched = replace(seeing, runner=replace(seeing.runner, run=run))
+    scores = np.array([0.9, 0.6, 0.1], np.float32)
+    judged = verify(watched, [frame], [Detections(boxes, scores)], 0.55, flip_tests=[True])[0]
+    assert seen == [3, 1]
+    plain, flipped = (
+        replace(watched, flip=flip)([frame], [Detections(boxes, scores)])[0].keypoints for flip in (False, True)
+    )
+    for row, expected in ((0, plain[0]), (1, flipped[1])):
+        (place,) = np.flatnonzero(judged.box_scores == scores[row])
+        np.testing.assert_allclose(judged.keypoints[place], expected, atol=1e-4)
+    seen.clear()
+    watched([frame], [Detections(boxes, scores)])
+    assert seen == [3]
     alone = replace(
         seeing, runner=replace(seeing.runner, run=lambda crops: replace(seeing.runner(crops), person_log_odds=None))
     )
-    found = verify(alone, [frame], [Detections(boxes, np.array([0.9, 0.6, 0.1], np.float32))], 0.3)[0]
-    np.testing.assert_array_equal(found.box_scores, np.array([0.9, 0.6], np.float32))
+    assert len(verify(alone, [frame], [Detections(boxes, scores)], 0.3, flip_tests=[True])[0]) == 2
 
 
 def test_mirrored_sides_twice_are_the_same() -> None:

@@ -102,7 +102,7 @@ class Knowing:
         self._estimator, self._odds, self._refined = predictor.estimator, odds, refined
         self.given: list[list[list[float]]] = []
 
-    def estimate(self, frames: list[Frame], boxes: list[Detections]) -> list[Estimate]:
+    def estimate(self, frames: list[Frame], boxes: list[Detections], needs_flip_test: object = None) -> list[Estimate]:
         self.given.append(boxes[0].boxes.tolist())
         poses = self._estimator(frames, boxes)
         count = len(boxes[0])

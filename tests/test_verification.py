@@ -112,8 +112,7 @@ def test_without_new_people_a_weak_proposal_counts_where_somebody_is_expected() 
     np.testing.assert_array_equal(known.scores, scores[[0, 2, 3]])
 
 
-def test_verification_takes_one_crop_for_each_proposal(judging_weights: Path) -> None:
-    """Also where a decision is close: flip tests there changed neither average precision nor who is found."""
+def test_without_flip_tests_no_mirror_image_is_estimated(judging_weights: Path) -> None:
     frame, boxes = Frame(picture(90, 70)), Detections(BOXES, np.array([0.6, 0.5], np.float32))
     estimator = load_estimator(str(judging_weights), device="cpu", runtime="torch")
     plain = estimator.estimate([frame], [boxes])[0]
@@ -126,9 +125,17 @@ def test_verification_takes_one_crop_for_each_proposal(judging_weights: Path) ->
         return estimator.runner(given)
 
     counting = replace(estimator, runner=replace(estimator.runner, run=counted))
-    found = verify(counting, [frame], [boxes], float(scores[-1]) - 1e-4)[0]
-    assert crops == [2]
+    with_tests, without = [], []
+    for flips, counts in (([True], with_tests), ([False], without), (None, without)):
+        crops.clear()
+        found = verify(counting, [frame], [boxes], float(scores[-1]) - 1e-4, flip_tests=flips)[0]
+        counts += crops
+    assert len(with_tests) == 2 and without == [2, 2]
     np.testing.assert_allclose(found.box_scores, scores[-1:], rtol=1e-6)
+    # Of two frames in a batch each has its own.
+    crops.clear()
+    verify(counting, [frame] * 2, [boxes] * 2, float(scores[-1]) - 1e-4, flip_tests=[True, False])
+    assert crops == [4, with_tests[1]]
 
 
 def test_of_one_person_s_boxes_the_surest_stays_and_the_surest_person_comes_first() -> None:

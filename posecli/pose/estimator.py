@@ -1,7 +1,7 @@
 """Frames and boxes to poses: crops, network, decoding and the mapping back to source pixels."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from posecli.pose.outputs import Outputs
 from posecli.pose.pull import find_or_pull
 from posecli.pose.runner import Runner, load_runner
 from posecli.stages import stage
-from posecli.types import Detections, FloatArray, Frame, PixelArray, Poses
+from posecli.types import Detections, FloatArray, Frame, IntArray, PixelArray, Poses
 from posecli.weights.files import read_header, sha256
 from posecli.weights.graphs import is_graph
 
@@ -47,6 +47,10 @@ class Estimate:
     poses: Poses
     person_log_odds: FloatArray | None = None
     refined_boxes: geometry.Float64Array | None = None
+
+
+# Person log-odds (N,) of all people → rows (M,) of those whose flip test is needed.
+NeedsFlipTest = Callable[[FloatArray], IntArray]
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,19 @@ class Estimator:
         """One Poses a frame, its people in the order of their boxes; people of all frames share batches."""
         return [estimate.poses for estimate in self.estimate(frames, boxes)]
 
-    def estimate(self, frames: Sequence[Frame], boxes: Sequence[Detections]) -> list[Estimate]:
-        """The same with all outputs of the model. Raises DataError where the network's outputs are not finite."""
+    def estimate(
+        self, frames: Sequence[Frame], boxes: Sequence[Detections], needs_flip_test: NeedsFlipTest | None = None
+    ) -> list[Estimate]:
+        """The same with all outputs of the model.
+
+        needs_flip_test: selects people who get a flip test although flip is off. Raises DataError where the network's
+        outputs are not finite.
+        """
         config, corners = self.config, [people.boxes for people in boxes]
         if not any(map(len, corners)):
             return [Estimate(Poses.empty(len(config.keypoints))) for _ in frames]
         locate = self._on_cpu if self.runner.resident is None else self._on_device
-        found, matrices = locate(frames, corners)
+        found, matrices = locate(frames, corners, needs_flip_test)
         # Damaged weights whose values are plausible one by one; their poses must not be written.
         if not found.finite:
             raise DataError("the pose network answers with values that are not finite: its weights are damaged")
@@ -109,14 +119,16 @@ class Estimator:
             result.append(Estimate(poses, odds, None if refined is None else refined[rows]))
         return result
 
-    def _on_cpu(self, frames: Sequence[Frame], corners: Sequence[FloatArray]) -> tuple[Located, geometry.Float64Array]:
+    def _on_cpu(
+        self, frames: Sequence[Frame], corners: Sequence[FloatArray], needs_flip_test: NeedsFlipTest | None
+    ) -> tuple[Located, geometry.Float64Array]:
         """The people of boxes (n, 4) of each frame, and the matrices (N, 3, 3) from source to crop pixels."""
         config = self.config
         with stage("crops", sum(map(len, corners))):
             crops, matrices = cut_crops(
                 [frame.pixels for frame in frames], corners, config.input_size, config.preprocessing.padding
             )
-        outputs = self._run(crops)
+        outputs = self._run(crops, needs_flip_test)
         every = (*outputs.logits, outputs.person_log_odds, outputs.box_sides)
         finite = all(np.isfinite(values).all() for values in every if values is not None)
         with stage("decoding", len(crops)):
@@ -124,7 +136,7 @@ class Estimator:
         return Located(*decoded, outputs.person_log_odds, outputs.box_sides, finite), matrices
 
     def _on_device(
-        self, frames: Sequence[Frame], corners: Sequence[FloatArray]
+        self, frames: Sequence[Frame], corners: Sequence[FloatArray], needs_flip_test: NeedsFlipTest | None
     ) -> tuple[Located, geometry.Float64Array]:
         """The same by the runner's resident form."""
         from posecli.pose.resident import Decoding  # imports torch
@@ -139,6 +151,7 @@ class Estimator:
             oks_sigmas(config, every, matrices),
             Decoding(self.refinement, self._flip_ratio),
             flip=self.flip,
+            needs_flip_test=needs_flip_test,
         )
         return found, matrices
 
@@ -147,27 +160,41 @@ class Estimator:
         """With a split ratio of 1 the mirrored bins are only reversed, without a shift."""
         return self.config.split_ratio if self.shift_flipped else 1.0
 
-    def _run(self, crops: PixelArray) -> Outputs:
+    def _run(self, crops: PixelArray, needs_flip_test: NeedsFlipTest | None) -> Outputs:
         """The network's outputs for the crops (N, H, W, 3), averaged with the mirrored ones in a flip test."""
+        config = self.config
         with stage("network", len(crops)):
             outputs = self.runner(crops)
+        rows = np.zeros(0, np.int64)
+        if self.flip:
+            rows = np.arange(len(crops))
+        elif needs_flip_test is not None and outputs.person_log_odds is not None:
+            rows = needs_flip_test(outputs.person_log_odds)
         # Without left and right pairs there is no flip test.
-        if not self.flip or not self.config.keypoints.mirrors:
-            return outputs
-        with stage("network", len(crops)):
-            mirrored = self.runner(np.ascontiguousarray(crops[:, :, ::-1]))
-        return flip_average(outputs, mirrored, self.config.keypoints.flip_indices, self._flip_ratio)
+        if len(rows) and config.keypoints.mirrors:
+            with stage("network", len(rows)):
+                other = self.runner(np.ascontiguousarray(crops[rows][:, :, ::-1]))
+            outputs = flip_average(outputs, other, rows, config.keypoints.flip_indices, self._flip_ratio)
+        return outputs
 
 
-def flip_average(outputs: Outputs, mirrored: Outputs, flip_indices: tuple[int, ...], split_ratio: float) -> Outputs:
-    """Outputs of N crops averaged with those of their mirror images."""
-    logits = codec.merge_flipped(outputs.logits, mirrored.logits, flip_indices, split_ratio)
+def flip_average(
+    outputs: Outputs, mirrored: Outputs, rows: IntArray, flip_indices: tuple[int, ...], split_ratio: float
+) -> Outputs:
+    """Outputs of N crops, those of the rows (M,) averaged with the outputs of these crops' mirror images."""
+    x, y = (logits.copy() for logits in outputs.logits)
+    x[rows], y[rows] = codec.merge_flipped((x[rows], y[rows]), mirrored.logits, flip_indices, split_ratio)
     sides = None if mirrored.box_sides is None else mirrored_sides(mirrored.box_sides)
-    return Outputs(logits, _mean(outputs.person_log_odds, mirrored.person_log_odds), _mean(outputs.box_sides, sides))
+    log_odds_of_person = _with_means(outputs.person_log_odds, rows, mirrored.person_log_odds)
+    return Outputs((x, y), log_odds_of_person, _with_means(outputs.box_sides, rows, sides))
 
 
-def _mean(values: FloatArray | None, others: FloatArray | None) -> FloatArray | None:
-    return values if values is None or others is None else np.asarray((values + others) / 2, np.float32)
+def _with_means(values: FloatArray | None, rows: IntArray, others: FloatArray | None) -> FloatArray | None:
+    if values is None or others is None:
+        return values
+    result = values.copy()
+    result[rows] = (values[rows] + others) / 2
+    return result
 
 
 def choose_decoder(decoder: str, config: PoseConfig) -> str:

@@ -1,7 +1,7 @@
 """Crops, network, flip test and decoding on a torch device, from frames that were uploaded once."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,30 +55,42 @@ class ResidentPose:
         decoding: Decoding,
         *,
         flip: bool,
+        needs_flip_test: Callable[[FloatArray], IntArray] | None,
     ) -> Located:
         """The people of crops, N ≥ 1.
 
         owners: (N,) the frame of each crop. matrices: (N, 3, 3) from source to crop pixels. oks_sigma_bins: (N, K) or
-        None, see codec.oks_sigmas_in_bins. flip: average each with its mirror image. Raises MachineError where the
-        device fails.
+        None, see codec.oks_sigmas_in_bins. flip: average each with its mirror image; needs_flip_test: selects the rows
+        where this is done otherwise, by the person log-odds (N,). Raises MachineError where the device fails.
         """
         count, points = len(matrices), len(self._config.keypoints)
         sigmas = np.zeros((count, points), np.float32) if oks_sigma_bins is None else oks_sigma_bins
 
-        with working(self._device) as lane:
-            with stage("crops", 0):
-                places = image_store(self._device).places(frames)
-                sent = send(sigmas, self._device)
+        def run(rows: IntArray, mirrored: bool) -> FloatArray:
+            with working(self._device) as lane:
+                with stage("crops", 0):
+                    places = image_store(self._device).places(frames)
+                    sent = send(sigmas[rows], self._device)
 
-            def inputs(first: int, last: int) -> tuple[Tensor, Tensor]:
-                with stage("crops", last - first):
-                    images = [places[owner] for owner in owners[first:last]]
-                    crops = sample_crops(images, matrices[first:last], self._config.input_size)
-                return crops, sent[first:last]
+                def inputs(first: int, last: int) -> tuple[Tensor, Tensor]:
+                    part = rows[first:last]
+                    with stage("crops", len(part)):
+                        crops = sample_crops(
+                            [places[owner] for owner in owners[part]], matrices[part], self._config.input_size
+                        )
+                    return crops, sent[first:last]
 
-            with stage("network", count):
-                mirrored = flip and bool(self._config.keypoints.mirrors)
-                values = self._batch(decoding, mirrored)(inputs, count, lane)
+                with stage("network", len(rows)):
+                    return self._batch(decoding, mirrored)(inputs, len(rows), lane)
+
+        flip = flip and bool(self._config.keypoints.mirrors)
+        values = run(np.arange(count), flip)
+        if needs_flip_test is not None and not flip and self._config.person_score:
+            odds = Located.unpacked(values, points).person_log_odds
+            rows = np.zeros(0, np.int64) if odds is None else needs_flip_test(odds)
+            if len(rows) and self._config.keypoints.mirrors:
+                values = values.copy()
+                values[rows] = run(rows, True)
         return Located.unpacked(values, points)
 
     def outputs(self, crops: PixelArray) -> Outputs:

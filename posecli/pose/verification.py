@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from posecli import geometry
-from posecli.pose.estimator import Estimate, Estimator, person_scores
+from posecli.pose.estimator import Estimate, Estimator, NeedsFlipTest, person_scores
 from posecli.stages import stage
 from posecli.types import Detections, Expected, FloatArray, Frame, IntArray, Poses
 
 # Two proposals are one person where their poses have an OKS above this, or their boxes an IoU above that.
 SAME_PERSON_OKS = 0.5
 SAME_BOX_IOU = 0.6
+# In videos a proposal gets a flip test where its log-odds differ from those of the threshold by less than this:
+# decisions are steadier from frame to frame. In photos neither average precision nor who is found depends on it.
+FLIP_TEST_MARGIN = 0.5
 # An expected person whose box has a lower IoU with every proposal was missed by the detector.
 MISSED_IOU = 0.5
 # Where no new people are looked for, a proposal of a lower score is verified only if it is the nearest to an expected
@@ -32,14 +35,16 @@ def verify(
     threshold: float,
     *,
     reestimate: bool = False,
+    flip_tests: Sequence[bool] | None = None,
 ) -> list[Poses]:
     """One Poses a frame: the proposals that are people, best first, without duplicates.
 
-    Proposals are rescored by the estimator's person score, and must reach the threshold; their boxes are refined where
-    the estimator has a box head. The pose is that of the proposal's crop; reestimate: of the refined box's crop where
-    that box differs much.
+    Proposals are rescored by the estimator's person score, with a flip test where the decision is close, and must reach
+    the threshold; their boxes are refined where the estimator has a box head. The pose is that of the proposal's crop;
+    reestimate: of the refined box's crop where that box differs much. flip_tests: which frames may have flip tests,
+    None for no frame.
     """
-    estimates = estimator.estimate(frames, proposals)
+    estimates = estimator.estimate(frames, proposals, _close(proposals, threshold, flip_tests or ()))
     sigmas = estimator.config.keypoints.sigmas
     found, cropped = [], []
     with stage("selection", len(frames)):
@@ -53,6 +58,20 @@ def verify(
     again = estimate_again(estimator, frames, found, cropped)
     # Poses of refined boxes may be duplicates again.
     return [poses.rows(select(poses, 0.0, sigmas)) for poses in again]
+
+
+def _close(proposals: Sequence[Detections], threshold: float, flip_tests: Sequence[bool]) -> NeedsFlipTest | None:
+    """Selects the proposals that get a flip test; None where no frame has one."""
+    if not any(flip_tests):
+        return None
+    scores = np.concatenate([people.scores for people in proposals])
+    tested = np.repeat(np.array(flip_tests, bool), np.array([*map(len, proposals)], np.int64))
+
+    def close(odds: FloatArray) -> IntArray:
+        rows = needs_flip_test(scores, odds, threshold)
+        return np.asarray(rows[tested[rows]], np.int64)
+
+    return close
 
 
 def with_expected(proposals: Detections, expected: Expected, score: float) -> Detections:
@@ -71,6 +90,14 @@ def with_expected(proposals: Detections, expected: Expected, score: float) -> De
         np.concatenate([proposals.boxes, new]),
         np.concatenate([proposals.scores, np.full(len(new), score, np.float32)]),
     )
+
+
+def needs_flip_test(scores: FloatArray, person_log_odds: FloatArray, threshold: float) -> IntArray:
+    """Rows of the proposals whose score is near the threshold after rescoring.
+
+    scores (N,): of the proposals. person_log_odds (N,): of the pose model.
+    """
+    return np.flatnonzero(np.abs(log_odds(scores) + person_log_odds - log_odds(threshold)) < FLIP_TEST_MARGIN)
 
 
 def rescore(poses: Poses, person_log_odds: FloatArray) -> Poses:
@@ -121,7 +148,6 @@ def estimate_again(
     boxes = [Detections(p.boxes[chosen], p.box_scores[chosen]) for p, chosen in zip(people, rows, strict=True)]
     if not any(len(chosen) for chosen in rows):
         return list(people)
-    # Their box scores include the person score already.
     estimates = estimator.estimate(frames, boxes)
     result = []
     for poses, chosen, estimate in zip(people, rows, estimates, strict=True):
