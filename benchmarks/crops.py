@@ -3,9 +3,9 @@
 python benchmarks/crops.py --images FOLDER --videos FOLDER [--stride 5 --every-frame] [--sheets FOLDER]
 
 A Markdown table: one row for all images of the first folder, one for each clip of the second, and the clips' sum. Clips
-are predicted as `posecli video` does by default, with box propagation; --every-frame: by detections only. Crops are
-those of the detector's proposals, of people expected in a frame, and of propagated boxes. --sheets: write a contact
-sheet of each clip and of the images, 4 × 3 pictures with the poses drawn, to be looked at.
+are predicted as `posecli video` does by default, with box propagation; --every-frame: by detections only. Crops are the
+detector's proposals and the propagated boxes; mirrored are the flip tests of those that are close to the threshold.
+--sheets: write a contact sheet of each clip and of the images, 4 × 3 pictures with the poses drawn, to be looked at.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,27 +19,36 @@ import numpy as np
 
 from posecli import draw_poses, load_predictor, read_image, read_video
 from posecli.pose.outputs import Outputs
+from posecli.pose.verification import with_expected
 from posecli.predict import Predictor
 from posecli.tracking.propagate import BoxPropagator
-from posecli.types import Frame
+from posecli.types import Detections, Frame
 
 COLUMNS, ROWS, TILE = 4, 3, (480, 360)
 
 
 class Counted:
-    """A predictor that counts the crops that its pose network runs on, frames and people."""
+    """A predictor that counts its proposals, all crops that its pose network runs on, frames and people."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.crops = self.people = self.frames = 0
-        runner = predictor.estimator.runner
+        self.proposals = self.crops = self.people = self.frames = 0
+        self.found: list[Detections] = []
+        propose, runner = predictor.detector.propose, predictor.estimator.runner
+        if propose is None:
+            raise click.UsageError("the detector makes no proposals")
+
+        def counted_proposals(frames: Sequence[Frame], names: Sequence[str]) -> list[Detections]:
+            found = self.found = propose(frames, names)
+            self.proposals += sum(map(len, found))
+            return found
 
         def counted_crops(crops: np.ndarray) -> Outputs:
             self.crops += len(crops)
             return runner(crops)
 
-        self.predictor = replace(
-            predictor, estimator=replace(predictor.estimator, runner=replace(runner, run=counted_crops))
-        )
+        detector = replace(predictor.detector, propose=counted_proposals)
+        estimator = replace(predictor.estimator, runner=replace(runner, run=counted_crops))
+        self.predictor = replace(predictor, detector=detector, estimator=estimator)
 
     def run(self, frames: Iterable[Frame], *, every: int | None) -> list[np.ndarray]:
         """Predict the frames of a clip; small pictures of some of them with their poses. every: see BoxPropagator."""
@@ -49,8 +58,10 @@ class Counted:
             if propagator.needs_detection(frame):
                 expected = propagator.expected(frame)
                 poses = propagator.update(frame, self.predictor.predict([frame], [""], [expected])[0], True)
+                self.proposals += len(with_expected(self.found[0], expected, 0.0)) - len(self.found[0])
             else:
                 boxes = propagator.boxes(frame)
+                self.proposals += len(boxes)
                 poses = propagator.update(frame, self.predictor.estimate([frame], [boxes])[0], False)
             self.frames, self.people = self.frames + 1, self.people + len(poses)
             if self.frames % 10 == 1 or every == 1:
@@ -59,13 +70,13 @@ class Counted:
 
     def add(self, other: "Counted") -> None:
         """Add another one's counts."""
-        for name in ("crops", "people", "frames"):
+        for name in ("proposals", "crops", "people", "frames"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def row(self, name: str) -> str:
         """A line of the table."""
         kept = max(self.people, 1)
-        figures = (self.frames, self.people, f"{self.crops / kept:.2f}")
+        figures = (self.frames, self.people, f"{self.proposals / kept:.2f}", self.crops - self.proposals)
         return f"| {name} | " + " | ".join(map(str, figures)) + " |"
 
 
@@ -96,7 +107,7 @@ def write_sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
 def main(images: Path | None, videos: Path | None, stride: int, every_frame: bool, sheets: Path | None) -> None:
     """Print the table."""
     predictor = load_predictor(device="cpu", precision="fp32")
-    click.echo("| | frames | people kept | crops for each |\n|---|---|---|---|")
+    click.echo("| | frames | people kept | crops for each | flip tests |\n|---|---|---|---|---|")
     inputs: list[tuple[str, Iterable[Frame]]] = []
     if images is not None:
         inputs.append((images.name, (read_image(path) for path in sorted(images.iterdir()))))
