@@ -15,7 +15,7 @@ from posecli.types import Detections, Expected, FloatArray, Frame, IntArray, Pos
 SAME_PERSON_OKS = 0.5
 SAME_BOX_IOU = 0.6
 # In videos a proposal gets a flip test where its log-odds differ from those of the threshold by less than this:
-# decisions are steadier from frame to frame. In photos neither average precision nor who is found depends on it.
+# fewer gaps are filled in crowds. In photos neither average precision nor who is found depends on it.
 FLIP_TEST_MARGIN = 0.5
 # An expected person whose box has a lower IoU with every proposal was missed by the detector.
 MISSED_IOU = 0.5
