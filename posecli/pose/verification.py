@@ -14,8 +14,8 @@ from posecli.types import Detections, Expected, FloatArray, Frame, IntArray, Pos
 # Two proposals are one person where their poses have an OKS above this, or their boxes an IoU above that.
 SAME_PERSON_OKS = 0.5
 SAME_BOX_IOU = 0.6
-# In videos a proposal gets a flip test where its log-odds differ from those of the threshold by less than this:
-# fewer gaps are filled in crowds. In photos neither average precision nor who is found depends on it.
+# In videos a proposal gets a flip test where its log-odds differ from those of the threshold by less than this. In
+# photos neither average precision nor who is found depends on it (results/detector.md).
 FLIP_TEST_MARGIN = 0.5
 # An expected person whose box has a lower IoU with every proposal was missed by the detector.
 MISSED_IOU = 0.5

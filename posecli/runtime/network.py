@@ -24,9 +24,9 @@ class ModuleSpec:
     under it the converted module may be cached, None where it may not. cpu_batch, gpu_batch: items that
     torch computes at once. sizes: (height, width) of the pixels where known in advance; these are compiled immediately.
     compared_at: a size at which runtimes are compared where none is known in advance. threads: CPU threads of OpenVINO,
-    None for one a core; torch has its own setting. openvino_batch: items that a request of OpenVINO may have, where it
-    has many and a key. bfloat16_measured: whether such networks are
-    known to be as accurate in bfloat16 as in float32 (results/precision.md).
+    None for one a core; torch has its own setting. openvino_batch: items of one request to OpenVINO where a call has
+    many and the bits stay the same; needs a key. bfloat16_measured: whether such networks are known to be as accurate
+    in bfloat16 as in float32 (results/precision.md).
     """
 
     build: Callable[[], "nn.Module"]

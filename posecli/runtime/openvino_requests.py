@@ -114,7 +114,7 @@ class BatchedRequests:
         """Make the requests of several items now."""
         try:
             self._batches = self._make()
-        except Exception as error:  # the single ones do as well
+        except (RuntimeError, OSError, MemoryError) as error:  # the single ones do as well
             LOG.info("no batches: %s", " ".join(str(error).split())[:150])
 
     def _count(self, items: int) -> None:
